@@ -1,0 +1,2 @@
+//! bootimage
+fn main() {}

@@ -1,0 +1,273 @@
+//! The messages that tether and endpoint exchange once the handshake is done.
+//!
+//! Who may send what is in the type: [`ToGuest`] and [`ToHost`]. Bulk bytes do not travel in
+//! messages but on multiplexed streams with credit (see `mux`), each opened by the endpoint with
+//! a message that names the stream.
+
+use crate::config::Process;
+use serde::{Deserialize, Serialize};
+
+/// A process under the tether: 0 is the container's own, execs get theirs from the endpoint, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SessionId(pub u32);
+
+impl SessionId {
+    /// The container's own process.
+    pub const CONTAINER: SessionId = SessionId(0);
+}
+
+/// A multiplexed stream. The endpoint numbers them from 1 and never uses a number twice in a link session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StreamId(pub u32);
+
+/// Which of a process's three files a piece of stream data belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Channel {
+    /// To the process.
+    Stdin,
+    /// From the process; also all output of a PTY.
+    Stdout,
+    /// From the process.
+    Stderr,
+}
+
+/// A stream onto a session's stdio. Output that the session makes after this message was handled
+/// is on the stream, each byte once and in order. A stream that is not read holds the writer back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// The stream to use, new.
+    pub stream: StreamId,
+    /// The endpoint will send stdin.
+    pub stdin: bool,
+    /// The endpoint wants stdout.
+    pub stdout: bool,
+    /// The endpoint wants stderr.
+    pub stderr: bool,
+}
+
+/// Which part of the journal to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRange {
+    /// Want stdout.
+    pub stdout: bool,
+    /// Want stderr.
+    pub stderr: bool,
+    /// Only records at or after this time (ns since 1970); 0: all.
+    pub since: u64,
+    /// Only records before or at this time (ns since 1970); 0: all.
+    pub until: u64,
+    /// At most this many last lines; `None`: all.
+    pub tail: Option<u64>,
+    /// Go on with what is written later, until the process has ended.
+    pub follow: bool,
+}
+
+/// From the endpoint to the tether.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToGuest {
+    /// Attach a stream to a session (before or after its start). Answered.
+    Attach {
+        /// Number of this request, echoed in the answer.
+        request: u32,
+        /// The session.
+        session: SessionId,
+        /// The stream.
+        attach: Attach,
+    },
+    /// Start the container's own process, which waits for this. Answered with `Started` or an error.
+    /// A repeated one (after a lost endpoint) is answered with the process that runs.
+    Start {
+        /// Number of this request.
+        request: u32,
+    },
+    /// Start a further process in the container. Answered with `Started` or an error.
+    Exec {
+        /// Number of this request.
+        request: u32,
+        /// Its session, new.
+        session: SessionId,
+        /// What to run.
+        process: Process,
+        /// Attached before the process is started.
+        attach: Option<Attach>,
+    },
+    /// Send a signal to a session's process. Answered.
+    Signal {
+        /// Number of this request.
+        request: u32,
+        /// The session.
+        session: SessionId,
+        /// Signal number, 1 to 64.
+        signal: i32,
+    },
+    /// Set the window size of a session's PTY. Answered.
+    Resize {
+        /// Number of this request.
+        request: u32,
+        /// The session.
+        session: SessionId,
+        /// Rows.
+        rows: u16,
+        /// Columns.
+        cols: u16,
+    },
+    /// List the container's processes (`docker top`). Answered with `Processes`.
+    Processes {
+        /// Number of this request.
+        request: u32,
+    },
+    /// Send records of the journal on a stream, as encoded [`LogRecord`]s on channel Stdout.
+    /// Answered; the stream ends where the range does. Never holds the writer back.
+    Logs {
+        /// Number of this request.
+        request: u32,
+        /// The stream, new.
+        stream: StreamId,
+        /// What of it.
+        range: LogRange,
+    },
+    /// The endpoint no longer wants this stream; the tether drops it.
+    CloseStream {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// Ask for the state of every session; answered with `Sessions` (used after a reconnect).
+    Sessions {
+        /// Number of this request.
+        request: u32,
+    },
+    /// Stop the VM now: SIGKILL to the container, then as after its exit. Answered.
+    Shutdown {
+        /// Number of this request.
+        request: u32,
+    },
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// A process was started (or runs already).
+    Started {
+        /// Its process ID in the container's pid namespace.
+        pid: u32,
+        /// When, in ns since 1970.
+        at: u64,
+    },
+    /// A process could not be started.
+    StartFailed {
+        /// Docker's exit code: 126 (not executable), 127 (not found), 125 (anything else).
+        code: i32,
+        /// Docker's wording, e.g. `exec: "foo": executable file not found in $PATH`.
+        message: String,
+    },
+    /// Rows of `docker top`.
+    Processes(Vec<ProcessRow>),
+    /// State of the sessions.
+    Sessions(Vec<SessionState>),
+    /// The request could not be carried out.
+    Error(String),
+}
+
+/// One process of `docker top`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessRow {
+    /// User name where /etc/passwd of the image has one, else the number.
+    pub user: String,
+    /// Process ID as the container sees it.
+    pub pid: u32,
+    /// Parent's process ID as the container sees it.
+    pub ppid: u32,
+    /// CPU use in percent, times 10.
+    pub cpu_permille: u32,
+    /// Start time, ns since 1970.
+    pub started: u64,
+    /// `pts/0` or `?`.
+    pub tty: String,
+    /// CPU time used, ns.
+    pub cpu_time: u64,
+    /// Command line.
+    pub command: String,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitStatus {
+    /// Exit code, or 128 + signal.
+    pub code: i32,
+    /// The kernel's OOM killer ended it, or a process of its cgroup.
+    pub oom: bool,
+    /// When, in ns since 1970.
+    pub at: u64,
+}
+
+/// State of one session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionState {
+    /// The session.
+    pub session: SessionId,
+    /// 0: not started.
+    pub pid: u32,
+    /// When it was started, ns since 1970; 0: not started.
+    pub started: u64,
+    /// Set once it has ended.
+    pub exit: Option<ExitStatus>,
+}
+
+/// From the tether to the endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToHost {
+    /// First message after each handshake: the tether is ready for requests.
+    Ready {
+        /// Tether's version, for `docker info` and logs.
+        version: String,
+        /// Milliseconds since the kernel's start.
+        uptime_ms: u64,
+        /// The container's own process as it stands.
+        container: SessionState,
+    },
+    /// A step of the boot failed; the VM powers off after this was acknowledged. Becomes the error of `docker start`.
+    BootFault {
+        /// The step: `modules`, `configuration`, `disk`, `layers`, `ephemeral`, `overlay`, `journal`, `network`, `files`, `process`.
+        step: String,
+        /// What failed, on what, why.
+        message: String,
+    },
+    /// The answer to a request.
+    Answer {
+        /// The request's number.
+        request: u32,
+        /// What became of it.
+        reply: Reply,
+    },
+    /// All bytes of this channel have been sent on this stream.
+    StreamEnd {
+        /// The stream.
+        stream: StreamId,
+        /// The channel.
+        channel: Channel,
+        /// Bytes that were made but not sent because the drain was cut short; normally 0.
+        left: u64,
+    },
+    /// A process ended. Comes independently of the end of its streams.
+    Exit {
+        /// The session.
+        session: SessionId,
+        /// How.
+        status: ExitStatus,
+    },
+    /// File systems are unmounted; the VM powers off now.
+    Goodbye,
+}
+
+/// One record of the journal as it travels on a `Logs` stream, postcard-encoded behind a u32 length (little-endian).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRecord {
+    /// Stdout or Stderr.
+    pub channel: Channel,
+    /// When it was read from the process, ns since 1970.
+    pub at: u64,
+    /// The bytes as written; not cut into lines.
+    pub bytes: Vec<u8>,
+}

@@ -1,0 +1,2 @@
+//! hostsim
+fn main() {}
