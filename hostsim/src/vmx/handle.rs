@@ -1,0 +1,425 @@
+//! hostsim's side of a shim: start one, find one again, ask it things.
+
+use super::control::{CONTROL_SOCKET, LINE_MAX, Reply, Request, VmxStatus};
+use super::exit::{EXIT_FILE, ExitReason, ExitRecord};
+use super::files;
+use super::spec::VmxSpec;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+/// Name of the specification in the run folder.
+pub(super) const SPEC_FILE: &str = "spec.json";
+/// Name of the lock in the run folder: held by shim and QEMU, free once both are gone.
+pub(super) const LOCK_FILE: &str = "lock";
+/// Name of the shim's own log in the run folder.
+pub const LOG_FILE: &str = "vmx.log";
+
+/// Why something could not be done with a VM's process.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VmxError {
+    /// The specification cannot be run.
+    #[error("VM {name}: {message}")]
+    Spec {
+        /// The VM.
+        name: String,
+        /// What is wrong with it and what would be right.
+        message: String,
+    },
+    /// The run folder belongs to a VM that runs.
+    #[error("{run_dir} belongs to a VM that runs already; reattach to it, or power it off")]
+    Running {
+        /// The run folder.
+        run_dir: PathBuf,
+    },
+    /// A file of the run folder.
+    #[error("{path}: cannot {what}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The VM never came to run.
+    #[error("the VM could not be powered on: {reason}")]
+    PowerOn {
+        /// Why.
+        reason: ExitReason,
+    },
+    /// The VM has ended meanwhile.
+    #[error("the VM no longer runs: {}", .0.reason)]
+    Exited(ExitRecord),
+    /// The shim refused a request.
+    #[error("{request}: {message}")]
+    Refused {
+        /// The request.
+        request: String,
+        /// The shim's words.
+        message: String,
+    },
+    /// The shim answered something that makes no sense.
+    #[error("the shim of {run_dir} answered {request} with {reply}")]
+    Protocol {
+        /// The run folder.
+        run_dir: PathBuf,
+        /// The request.
+        request: String,
+        /// The answer.
+        reply: String,
+    },
+    /// A step of the shim itself failed.
+    #[error("{what}: {source}")]
+    Shim {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+fn file_error(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> VmxError {
+    let path = path.to_path_buf();
+    move |source| VmxError::File { path, what, source }
+}
+
+/// Starts shims.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    program: PathBuf,
+}
+
+impl Default for Launcher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Launcher {
+    /// A launcher that runs the program that is running now, which must be hostsim
+    /// (works on when the program's file was replaced by an upgrade).
+    pub fn new() -> Self {
+        Launcher {
+            program: PathBuf::from("/proc/self/exe"),
+        }
+    }
+
+    /// A launcher that runs another hostsim.
+    pub fn with_program(program: impl Into<PathBuf>) -> Self {
+        Launcher {
+            program: program.into(),
+        }
+    }
+
+    /// Power a VM on: start its shim, and return once the guest runs.
+    ///
+    /// The run folder (created with mode 0700 where missing; on a local file system) belongs to
+    /// the VM from now on. Files of an earlier run of the VM in it are replaced. Whoever drops the
+    /// returned future leaves the VM running.
+    ///
+    /// # Errors
+    /// [`VmxError::PowerOn`] says why QEMU did not come to run, with its own last words;
+    /// nothing runs then. [`VmxError::Running`] where the folder's VM runs already.
+    pub async fn power_on(&self, run_dir: &Path, spec: &VmxSpec) -> Result<VmxHandle, VmxError> {
+        let handle = self.launch(run_dir, spec).await?;
+        match handle.request(&Request::WaitRunning).await {
+            Ok(Reply::Status(_)) => Ok(handle),
+            Ok(Reply::Exited(record)) if !record.ran => Err(VmxError::PowerOn {
+                reason: record.reason,
+            }),
+            // It ran, and was quicker than this answer: that is for exited() to tell.
+            Ok(Reply::Exited(_)) | Err(VmxError::Exited(ExitRecord { ran: true, .. })) => {
+                Ok(handle)
+            }
+            Err(VmxError::Exited(record)) => Err(VmxError::PowerOn {
+                reason: record.reason,
+            }),
+            Ok(other) => Err(handle.unexpected(&Request::WaitRunning, &other)),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn launch(&self, run_dir: &Path, spec: &VmxSpec) -> Result<VmxHandle, VmxError> {
+        spec.validate().map_err(|message| VmxError::Spec {
+            name: spec.name.clone(),
+            message,
+        })?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(run_dir)
+            .map_err(file_error(run_dir, "create the run folder"))?;
+        let lock_path = run_dir.join(LOCK_FILE);
+        let lock = open_lock(&lock_path).map_err(file_error(&lock_path, "open the lock"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(VmxError::Running {
+                    run_dir: run_dir.to_path_buf(),
+                });
+            }
+            Err(TryLockError::Error(e)) => return Err(file_error(&lock_path, "lock")(e)),
+        }
+        for name in [EXIT_FILE, CONTROL_SOCKET] {
+            let path = run_dir.join(name);
+            match std::fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(file_error(&path, "remove the earlier run's file")(e));
+                }
+                _ => {}
+            }
+        }
+        let spec_path = run_dir.join(SPEC_FILE);
+        let text = serde_json::to_vec_pretty(spec).map_err(io::Error::from);
+        text.and_then(|text| files::write_private(&spec_path, &text))
+            .map_err(file_error(&spec_path, "write the specification"))?;
+        let log_path = run_dir.join(LOG_FILE);
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&log_path)
+            .map_err(file_error(&log_path, "open the log"))?;
+        let socket_path = run_dir.join(CONTROL_SOCKET);
+        let listener = listen(run_dir).map_err(file_error(&socket_path, "listen"))?;
+
+        // The first process forks the shim and ends; the lock and the socket go along as stdin
+        // and stdout. From here on the shim lives on without us.
+        let status = tokio::process::Command::new(&self.program)
+            .arg("vmx")
+            .arg("--run-dir")
+            .arg(std::path::absolute(run_dir).map_err(file_error(run_dir, "resolve"))?)
+            .stdin(Stdio::from(lock))
+            .stdout(Stdio::from(OwnedFd::from(listener)))
+            .stderr(Stdio::from(log))
+            .status()
+            .await
+            .map_err(file_error(&self.program, "run the VM's shim"))?;
+        if !status.success() {
+            let message = format!("the shim could not start ({status}): {}", tail(&log_path));
+            return Err(VmxError::PowerOn {
+                reason: ExitReason::QemuError {
+                    status: None,
+                    message,
+                },
+            });
+        }
+        Ok(VmxHandle {
+            run_dir: run_dir.to_path_buf(),
+        })
+    }
+}
+
+/// A VM under its shim. Cheap to clone; dropping it changes nothing.
+#[derive(Debug, Clone)]
+pub struct VmxHandle {
+    run_dir: PathBuf,
+}
+
+impl VmxHandle {
+    /// Find the shim of a run folder again, e.g. after hostsim was restarted. `None` where none
+    /// runs: [`ExitRecord::read`] tells how the VM ended (no record: [`ExitReason::ShimDied`]).
+    ///
+    /// # Errors
+    /// The folder's socket is there but cannot be used.
+    pub async fn reattach(run_dir: &Path) -> Result<Option<VmxHandle>, VmxError> {
+        let handle = VmxHandle {
+            run_dir: run_dir.to_path_buf(),
+        };
+        match handle.ask(&Request::Status).await {
+            Ok(Reply::Status(_)) => Ok(Some(handle)),
+            Ok(Reply::Exited(_)) => Ok(None),
+            Ok(other) => Err(handle.unexpected(&Request::Status, &other)),
+            Err(e) if is_gone(&e) => {
+                handle.wait_for_lock().await?;
+                Ok(None)
+            }
+            Err(e) => Err(file_error(&run_dir.join(CONTROL_SOCKET), "ask the shim")(e)),
+        }
+    }
+
+    /// The VM's run folder.
+    pub fn run_dir(&self) -> &Path {
+        &self.run_dir
+    }
+
+    /// How the VM is now.
+    ///
+    /// # Errors
+    /// [`VmxError::Exited`] where it has ended.
+    pub async fn status(&self) -> Result<VmxStatus, VmxError> {
+        match self.request(&Request::Status).await? {
+            Reply::Status(status) => Ok(status),
+            other => Err(self.unexpected(&Request::Status, &other)),
+        }
+    }
+
+    /// Ask the guest to shut down (ACPI power button). Returns once it was asked.
+    ///
+    /// # Errors
+    /// [`VmxError::Exited`] where it has ended.
+    pub async fn shutdown_guest(&self) -> Result<(), VmxError> {
+        self.done(&Request::ShutdownGuest).await
+    }
+
+    /// Press the reset button: the guest boots again, on the same QEMU.
+    ///
+    /// # Errors
+    /// [`VmxError::Exited`] where it has ended.
+    pub async fn reset(&self) -> Result<(), VmxError> {
+        self.done(&Request::Reset).await
+    }
+
+    /// Pull the plug, and return once nothing of the VM runs any more. A VM that ended by itself
+    /// before is no error; the record tells.
+    ///
+    /// # Errors
+    /// The shim cannot be asked.
+    pub async fn power_off(&self) -> Result<ExitRecord, VmxError> {
+        match self.request(&Request::PowerOff).await {
+            Ok(Reply::Exited(record)) | Err(VmxError::Exited(record)) => Ok(record),
+            Ok(other) => Err(self.unexpected(&Request::PowerOff, &other)),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Wait until the VM has ended. May be called by many, at any time, again and again.
+    ///
+    /// # Errors
+    /// The shim cannot be asked.
+    pub async fn exited(&self) -> Result<ExitRecord, VmxError> {
+        match self.request(&Request::WaitExit).await {
+            Ok(Reply::Exited(record)) | Err(VmxError::Exited(record)) => Ok(record),
+            Ok(other) => Err(self.unexpected(&Request::WaitExit, &other)),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn done(&self, request: &Request) -> Result<(), VmxError> {
+        match self.request(request).await? {
+            Reply::Done => Ok(()),
+            other => Err(self.unexpected(request, &other)),
+        }
+    }
+
+    /// Ask, and turn a shim that is gone into the record that it left.
+    async fn request(&self, request: &Request) -> Result<Reply, VmxError> {
+        match self.ask(request).await {
+            Ok(Reply::Error { message }) => Err(VmxError::Refused {
+                request: format!("{request:?}"),
+                message,
+            }),
+            Ok(Reply::Exited(record)) => {
+                // The shim's last act was to answer; have it gone before anyone starts anew.
+                self.wait_for_lock().await?;
+                Ok(Reply::Exited(record))
+            }
+            Ok(reply) => Ok(reply),
+            Err(e) if is_gone(&e) => {
+                self.wait_for_lock().await?;
+                let record = ExitRecord::read(&self.run_dir)
+                    .map_err(file_error(&self.run_dir.join(EXIT_FILE), "read"))?;
+                Err(VmxError::Exited(record.unwrap_or(ExitRecord {
+                    reason: ExitReason::ShimDied,
+                    at: 0,
+                    ran: true,
+                })))
+            }
+            Err(e) => Err(file_error(
+                &self.run_dir.join(CONTROL_SOCKET),
+                "ask the shim",
+            )(e)),
+        }
+    }
+
+    async fn ask(&self, request: &Request) -> io::Result<Reply> {
+        let mut stream = connect(&self.run_dir).await?;
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        stream.write_all(&line).await?;
+        let mut answer = Vec::new();
+        BufReader::new(stream)
+            .take(LINE_MAX as u64)
+            .read_until(b'\n', &mut answer)
+            .await?;
+        if answer.last() != Some(&b'\n') {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// Wait until neither shim nor QEMU is left: both have the lock's file open.
+    async fn wait_for_lock(&self) -> Result<(), VmxError> {
+        let path = self.run_dir.join(LOCK_FILE);
+        let result = tokio::task::spawn_blocking(move || match File::open(&path) {
+            Ok(file) => file.lock().map_err(file_error(&path, "lock")),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(file_error(&path, "open the lock")(e)),
+        });
+        result.await.unwrap_or_else(|e| {
+            Err(VmxError::Shim {
+                what: "waiting for the shim's end",
+                source: io::Error::other(e),
+            })
+        })
+    }
+
+    fn unexpected(&self, request: &Request, reply: &Reply) -> VmxError {
+        VmxError::Protocol {
+            run_dir: self.run_dir.clone(),
+            request: format!("{request:?}"),
+            reply: format!("{reply:?}"),
+        }
+    }
+}
+
+/// The shim of a run folder is gone (or never was).
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
+    matches!(
+        error.kind(),
+        NotFound | ConnectionRefused | ConnectionReset | BrokenPipe | UnexpectedEof
+    )
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+}
+
+/// A path to a socket of a folder that fits into a socket address (108 bytes) wherever the folder
+/// is. Good as long as the folder is held open.
+pub(super) fn short_path(folder: &File, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
+}
+
+fn listen(run_dir: &Path) -> io::Result<UnixListener> {
+    let folder = File::open(run_dir)?;
+    UnixListener::bind(short_path(&folder, CONTROL_SOCKET))
+}
+
+async fn connect(run_dir: &Path) -> io::Result<UnixStream> {
+    let folder = File::open(run_dir)?;
+    UnixStream::connect(short_path(&folder, CONTROL_SOCKET)).await
+}
+
+/// The last lines of a log, for an error message.
+pub(super) fn tail(path: &Path) -> String {
+    let text = std::fs::read(path).unwrap_or_default();
+    let from = text.len().saturating_sub(2048);
+    String::from_utf8_lossy(text.get(from..).unwrap_or_default())
+        .trim()
+        .to_owned()
+}
