@@ -5,7 +5,9 @@
 //! while the VM is off. The tether reads it through the VMware backdoor (ESXi) or fw_cfg (QEMU).
 //! It is a derived copy: the endpoint never reads it back as truth (design.md, "The record").
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 /// The version of [`GuestConfig`] that this build writes. A tether refuses a higher one.
 pub const CONFIG_VERSION: u32 = 1;
@@ -13,6 +15,90 @@ pub const CONFIG_VERSION: u32 = 1;
 pub const CONFIG_CHUNK: usize = 48 * 1024;
 /// Upper bound of the whole configuration, encoded.
 pub const CONFIG_MAX: usize = 512 * 1024;
+
+/// The key that holds the number of chunks, in decimal.
+pub const CONFIG_CHUNKS_KEY: &str = "guestinfo.mooring.config.chunks";
+
+/// The key of chunk `n`, from 0.
+pub fn chunk_key(n: usize) -> String {
+    format!("guestinfo.mooring.config.{n}")
+}
+
+/// Why a configuration could not be written to or read from its chunks.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// Too large for guestinfo.
+    #[error(
+        "the guest configuration takes {0} bytes encoded, more than the limit of {CONFIG_MAX}; use fewer or shorter arguments and environment variables"
+    )]
+    TooLarge(usize),
+    /// The number of chunks is none.
+    #[error("{CONFIG_CHUNKS_KEY} is {0:?}, not a number from 1 to {max}", max = CONFIG_MAX.div_ceil(CONFIG_CHUNK))]
+    BadCount(String),
+    /// A key is not there.
+    #[error("{0} is missing")]
+    Missing(String),
+    /// Not base64.
+    #[error("the guest configuration is not base64: {0}")]
+    Base64(#[from] base64::DecodeError),
+    /// Not the JSON of a configuration.
+    #[error("the guest configuration is not valid: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Written by a newer endpoint.
+    #[error(
+        "the guest configuration has version {0}, this tether knows up to {CONFIG_VERSION}; use the boot image of the endpoint's release"
+    )]
+    Version(u32),
+}
+
+/// The guestinfo keys and values that carry a configuration, the count first.
+pub fn to_chunks(config: &GuestConfig) -> Result<Vec<(String, String)>, ConfigError> {
+    let text = STANDARD.encode(serde_json::to_vec(config)?);
+    if text.len() > CONFIG_MAX {
+        return Err(ConfigError::TooLarge(text.len()));
+    }
+    let count = text.len().div_ceil(CONFIG_CHUNK);
+    let mut keys = vec![(CONFIG_CHUNKS_KEY.to_owned(), count.to_string())];
+    for n in 0..count {
+        let end = text.len().min((n + 1) * CONFIG_CHUNK);
+        keys.push((chunk_key(n), text[n * CONFIG_CHUNK..end].to_owned()));
+    }
+    Ok(keys)
+}
+
+/// Reads a configuration through `get`, which gives the value of a guestinfo key.
+pub fn from_chunks<E>(
+    mut get: impl FnMut(&str) -> Result<Option<String>, E>,
+) -> Result<GuestConfig, E>
+where
+    E: From<ConfigError>,
+{
+    let count_text = get(CONFIG_CHUNKS_KEY)?
+        .ok_or_else(|| ConfigError::Missing(CONFIG_CHUNKS_KEY.to_owned()))?;
+    let count: usize = match count_text.trim().parse() {
+        Ok(count) if (1..=CONFIG_MAX.div_ceil(CONFIG_CHUNK)).contains(&count) => count,
+        _ => return Err(ConfigError::BadCount(count_text.chars().take(32).collect()).into()),
+    };
+    let mut text = String::new();
+    for n in 0..count {
+        let key = chunk_key(n);
+        text.push_str(get(&key)?.ok_or(ConfigError::Missing(key))?.trim());
+        if text.len() > CONFIG_MAX {
+            return Err(ConfigError::TooLarge(text.len()).into());
+        }
+    }
+    let json = STANDARD.decode(text).map_err(ConfigError::from)?;
+    // The version first, so that a newer form is named as such and not as broken.
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let versioned: Versioned = serde_json::from_slice(&json).map_err(ConfigError::from)?;
+    if versioned.version > CONFIG_VERSION {
+        return Err(ConfigError::Version(versioned.version).into());
+    }
+    Ok(serde_json::from_slice(&json).map_err(ConfigError::from)?)
+}
 
 /// Everything that one boot of a container VM needs to know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

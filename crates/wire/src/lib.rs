@@ -1,5 +1,16 @@
 //! Frames and messages between the tether (in the VM) and the endpoint. No I/O: state machines only.
+//!
+//! From the bottom up: [`arq`] makes a reliable byte stream of a lossy serial pipe; [`frame`]
+//! cuts a reliable byte stream into frames; [`handshake`] proves both ends to each other;
+//! [`mux`] carries control messages ([`message`]) and streams with credit. [`vspc`] is VMware's
+//! telnet protocol between a serial port and its concentrator, [`config`] what a boot is told.
+//! The crate `link` drives all of it over tokio.
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod handshake;
+pub mod keys;
+pub mod log;
 pub mod message;
+pub mod version;
+pub mod vspc;

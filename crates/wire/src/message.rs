@@ -2,10 +2,52 @@
 //!
 //! Who may send what is in the type: [`ToGuest`] and [`ToHost`]. Bulk bytes do not travel in
 //! messages but on multiplexed streams with credit (see `mux`), each opened by the endpoint with
-//! a message that names the stream.
+//! a message that names the stream. Where a channel of a stream ends, and how many bytes a drain
+//! left behind, is told in the stream itself (`mux`, link::StreamEvent::End), not by a message.
 
 use crate::config::Process;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use thiserror::Error;
+
+/// Longest encoded message in bytes.
+pub const MESSAGE_MAX: usize = 512 * 1024;
+
+/// A message could not be encoded or decoded.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum MessageError {
+    /// It is longer than a message may be.
+    #[error("a control message of {0} bytes is over the limit of {MESSAGE_MAX}")]
+    TooLong(usize),
+    /// Its bytes are no message.
+    #[error("no control message: {0}")]
+    Malformed(String),
+    /// It is one, with something behind it.
+    #[error("{0} bytes behind a control message")]
+    Trailing(usize),
+}
+
+/// Encodes a [`ToGuest`] or [`ToHost`]. All use of postcard is in this file.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, MessageError> {
+    let bytes =
+        postcard::to_allocvec(message).map_err(|e| MessageError::Malformed(e.to_string()))?;
+    if bytes.len() > MESSAGE_MAX {
+        return Err(MessageError::TooLong(bytes.len()));
+    }
+    Ok(bytes)
+}
+
+/// Decodes a [`ToGuest`] or [`ToHost`]; nothing is allocated that the bytes do not hold
+/// (serde reserves at most 1 MiB ahead of a sequence).
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, MessageError> {
+    if bytes.len() > MESSAGE_MAX {
+        return Err(MessageError::TooLong(bytes.len()));
+    }
+    match postcard::take_from_bytes(bytes) {
+        Ok((message, [])) => Ok(message),
+        Ok((_, rest)) => Err(MessageError::Trailing(rest.len())),
+        Err(e) => Err(MessageError::Malformed(e.to_string())),
+    }
+}
 
 /// A process under the tether: 0 is the container's own, execs get theirs from the endpoint, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -116,7 +158,7 @@ pub enum ToGuest {
         /// Number of this request.
         request: u32,
     },
-    /// Send records of the journal on a stream, as encoded [`LogRecord`]s on channel Stdout.
+    /// Send records of the journal on a stream, as encoded [`LogRecord`](crate::log::LogRecord)s on channel Stdout.
     /// Answered; the stream ends where the range does. Never holds the writer back.
     Logs {
         /// Number of this request.
@@ -241,15 +283,6 @@ pub enum ToHost {
         /// What became of it.
         reply: Reply,
     },
-    /// All bytes of this channel have been sent on this stream.
-    StreamEnd {
-        /// The stream.
-        stream: StreamId,
-        /// The channel.
-        channel: Channel,
-        /// Bytes that were made but not sent because the drain was cut short; normally 0.
-        left: u64,
-    },
     /// A process ended. Comes independently of the end of its streams.
     Exit {
         /// The session.
@@ -259,15 +292,4 @@ pub enum ToHost {
     },
     /// File systems are unmounted; the VM powers off now.
     Goodbye,
-}
-
-/// One record of the journal as it travels on a `Logs` stream, postcard-encoded behind a u32 length (little-endian).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogRecord {
-    /// Stdout or Stderr.
-    pub channel: Channel,
-    /// When it was read from the process, ns since 1970.
-    pub at: u64,
-    /// The bytes as written; not cut into lines.
-    pub bytes: Vec<u8>,
 }
