@@ -8,9 +8,11 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod frame;
 pub mod handshake;
 pub mod keys;
 pub mod log;
 pub mod message;
+pub mod mux;
 pub mod version;
 pub mod vspc;
