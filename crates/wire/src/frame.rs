@@ -321,17 +321,23 @@ mod tests {
         prop_oneof![
             bytes(90).prop_map(Frame::Handshake),
             bytes(300).prop_map(Frame::Control),
-            (any(), channel(), bytes(20_000)).prop_map(|(stream, channel, bytes)| Frame::Data {
-                stream,
-                channel,
-                bytes
+            (any::<u32>(), channel(), bytes(20_000)).prop_map(|(stream, channel, bytes)| {
+                Frame::Data {
+                    stream,
+                    channel,
+                    bytes,
+                }
             }),
-            (any(), any()).prop_map(|(stream, window)| Frame::Open { stream, window }),
-            (any(), any()).prop_map(|(stream, credit)| Frame::Credit { stream, credit }),
-            (any(), channel(), any()).prop_map(|(stream, channel, left)| Frame::End {
-                stream,
-                channel,
-                left
+            (any::<u32>(), any::<u32>())
+                .prop_map(|(stream, window)| Frame::Open { stream, window }),
+            (any::<u32>(), any::<u32>())
+                .prop_map(|(stream, credit)| Frame::Credit { stream, credit }),
+            (any::<u32>(), channel(), any::<u64>()).prop_map(|(stream, channel, left)| {
+                Frame::End {
+                    stream,
+                    channel,
+                    left,
+                }
             }),
             any::<u32>().prop_map(|stream| Frame::Finish { stream }),
             any::<u32>().prop_map(|stream| Frame::Drop { stream }),
