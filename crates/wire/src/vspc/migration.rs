@@ -1,6 +1,7 @@
 //! vMotions under way at a concentrator: who may take over which port's stream.
 
 use std::time::{Duration, Instant};
+use subtle::ConstantTimeEq;
 use thiserror::Error;
 
 /// Names one migration: the host's sequence and a secret of the concentrator.
@@ -38,14 +39,26 @@ pub enum MigrationError {
 /// The migrations under way; one for a whole concentrator. `P` names a port (the VM).
 #[derive(Debug)]
 pub struct Migrations<P> {
-    _p: std::marker::PhantomData<P>,
+    timeout: Duration,
+    under_way: Vec<Migration<P>>,
+}
+
+#[derive(Debug)]
+struct Migration<P> {
+    port: P,
+    cookie: Cookie,
+    peered: bool,
+    deadline: Instant,
 }
 
 impl<P: Clone + Eq> Migrations<P> {
-    /// None yet. A begin that is not followed for `timeout` is forgotten.
+    /// None yet. A begin that is not followed by a peer for `timeout`, or a peer that is not
+    /// followed by its completion, is forgotten.
     pub fn new(timeout: Duration) -> Self {
-        let _ = timeout;
-        unimplemented!()
+        Migrations {
+            timeout,
+            under_way: Vec::new(),
+        }
     }
 
     /// A port's host announced a migration. `secret`: fresh random bytes.
@@ -56,30 +69,56 @@ impl<P: Clone + Eq> Migrations<P> {
         secret: [u8; 16],
         now: Instant,
     ) -> Result<Cookie, MigrationError> {
-        let _ = (port, sequence, secret, now);
-        unimplemented!()
+        if self
+            .under_way
+            .iter()
+            .any(|m| m.port == port && m.deadline > now)
+        {
+            return Err(MigrationError::Busy);
+        }
+        let mut bytes = sequence.to_vec();
+        bytes.extend_from_slice(&secret);
+        let cookie = Cookie::new(bytes);
+        self.under_way.retain(|m| m.port != port);
+        let deadline = now + self.timeout;
+        self.under_way.push(Migration {
+            port,
+            cookie: cookie.clone(),
+            peered: false,
+            deadline,
+        });
+        Ok(cookie)
     }
 
-    /// The destination presents a cookie: which port it may take over on COMPLETE.
+    /// The destination presents a cookie: which port it may take over on COMPLETE. Once.
     pub fn peer(&mut self, cookie: &Cookie, now: Instant) -> Result<P, MigrationError> {
-        let _ = (cookie, now);
-        unimplemented!()
+        let mut found = None;
+        for migration in &mut self.under_way {
+            let same: bool = migration.cookie.0.ct_eq(&cookie.0).into();
+            if same && !migration.peered && migration.deadline > now {
+                migration.peered = true;
+                migration.deadline = now + self.timeout;
+                found = Some(migration.port.clone());
+            }
+        }
+        found.ok_or(MigrationError::Unknown)
     }
 
     /// COMPLETE or ABORT for a port: its migration is over.
     pub fn end(&mut self, port: &P) {
-        let _ = port;
-        unimplemented!()
+        self.under_way.retain(|m| m.port != *port);
     }
 
     /// Forgets what timed out; returns the ports whose held-back output is to flow again.
     pub fn expire(&mut self, now: Instant) -> Vec<P> {
-        let _ = now;
-        unimplemented!()
+        let (expired, kept) = self.under_way.drain(..).partition(|m| m.deadline <= now);
+        self.under_way = kept;
+        let expired: Vec<Migration<P>> = expired;
+        expired.into_iter().map(|m| m.port).collect()
     }
 
     /// When [`Migrations::expire`] has something to do.
     pub fn next_timeout(&self) -> Option<Instant> {
-        unimplemented!()
+        self.under_way.iter().map(|m| m.deadline).min()
     }
 }

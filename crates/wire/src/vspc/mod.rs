@@ -5,6 +5,9 @@
 mod client;
 mod migration;
 mod server;
+mod telnet;
+#[cfg(test)]
+mod tests;
 
 pub use client::{Client, ClientEvent, PortIdentity};
 pub use migration::{Cookie, MigrationError, Migrations};
