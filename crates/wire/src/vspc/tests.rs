@@ -27,14 +27,12 @@ fn exchange(client: &mut Client, server: &mut Server) -> (Vec<u8>, Vec<u8>) {
 }
 
 fn peer_cookie(events: &[ServerEvent]) -> &Cookie {
-    let cookie = |e| {
-        if let ServerEvent::VmotionPeer { cookie } = e {
-            Some(cookie)
-        } else {
-            None
+    for event in events {
+        if let ServerEvent::VmotionPeer { cookie } = event {
+            return cookie;
         }
-    };
-    events.iter().find_map(cookie).unwrap()
+    }
+    panic!("no peer among {events:?}");
 }
 
 fn connected() -> (Client, Server) {
