@@ -17,17 +17,26 @@
 //! Entry points: [`Launcher::power_on`], [`VmxHandle::reattach`], and [`run_shim`] for the
 //! program's `vmx` sub-command.
 
+mod argv;
 mod control;
 mod exit;
 mod files;
 mod handle;
+pub mod host;
+mod machine;
+mod qmp;
+mod serial;
+mod shim;
 mod spec;
+mod sys;
+mod vsock;
 
 pub use control::{VmxState, VmxStatus};
 pub use exit::{EXIT_FILE, ExitReason, ExitRecord};
 pub use handle::{LOG_FILE, Launcher, VmxError, VmxHandle};
+pub use shim::{ShimArgs, run_shim};
 pub use spec::{
-    Accelerator, CONTROLLER_UNIT, CONTROLLERS_MAX, DirectBoot, DiskSpec, Firmware,
-    GUESTINFO_KEY_MAX, NICS_MAX, NicBackend, NicSpec, SERIALS_MAX, SerialDirection, SerialFaults,
-    SerialSpec, SerialUri, UserNet, VmxSpec, VsockSpec,
+    Accelerator, CONTROLLER_UNIT, CONTROLLERS_MAX, DirectBoot, DiskSpec, Firmware, GUESTINFO_KEY_MAX,
+    NICS_MAX, NicBackend, NicSpec, SERIALS_MAX, SerialDirection, SerialFaults, SerialSpec, SerialUri,
+    UserNet, VmxSpec, VsockSpec,
 };

@@ -1,0 +1,260 @@
+//! QEMU's command line for a VM.
+
+use super::spec::{
+    Accelerator, DirectBoot, DiskSpec, Firmware, NicBackend, NicSpec, SerialSpec, VmxSpec, VsockSpec,
+};
+use super::{files, spec};
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::os::fd::RawFd;
+use std::path::Path;
+
+/// The emulator, found by PATH.
+pub(super) const QEMU: &str = "qemu-system-x86_64";
+/// Folder of the fw_cfg files in the run folder.
+const FW_CFG_FOLDER: &str = "fwcfg";
+/// The UEFI variables of this run, in the run folder.
+const VARS_FILE: &str = "efivars.fd";
+/// The vhost-user socket in the run folder.
+pub(super) const VSOCK_SOCKET: &str = "vsock.sock";
+/// The guest's context ID on the shim's own vsock device. Every VM has a device of its own, so it
+/// need not differ.
+pub(super) const GUEST_CID: u32 = 3;
+/// fw_cfg files that QEMU 7.2 has room for beside its own (`FW_CFG_FILE_SLOTS_DFLT`).
+const FW_CFG_SLOTS: usize = 0x20;
+/// UEFI firmware and its empty variables, as Debian's package `ovmf` has them.
+const OVMF: [(&str, &str); 2] = [
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
+    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
+];
+
+/// Descriptors that QEMU inherits, by their numbers.
+#[derive(Debug)]
+pub(super) struct Inherited {
+    /// QMP's socket.
+    pub(super) qmp: RawFd,
+    /// The socket of each network-backed serial port; `None` for the others.
+    pub(super) serials: Vec<Option<RawFd>>,
+}
+
+/// Write the files that QEMU reads besides the VM's own, into the run folder, which is the
+/// current one.
+///
+/// # Errors
+/// A sentence that says what is missing.
+pub(super) fn prepare(spec: &VmxSpec) -> Result<(), String> {
+    for (what, path) in files_of(spec) {
+        std::fs::File::open(path).map_err(|e| format!("{what} {}: {e}", path.display()))?;
+    }
+    let folder = Path::new(FW_CFG_FOLDER);
+    let result = match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => std::fs::create_dir(folder),
+    };
+    result.map_err(|e| format!("{FW_CFG_FOLDER}: {e}"))?;
+    for (n, value) in spec.guestinfo.values().enumerate() {
+        let path = folder.join(n.to_string());
+        files::write_private(&path, value.as_bytes()).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    if spec.boot.is_none() && spec.firmware == Firmware::Efi {
+        let (_, vars) = ovmf()?;
+        let bytes = std::fs::read(vars).map_err(|e| format!("{vars}: {e}"))?;
+        files::write_private(Path::new(VARS_FILE), &bytes).map_err(|e| format!("{VARS_FILE}: {e}"))?;
+    }
+    Ok(())
+}
+
+/// The files that must exist, with what they are.
+fn files_of(spec: &VmxSpec) -> Vec<(&'static str, &Path)> {
+    let mut files: Vec<(&'static str, &Path)> = Vec::new();
+    files.extend(spec.disks.iter().map(|disk| ("disk", disk.path.as_path())));
+    files.extend(spec.cdrom.iter().map(|path| ("CD-ROM image", path.as_path())));
+    if let Some(boot) = &spec.boot {
+        files.push(("kernel", &boot.kernel));
+        files.extend(boot.initrd.iter().map(|path| ("initramfs", path.as_path())));
+    }
+    files
+}
+
+fn ovmf() -> Result<(&'static str, &'static str), String> {
+    let found = OVMF.into_iter().find(|(code, _)| Path::new(code).exists());
+    found.ok_or_else(|| format!("no UEFI firmware: {} is not there; install the package ovmf", OVMF[0].0))
+}
+
+/// The arguments, for a QEMU that runs in the run folder.
+///
+/// # Errors
+/// A sentence that says what is missing.
+pub(super) fn build(spec: &VmxSpec, inherited: &Inherited) -> Result<Vec<OsString>, String> {
+    let mut args = Args::default();
+    args.flag("-nodefaults").flag("-no-user-config");
+    args.pair("-display", "none");
+    args.pair("-name", escape(&spec.name));
+    args.pair("-uuid", spec.uuid.to_string());
+    // A guest that gets out of QEMU's device models shall not find a shell.
+    args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    // A reset of the guest's own is an end; the shim lifts this while it resets the VM itself.
+    args.pair("-action", "reboot=shutdown,shutdown=poweroff,panic=shutdown");
+    args.pair("-chardev", format!("socket,id=qmp,fd={}", inherited.qmp));
+    args.pair("-mon", "chardev=qmp,mode=control");
+
+    let uds = matches!(spec.vsock, Some(VsockSpec::Uds { .. }));
+    let machine = format!(
+        "q35,usb=off,vmport=off,graphics=off,sata={}{}",
+        if spec.cdrom.is_some() { "on" } else { "off" },
+        if uds { ",memory-backend=ram0" } else { "" },
+    );
+    args.pair("-machine", machine);
+    args.pair(
+        "-accel",
+        match spec.accelerator {
+            Accelerator::Kvm => "kvm",
+            Accelerator::Tcg => "tcg,thread=multi",
+        },
+    );
+    args.pair("-cpu", "max");
+    args.pair("-smp", spec.cpus.to_string());
+    args.pair("-m", format!("{}M", spec.memory_mib));
+    args.pair("-rtc", "base=utc");
+    if uds {
+        // The vsock device's other end maps the guest's memory.
+        args.pair("-object", format!("memory-backend-memfd,id=ram0,size={}M,share=on", spec.memory_mib));
+    }
+    match &spec.boot {
+        Some(boot) => direct_boot(&mut args, spec, boot)?,
+        None if spec.firmware == Firmware::Efi => {
+            let (code, _) = ovmf()?;
+            let pflash = |unit, rest: &str| format!("if=pflash,format=raw,unit={unit},{rest}");
+            args.pair("-drive", pflash(0, &format!("readonly=on,file={code}")));
+            args.pair("-drive", pflash(1, &format!("file={VARS_FILE}")));
+        }
+        None => {}
+    }
+    disks(&mut args, &spec.disks)?;
+    if let Some(iso) = &spec.cdrom {
+        args.pair("-blockdev", blockdev("cd0", "raw", iso, true)?);
+        args.pair("-device", "ide-cd,bus=ide.0,drive=cd0,bootindex=0");
+    }
+    for (n, nic) in spec.nics.iter().enumerate() {
+        vnic(&mut args, n, nic);
+    }
+    for (n, serial) in spec.serials.iter().enumerate() {
+        let backend = match (serial, inherited.serials.get(n).copied().flatten()) {
+            (SerialSpec::File { path, append }, _) => format!(
+                "file,id=serial{n},path={},append={}",
+                escape(&path.to_string_lossy()),
+                if *append { "on" } else { "off" }
+            ),
+            (SerialSpec::Uri(_), Some(fd)) => format!("socket,id=serial{n},fd={fd}"),
+            (SerialSpec::Uri(_) | SerialSpec::Disconnected, _) => format!("null,id=serial{n}"),
+        };
+        args.pair("-chardev", backend);
+        args.pair("-serial", format!("chardev:serial{n}"));
+    }
+    match &spec.vsock {
+        Some(VsockSpec::Uds { .. }) => {
+            args.pair("-chardev", format!("socket,id=vsock0,path={VSOCK_SOCKET}"));
+            args.pair("-device", "vhost-user-vsock-pci,chardev=vsock0,addr=0x1d");
+        }
+        Some(VsockSpec::Kernel { cid }) => {
+            args.pair("-device", format!("vhost-vsock-pci,guest-cid={cid},addr=0x1d"));
+        }
+        None => {}
+    }
+    if spec.guestinfo.len() > FW_CFG_SLOTS / 2 {
+        let slots = FW_CFG_SLOTS + spec.guestinfo.len();
+        args.pair("-global", format!("fw_cfg_io.x-file-slots={slots}"));
+    }
+    for (n, key) in spec.guestinfo.keys().enumerate() {
+        args.pair("-fw_cfg", format!("name=opt/{key},file={FW_CFG_FOLDER}/{n}"));
+    }
+    Ok(args.0)
+}
+
+fn direct_boot(args: &mut Args, spec: &VmxSpec, boot: &DirectBoot) -> Result<(), String> {
+    let mut magic = [0u8; 4];
+    std::fs::File::open(&boot.kernel)
+        .and_then(|mut file| file.read_exact(&mut magic))
+        .map_err(|e| format!("kernel {}: {e}", boot.kernel.display()))?;
+    if &magic == b"\x7fELF" {
+        // An uncompressed kernel is entered by PVH; qboot does that in the least time.
+        args.pair("-bios", "qboot.rom");
+    }
+    args.pair("-kernel", boot.kernel.clone());
+    if let Some(initrd) = &boot.initrd {
+        args.pair("-initrd", initrd.clone());
+    }
+    let mut cmdline = boot.cmdline.clone();
+    if spec.accelerator == Accelerator::Tcg {
+        // What takes the time of a boot under emulation is calibrating timers against each other.
+        cmdline.push_str(" nolapic_timer no_timer_check");
+        if let Some(khz) = spec.tsc_khz {
+            cmdline.push_str(&format!(" tsc_early_khz={khz}"));
+        }
+    }
+    args.pair("-append", cmdline.trim_start());
+    Ok(())
+}
+
+fn disks(args: &mut Args, disks: &[DiskSpec]) -> Result<(), String> {
+    for controller in 0..spec::CONTROLLERS_MAX {
+        if disks.iter().any(|disk| disk.controller == controller) {
+            args.pair("-device", format!("pvscsi,id=scsi{controller},addr={:#x}", 2 + controller));
+        }
+    }
+    for disk in disks {
+        let DiskSpec { path, controller, unit, read_only } = disk;
+        let node = format!("disk{controller}-{unit}");
+        args.pair("-blockdev", blockdev(&node, "vmdk", path, *read_only)?);
+        args.pair("-device", format!("scsi-hd,bus=scsi{controller}.0,scsi-id={unit},drive={node}"));
+    }
+    Ok(())
+}
+
+/// A block device as JSON: no character of a path means anything else there. QEMU finds the
+/// parents of a VMDK by itself.
+fn blockdev(node: &str, format: &str, path: &Path, read_only: bool) -> Result<String, String> {
+    let path = path.to_str().ok_or_else(|| format!("{}: not a UTF-8 path", path.display()))?;
+    Ok(serde_json::json!({
+        "node-name": node,
+        "driver": format,
+        "read-only": read_only,
+        "file": { "driver": "file", "filename": path, "read-only": read_only },
+    })
+    .to_string())
+}
+
+fn vnic(args: &mut Args, n: usize, nic: &NicSpec) {
+    let backend = match &nic.backend {
+        NicBackend::User(net) => format!(
+            "user,id=net{n},net={}/{},host={},dns={},ipv6=off",
+            net.network, net.prefix, net.gateway, net.dns
+        ),
+        NicBackend::Tap { device } => {
+            format!("tap,id=net{n},ifname={},script=no,downscript=no", escape(device))
+        }
+    };
+    args.pair("-netdev", backend);
+    // Slots rise with the number, so that the guest's order is the specification's.
+    args.pair("-device", format!("vmxnet3,id=nic{n},netdev=net{n},mac={},romfile=,addr={:#x}", nic.mac, 8 + n));
+}
+
+/// A value inside one of QEMU's comma-separated options.
+fn escape(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+#[derive(Debug, Default)]
+struct Args(Vec<OsString>);
+
+impl Args {
+    fn flag(&mut self, flag: &str) -> &mut Self {
+        self.0.push(flag.into());
+        self
+    }
+
+    fn pair(&mut self, option: &str, value: impl Into<OsString>) {
+        self.0.push(option.into());
+        self.0.push(value.into());
+    }
+}

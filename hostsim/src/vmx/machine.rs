@@ -1,0 +1,395 @@
+//! One run of QEMU, from its start to its exit record.
+
+use super::argv::{self, Inherited};
+use super::control::{VmxState, VmxStatus};
+use super::exit::{ExitReason, ExitRecord};
+use super::qmp::{Event, Qmp};
+use super::shim::{Phase, now_ns};
+use super::spec::{SerialSpec, VmxSpec, VsockSpec};
+use super::{serial, sys, vsock};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::process::Child;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+/// How long QEMU may take to come to run.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// How long QEMU may take to end by itself once told to.
+const QUIT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long what the guest sent last may take to be handed over after its end.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+/// Bytes of QEMU's stderr that are kept for messages.
+const STDERR_KEPT: usize = 4096;
+
+/// What a client wants done.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Pull the plug.
+    PowerOff,
+    /// Press the ACPI power button.
+    ShutdownGuest(oneshot::Sender<Result<(), String>>),
+    /// Press the reset button.
+    Reset(oneshot::Sender<Result<(), String>>),
+}
+
+/// Run the VM; the current folder is its run folder. Whatever happens becomes the record.
+pub(super) async fn run(
+    spec: &VmxSpec,
+    lock: OwnedFd,
+    phase: &watch::Sender<Phase>,
+    commands: mpsc::Receiver<Command>,
+) -> ExitRecord {
+    let mut ran = false;
+    let reason = match start(spec, lock).await {
+        Ok(mut vm) => {
+            let reason = vm.supervise(phase, commands, &mut ran).await;
+            set_state(phase, |status| status.state = VmxState::Stopping);
+            vm.drain().await;
+            reason
+        }
+        Err(message) => ExitReason::QemuError { status: None, message },
+    };
+    ExitRecord { reason, at: now_ns(), ran }
+}
+
+fn set_state(phase: &watch::Sender<Phase>, change: impl FnOnce(&mut VmxStatus)) {
+    phase.send_modify(|phase| {
+        if let Phase::Live(status) = phase {
+            change(status);
+        }
+    });
+}
+
+struct Vm {
+    child: Child,
+    qmp: Option<UnixStream>,
+    stderr: Stderr,
+    serials: JoinSet<()>,
+    vsock: Option<vsock::Device>,
+    /// A power-off was asked for, and QEMU may be killed for it.
+    power_off: bool,
+}
+
+async fn start(spec: &VmxSpec, lock: OwnedFd) -> Result<Vm, String> {
+    argv::prepare(spec)?;
+    let vsock = match &spec.vsock {
+        Some(VsockSpec::Uds { folder }) => Some(
+            vsock::Device::start(argv::VSOCK_SOCKET, argv::GUEST_CID, folder.clone())
+                .map_err(|e| format!("vsock device: {e}"))?,
+        ),
+        _ => None,
+    };
+    let pair = || {
+        StdUnixStream::pair()
+            .and_then(|(ours, theirs)| {
+                ours.set_nonblocking(true)?;
+                Ok((UnixStream::from_std(ours)?, OwnedFd::from(theirs)))
+            })
+            .map_err(|e| format!("socket pair: {e}"))
+    };
+    let (qmp, qmp_fd) = pair()?;
+    let mut inherited = Inherited { qmp: qmp_fd.as_raw_fd(), serials: Vec::new() };
+    let mut fds = vec![qmp_fd];
+    let mut ports = Vec::new();
+    for (n, serial) in spec.serials.iter().enumerate() {
+        inherited.serials.push(match serial {
+            SerialSpec::Uri(uri) => {
+                let (ours, theirs) = pair()?;
+                let number = theirs.as_raw_fd();
+                fds.push(theirs);
+                ports.push(serial::Port::new(n, uri, spec).map(|port| (port, ours))?);
+                Some(number)
+            }
+            _ => None,
+        });
+    }
+
+    let mut command = std::process::Command::new(argv::QEMU);
+    command
+        .args(argv::build(spec, &inherited)?)
+        // The lock is free once shim and QEMU are both gone.
+        .stdin(Stdio::from(lock))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    sys::tie_to_this_thread(&mut command, fds);
+    let mut command = tokio::process::Command::from(command);
+    let mut child = command.spawn().map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => format!("{} is not installed (package qemu-system-x86)", argv::QEMU),
+        _ => format!("{}: {e}", argv::QEMU),
+    })?;
+    // The command still holds our copies of what QEMU inherited, and so would keep it open.
+    drop(command);
+    let stderr = Stderr::collect(child.stderr.take());
+    let mut serials = JoinSet::new();
+    for (port, stream) in ports {
+        serials.spawn(port.run(stream));
+    }
+    Ok(Vm { child, qmp: Some(qmp), stderr, serials, vsock, power_off: false })
+}
+
+impl Vm {
+    /// From QEMU's start to its end.
+    async fn supervise(
+        &mut self,
+        phase: &watch::Sender<Phase>,
+        mut commands: mpsc::Receiver<Command>,
+        ran: &mut bool,
+    ) -> ExitReason {
+        set_state(phase, |status| status.qemu_pid = self.child.id());
+        let qmp = self.qmp.take();
+        let connected = tokio::select! {
+            connected = tokio::time::timeout(START_DEADLINE, come_to_run(qmp)) => connected,
+            // A power-off of a VM that hangs in its start must not wait for it.
+            Some(()) = power_off_only(&mut commands) => {
+                self.power_off = true;
+                self.kill();
+                Ok(Err("powered off while it was starting".to_owned()))
+            }
+        };
+        let (mut qmp, mut events) = match connected {
+            Ok(Ok(both)) => both,
+            Ok(Err(why)) => return self.ended_in_start(&why).await,
+            Err(_) => {
+                self.kill();
+                let why = format!("QEMU did not come to run within {} s", START_DEADLINE.as_secs());
+                return self.ended_in_start(&why).await;
+            }
+        };
+        *ran = true;
+        set_state(phase, |status| {
+            status.state = VmxState::Running;
+            status.running_since = Some(now_ns());
+        });
+
+        let mut shutdown = None;
+        let mut reset = None;
+        let mut terminate = signal(SignalKind::terminate()).ok();
+        let mut quit_by = None;
+        let status = loop {
+            tokio::select! {
+                Some(event) = events.recv() => {
+                    self.on_event(event, &mut qmp, phase, &mut shutdown, &mut reset).await;
+                }
+                status = self.child.wait() => break status,
+                Some(command) = commands.recv() => match command {
+                    Command::PowerOff => quit_by = Some(self.quit(&mut qmp).await),
+                    Command::ShutdownGuest(done) => {
+                        let result = qmp.execute("system_powerdown", json!({})).await;
+                        let _ = done.send(result.map(drop).map_err(|e| e.to_string()));
+                    }
+                    Command::Reset(done) => match begin_reset(&mut qmp).await {
+                        Ok(()) => reset = Some(done),
+                        Err(message) => drop(done.send(Err(message))),
+                    },
+                },
+                () = terminated(&mut terminate) => quit_by = Some(self.quit(&mut qmp).await),
+                () = deadline(quit_by) => { self.kill(); quit_by = None; }
+            }
+        };
+        // What QEMU said last is still on its way.
+        while let Some(event) = events.recv().await {
+            note_shutdown(&event, &mut shutdown);
+        }
+        match status {
+            Ok(status) => self.reason(status, shutdown).await,
+            Err(e) => ExitReason::QemuError { status: None, message: format!("waiting for QEMU: {e}") },
+        }
+    }
+
+    async fn on_event(
+        &mut self,
+        event: Event,
+        qmp: &mut Qmp,
+        phase: &watch::Sender<Phase>,
+        shutdown: &mut Option<ExitReason>,
+        reset: &mut Option<oneshot::Sender<Result<(), String>>>,
+    ) {
+        match event.name.as_str() {
+            "STOP" => set_state(phase, |status| status.state = VmxState::Paused),
+            "RESUME" => set_state(phase, |status| status.state = VmxState::Running),
+            "RESET" => {
+                if let Some(done) = reset.take() {
+                    let armed = qmp.execute("set-action", json!({ "reboot": "shutdown" })).await;
+                    let _ = done.send(armed.map(drop).map_err(|e| e.to_string()));
+                }
+            }
+            "BLOCK_IO_ERROR" => eprintln!("vmx: disk error: {}", event.data),
+            _ => note_shutdown(&event, shutdown),
+        }
+    }
+
+    /// Tell QEMU to end; when its time is up.
+    async fn quit(&mut self, qmp: &mut Qmp) -> tokio::time::Instant {
+        self.power_off = true;
+        // Without QMP it is either ending or will be killed at the deadline.
+        let _ = qmp.execute("quit", json!({})).await;
+        tokio::time::Instant::now() + QUIT_DEADLINE
+    }
+
+    fn kill(&self) {
+        let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) else { return };
+        // It may have ended just now.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+
+    async fn ended_in_start(&mut self, why: &str) -> ExitReason {
+        // Without QMP the shim is blind: whatever is left of QEMU has to go. One that is about to
+        // end by itself shall say its last words first.
+        if tokio::time::timeout(QUIT_DEADLINE, self.child.wait()).await.is_err() {
+            self.kill();
+        }
+        match self.child.wait().await {
+            _ if self.power_off => ExitReason::PowerOffRequested,
+            Ok(status) if status.success() || status.signal() == Some(libc::SIGKILL) => {
+                let message = format!("{why}\n{}", self.stderr.finish().await);
+                ExitReason::QemuError { status: status.code(), message: message.trim().to_owned() }
+            }
+            Ok(status) => self.reason(status, None).await,
+            Err(e) => ExitReason::QemuError { status: None, message: format!("{why}; {e}") },
+        }
+    }
+
+    async fn reason(&mut self, status: ExitStatus, shutdown: Option<ExitReason>) -> ExitReason {
+        if let Some(signal) = status.signal() {
+            return match self.power_off && signal == libc::SIGKILL {
+                true => ExitReason::PowerOffRequested,
+                false => ExitReason::QemuSignal { signal },
+            };
+        }
+        match shutdown {
+            Some(reason) if status.success() => reason,
+            _ if status.success() && self.power_off => ExitReason::PowerOffRequested,
+            _ => ExitReason::QemuError { status: status.code(), message: self.stderr.finish().await },
+        }
+    }
+
+    /// Hand over what the guest sent before its end.
+    async fn drain(mut self) {
+        let vsock = self.vsock.take();
+        let work = async {
+            while self.serials.join_next().await.is_some() {}
+        };
+        if tokio::time::timeout(DRAIN_DEADLINE, work).await.is_err() {
+            eprintln!("vmx: serial port: the proxy did not take the guest's last bytes");
+        }
+        if let Some(device) = vsock {
+            let joined = tokio::task::spawn_blocking(move || device.finish(DRAIN_DEADLINE));
+            if let Ok(Err(e)) = joined.await {
+                eprintln!("vmx: vsock device: {e}");
+            }
+        }
+    }
+}
+
+/// The QMP connection of a QEMU whose guest runs.
+async fn come_to_run(
+    stream: Option<UnixStream>,
+) -> Result<(Qmp, mpsc::UnboundedReceiver<Event>), String> {
+    let stream = stream.ok_or("QMP is in use already")?;
+    let (mut qmp, events) = Qmp::connect(stream).await.map_err(|e| e.to_string())?;
+    let status = qmp.execute("query-status", json!({})).await.map_err(|e| e.to_string())?;
+    match status["running"].as_bool() {
+        Some(true) => Ok((qmp, events)),
+        // So quick a guest has run, too; its events tell how it ended.
+        _ if status["status"] == "shutdown" => Ok((qmp, events)),
+        _ => Err(format!("QEMU started in the state {}", status["status"])),
+    }
+}
+
+async fn power_off_only(commands: &mut mpsc::Receiver<Command>) -> Option<()> {
+    loop {
+        match commands.recv().await? {
+            Command::PowerOff => return Some(()),
+            Command::ShutdownGuest(done) | Command::Reset(done) => {
+                let _ = done.send(Err("the VM is still being started".to_owned()));
+            }
+        }
+    }
+}
+
+async fn begin_reset(qmp: &mut Qmp) -> Result<(), String> {
+    qmp.execute("set-action", json!({ "reboot": "reset" })).await.map_err(|e| e.to_string())?;
+    qmp.execute("system_reset", json!({})).await.map(drop).map_err(|e| e.to_string())
+}
+
+/// What a SHUTDOWN event says about the end (qapi/run-state.json, ShutdownCause).
+fn note_shutdown(event: &Event, shutdown: &mut Option<ExitReason>) {
+    if event.name != "SHUTDOWN" {
+        return;
+    }
+    let reason = event.data["reason"].as_str().unwrap_or_default();
+    *shutdown = match reason {
+        "guest-shutdown" => Some(ExitReason::GuestPowerOff),
+        "guest-reset" | "subsystem-reset" => Some(ExitReason::GuestReset),
+        "guest-panic" => Some(ExitReason::GuestPanic),
+        "host-qmp-quit" => Some(ExitReason::PowerOffRequested),
+        // QEMU takes SIGINT, SIGHUP and SIGTERM as a wish; nobody here sends them.
+        "host-signal" => Some(ExitReason::QemuSignal { signal: libc::SIGTERM }),
+        other => Some(ExitReason::QemuError { status: None, message: format!("shut down: {other}") }),
+    };
+}
+
+async fn terminated(signal: &mut Option<tokio::signal::unix::Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn deadline(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// QEMU's stderr: copied to the shim's log, the last bytes kept.
+struct Stderr {
+    kept: Arc<Mutex<VecDeque<u8>>>,
+    copier: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Stderr {
+    fn collect(pipe: Option<tokio::process::ChildStderr>) -> Stderr {
+        let kept = Arc::new(Mutex::new(VecDeque::with_capacity(STDERR_KEPT)));
+        let copier = pipe.map(|mut pipe| {
+            let kept = kept.clone();
+            tokio::spawn(async move {
+                let mut buffer = [0; 1024];
+                while let Ok(n @ 1..) = pipe.read(&mut buffer).await {
+                    let bytes = buffer.get(..n).unwrap_or_default();
+                    eprint!("{}", String::from_utf8_lossy(bytes));
+                    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                    kept.extend(bytes);
+                    let excess = kept.len().saturating_sub(STDERR_KEPT);
+                    kept.drain(..excess);
+                }
+            })
+        });
+        Stderr { kept, copier }
+    }
+
+    /// All that was said, once QEMU has ended.
+    async fn finish(&mut self) -> String {
+        if let Some(copier) = self.copier.take() {
+            // It ends with QEMU's own end of the pipe.
+            let _ = tokio::time::timeout(DRAIN_DEADLINE, copier).await;
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(kept.make_contiguous()).trim().to_owned();
+        if text.is_empty() { "QEMU said nothing".to_owned() } else { text }
+    }
+}

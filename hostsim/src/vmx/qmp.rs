@@ -1,0 +1,133 @@
+//! A client of QEMU's machine protocol (QMP): JSON objects, one a line.
+//!
+//! Only what the shim needs: the greeting, commands with their answers in order of their IDs, and
+//! events. Spec: docs/interop/qmp-spec.rst of QEMU.
+
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+
+/// Longest line taken from QEMU.
+const LINE_MAX: u64 = 1024 * 1024;
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum QmpError {
+    /// QEMU said no.
+    #[error("QEMU refused {command}: {message}")]
+    Refused { command: &'static str, message: String },
+    /// The connection is gone; QEMU has ended or is about to.
+    #[error("QEMU's QMP connection ended during {command}")]
+    Closed { command: &'static str },
+    /// What came was no QMP.
+    #[error("QMP: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// An event: its name and its data.
+#[derive(Debug)]
+pub(super) struct Event {
+    pub(super) name: String,
+    pub(super) data: Value,
+}
+
+/// Commands that wait for their answer; `None` once the connection has ended.
+type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Result<Value, String>>>>>>;
+
+/// A QMP connection in command mode.
+#[derive(Debug)]
+pub(super) struct Qmp {
+    writer: OwnedWriteHalf,
+    waiting: Waiting,
+    next_id: u64,
+}
+
+impl Qmp {
+    /// Take the greeting and enter command mode. The receiver ends with the connection.
+    pub(super) async fn connect(
+        stream: UnixStream,
+    ) -> Result<(Qmp, mpsc::UnboundedReceiver<Event>), QmpError> {
+        let (reader, writer) = stream.into_split();
+        let mut reader = BufReader::new(reader);
+        let greeting = next(&mut reader).await?.ok_or(QmpError::Closed { command: "the greeting" })?;
+        if greeting.get("QMP").is_none() {
+            return Err(io::Error::other("no QMP greeting").into());
+        }
+        let (events, receiver) = mpsc::unbounded_channel();
+        let waiting = Arc::new(Mutex::new(Some(HashMap::new())));
+        tokio::spawn(read(reader, waiting.clone(), events));
+        let mut qmp = Qmp { writer, waiting, next_id: 0 };
+        qmp.execute("qmp_capabilities", json!({})).await?;
+        Ok((qmp, receiver))
+    }
+
+    /// Carry out a command and return what QEMU answers.
+    pub(super) async fn execute(
+        &mut self,
+        command: &'static str,
+        arguments: Value,
+    ) -> Result<Value, QmpError> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let (sender, answer) = oneshot::channel();
+        match self.waiting.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(waiting) => waiting.insert(id, sender),
+            None => return Err(QmpError::Closed { command }),
+        };
+        let line = json!({ "execute": command, "arguments": arguments, "id": id });
+        let line = format!("{line}\n");
+        if self.writer.write_all(line.as_bytes()).await.is_err() {
+            return Err(QmpError::Closed { command });
+        }
+        match answer.await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(message)) => Err(QmpError::Refused { command, message }),
+            Err(_) => Err(QmpError::Closed { command }),
+        }
+    }
+}
+
+async fn next(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<Value>> {
+    let mut line = Vec::new();
+    reader.take(LINE_MAX).read_until(b'\n', &mut line).await?;
+    if line.last() != Some(&b'\n') {
+        return Ok(None);
+    }
+    Ok(Some(serde_json::from_slice(&line)?))
+}
+
+/// Sort what comes into answers and events until the connection ends.
+async fn read(
+    mut reader: BufReader<OwnedReadHalf>,
+    waiting: Waiting,
+    events: mpsc::UnboundedSender<Event>,
+) {
+    while let Ok(Some(mut message)) = next(&mut reader).await {
+        if let Some(name) = message.get("event").and_then(Value::as_str) {
+            let name = name.to_owned();
+            let data = message.get_mut("data").map(Value::take).unwrap_or_default();
+            // Nobody listening is fine: the VM is being ended.
+            let _ = events.send(Event { name, data });
+            continue;
+        }
+        let Some(id) = message.get("id").and_then(Value::as_u64) else { continue };
+        let sender = match waiting.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(waiting) => waiting.remove(&id),
+            None => None,
+        };
+        let answer = match message.get_mut("return") {
+            Some(value) => Ok(value.take()),
+            None => Err(message["error"]["desc"].as_str().unwrap_or("no reason given").to_owned()),
+        };
+        if let Some(sender) = sender {
+            let _ = sender.send(answer);
+        }
+    }
+    // Whoever still waits learns that no answer will come.
+    *waiting.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
