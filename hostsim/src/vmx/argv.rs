@@ -1,7 +1,8 @@
 //! QEMU's command line for a VM.
 
 use super::spec::{
-    Accelerator, DirectBoot, DiskSpec, Firmware, NicBackend, NicSpec, SerialSpec, VmxSpec, VsockSpec,
+    Accelerator, DirectBoot, DiskSpec, Firmware, NicBackend, NicSpec, SerialSpec, VmxSpec,
+    VsockSpec,
 };
 use super::{files, spec};
 use std::ffi::OsString;
@@ -24,8 +25,14 @@ pub(super) const GUEST_CID: u32 = 3;
 const FW_CFG_SLOTS: usize = 0x20;
 /// UEFI firmware and its empty variables, as Debian's package `ovmf` has them.
 const OVMF: [(&str, &str); 2] = [
-    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
-    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
+    (
+        "/usr/share/OVMF/OVMF_CODE_4M.fd",
+        "/usr/share/OVMF/OVMF_VARS_4M.fd",
+    ),
+    (
+        "/usr/share/OVMF/OVMF_CODE.fd",
+        "/usr/share/OVMF/OVMF_VARS.fd",
+    ),
 ];
 
 /// Descriptors that QEMU inherits, by their numbers.
@@ -54,12 +61,14 @@ pub(super) fn prepare(spec: &VmxSpec) -> Result<(), String> {
     result.map_err(|e| format!("{FW_CFG_FOLDER}: {e}"))?;
     for (n, value) in spec.guestinfo.values().enumerate() {
         let path = folder.join(n.to_string());
-        files::write_private(&path, value.as_bytes()).map_err(|e| format!("{}: {e}", path.display()))?;
+        files::write_private(&path, value.as_bytes())
+            .map_err(|e| format!("{}: {e}", path.display()))?;
     }
     if spec.boot.is_none() && spec.firmware == Firmware::Efi {
         let (_, vars) = ovmf()?;
         let bytes = std::fs::read(vars).map_err(|e| format!("{vars}: {e}"))?;
-        files::write_private(Path::new(VARS_FILE), &bytes).map_err(|e| format!("{VARS_FILE}: {e}"))?;
+        files::write_private(Path::new(VARS_FILE), &bytes)
+            .map_err(|e| format!("{VARS_FILE}: {e}"))?;
     }
     Ok(())
 }
@@ -68,7 +77,11 @@ pub(super) fn prepare(spec: &VmxSpec) -> Result<(), String> {
 fn files_of(spec: &VmxSpec) -> Vec<(&'static str, &Path)> {
     let mut files: Vec<(&'static str, &Path)> = Vec::new();
     files.extend(spec.disks.iter().map(|disk| ("disk", disk.path.as_path())));
-    files.extend(spec.cdrom.iter().map(|path| ("CD-ROM image", path.as_path())));
+    files.extend(
+        spec.cdrom
+            .iter()
+            .map(|path| ("CD-ROM image", path.as_path())),
+    );
     if let Some(boot) = &spec.boot {
         files.push(("kernel", &boot.kernel));
         files.extend(boot.initrd.iter().map(|path| ("initramfs", path.as_path())));
@@ -78,7 +91,12 @@ fn files_of(spec: &VmxSpec) -> Vec<(&'static str, &Path)> {
 
 fn ovmf() -> Result<(&'static str, &'static str), String> {
     let found = OVMF.into_iter().find(|(code, _)| Path::new(code).exists());
-    found.ok_or_else(|| format!("no UEFI firmware: {} is not there; install the package ovmf", OVMF[0].0))
+    found.ok_or_else(|| {
+        format!(
+            "no UEFI firmware: {} is not there; install the package ovmf",
+            OVMF[0].0
+        )
+    })
 }
 
 /// The arguments, for a QEMU that runs in the run folder.
@@ -92,9 +110,15 @@ pub(super) fn build(spec: &VmxSpec, inherited: &Inherited) -> Result<Vec<OsStrin
     args.pair("-name", escape(&spec.name));
     args.pair("-uuid", spec.uuid.to_string());
     // A guest that gets out of QEMU's device models shall not find a shell.
-    args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    args.pair(
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    );
     // A reset of the guest's own is an end; the shim lifts this while it resets the VM itself.
-    args.pair("-action", "reboot=shutdown,shutdown=poweroff,panic=shutdown");
+    args.pair(
+        "-action",
+        "reboot=shutdown,shutdown=poweroff,panic=shutdown",
+    );
     args.pair("-chardev", format!("socket,id=qmp,fd={}", inherited.qmp));
     args.pair("-mon", "chardev=qmp,mode=control");
 
@@ -118,7 +142,13 @@ pub(super) fn build(spec: &VmxSpec, inherited: &Inherited) -> Result<Vec<OsStrin
     args.pair("-rtc", "base=utc");
     if uds {
         // The vsock device's other end maps the guest's memory.
-        args.pair("-object", format!("memory-backend-memfd,id=ram0,size={}M,share=on", spec.memory_mib));
+        args.pair(
+            "-object",
+            format!(
+                "memory-backend-memfd,id=ram0,size={}M,share=on",
+                spec.memory_mib
+            ),
+        );
     }
     match &spec.boot {
         Some(boot) => direct_boot(&mut args, spec, boot)?,
@@ -157,7 +187,10 @@ pub(super) fn build(spec: &VmxSpec, inherited: &Inherited) -> Result<Vec<OsStrin
             args.pair("-device", "vhost-user-vsock-pci,chardev=vsock0,addr=0x1d");
         }
         Some(VsockSpec::Kernel { cid }) => {
-            args.pair("-device", format!("vhost-vsock-pci,guest-cid={cid},addr=0x1d"));
+            args.pair(
+                "-device",
+                format!("vhost-vsock-pci,guest-cid={cid},addr=0x1d"),
+            );
         }
         None => {}
     }
@@ -166,7 +199,10 @@ pub(super) fn build(spec: &VmxSpec, inherited: &Inherited) -> Result<Vec<OsStrin
         args.pair("-global", format!("fw_cfg_io.x-file-slots={slots}"));
     }
     for (n, key) in spec.guestinfo.keys().enumerate() {
-        args.pair("-fw_cfg", format!("name=opt/{key},file={FW_CFG_FOLDER}/{n}"));
+        args.pair(
+            "-fw_cfg",
+            format!("name=opt/{key},file={FW_CFG_FOLDER}/{n}"),
+        );
     }
     Ok(args.0)
 }
@@ -199,14 +235,25 @@ fn direct_boot(args: &mut Args, spec: &VmxSpec, boot: &DirectBoot) -> Result<(),
 fn disks(args: &mut Args, disks: &[DiskSpec]) -> Result<(), String> {
     for controller in 0..spec::CONTROLLERS_MAX {
         if disks.iter().any(|disk| disk.controller == controller) {
-            args.pair("-device", format!("pvscsi,id=scsi{controller},addr={:#x}", 2 + controller));
+            args.pair(
+                "-device",
+                format!("pvscsi,id=scsi{controller},addr={:#x}", 2 + controller),
+            );
         }
     }
     for disk in disks {
-        let DiskSpec { path, controller, unit, read_only } = disk;
+        let DiskSpec {
+            path,
+            controller,
+            unit,
+            read_only,
+        } = disk;
         let node = format!("disk{controller}-{unit}");
         args.pair("-blockdev", blockdev(&node, "vmdk", path, *read_only)?);
-        args.pair("-device", format!("scsi-hd,bus=scsi{controller}.0,scsi-id={unit},drive={node}"));
+        args.pair(
+            "-device",
+            format!("scsi-hd,bus=scsi{controller}.0,scsi-id={unit},drive={node}"),
+        );
     }
     Ok(())
 }
@@ -214,7 +261,9 @@ fn disks(args: &mut Args, disks: &[DiskSpec]) -> Result<(), String> {
 /// A block device as JSON: no character of a path means anything else there. QEMU finds the
 /// parents of a VMDK by itself.
 fn blockdev(node: &str, format: &str, path: &Path, read_only: bool) -> Result<String, String> {
-    let path = path.to_str().ok_or_else(|| format!("{}: not a UTF-8 path", path.display()))?;
+    let path = path
+        .to_str()
+        .ok_or_else(|| format!("{}: not a UTF-8 path", path.display()))?;
     Ok(serde_json::json!({
         "node-name": node,
         "driver": format,
@@ -231,12 +280,22 @@ fn vnic(args: &mut Args, n: usize, nic: &NicSpec) {
             net.network, net.prefix, net.gateway, net.dns
         ),
         NicBackend::Tap { device } => {
-            format!("tap,id=net{n},ifname={},script=no,downscript=no", escape(device))
+            format!(
+                "tap,id=net{n},ifname={},script=no,downscript=no",
+                escape(device)
+            )
         }
     };
     args.pair("-netdev", backend);
     // Slots rise with the number, so that the guest's order is the specification's.
-    args.pair("-device", format!("vmxnet3,id=nic{n},netdev=net{n},mac={},romfile=,addr={:#x}", nic.mac, 8 + n));
+    args.pair(
+        "-device",
+        format!(
+            "vmxnet3,id=nic{n},netdev=net{n},mac={},romfile=,addr={:#x}",
+            nic.mac,
+            8 + n
+        ),
+    );
 }
 
 /// A value inside one of QEMU's comma-separated options.

@@ -40,7 +40,9 @@ impl HostFacts {
     /// # Errors
     /// The state folder cannot be written, or no VM runs at all.
     pub async fn detect(state: &Path) -> io::Result<HostFacts> {
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+            .trim()
+            .to_owned();
         let path = state.join(FACTS_FILE);
         if let Ok(text) = std::fs::read(&path)
             && let Ok(facts) = serde_json::from_slice::<HostFacts>(&text)
@@ -52,7 +54,11 @@ impl HostFacts {
         let tsc_khz = tokio::task::spawn_blocking(|| super::sys::measure_tsc_khz(TSC_WINDOW))
             .await
             .map_err(io::Error::other)?;
-        let facts = HostFacts { accelerator, tsc_khz, boot_id };
+        let facts = HostFacts {
+            accelerator,
+            tsc_khz,
+            boot_id,
+        };
         files::write_durably(&path, &serde_json::to_vec_pretty(&facts)?)?;
         Ok(facts)
     }
@@ -83,15 +89,31 @@ async fn choose_with(disk: &Path) -> io::Result<Accelerator> {
 /// Boot the probe; how long that took, if it got to its end.
 async fn probe(disk: &Path, accelerator: &str) -> io::Result<Option<Duration>> {
     let start = Instant::now();
-    let path = disk.to_str().ok_or_else(|| io::Error::other("the state folder is not UTF-8"))?;
+    let path = disk
+        .to_str()
+        .ok_or_else(|| io::Error::other("the state folder is not UTF-8"))?;
     let file = serde_json::json!({
         "driver": "raw", "node-name": "d0", "read-only": true,
         "file": { "driver": "file", "filename": path },
     });
     let mut child = tokio::process::Command::new(QEMU)
-        .args(["-nodefaults", "-no-user-config", "-display", "none", "-m", "32M", "-cpu", "max"])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-m",
+            "32M",
+            "-cpu",
+            "max",
+        ])
         .args(["-machine", "q35,sata=off,usb=off", "-accel", accelerator])
-        .args(["-blockdev", &file.to_string(), "-device", "virtio-blk-pci,drive=d0"])
+        .args([
+            "-blockdev",
+            &file.to_string(),
+            "-device",
+            "virtio-blk-pci,drive=d0",
+        ])
         .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=1"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -60,9 +60,16 @@ pub(super) async fn run(
             vm.drain().await;
             reason
         }
-        Err(message) => ExitReason::QemuError { status: None, message },
+        Err(message) => ExitReason::QemuError {
+            status: None,
+            message,
+        },
     };
-    ExitRecord { reason, at: now_ns(), ran }
+    ExitRecord {
+        reason,
+        at: now_ns(),
+        ran,
+    }
 }
 
 fn set_state(phase: &watch::Sender<Phase>, change: impl FnOnce(&mut VmxStatus)) {
@@ -101,7 +108,10 @@ async fn start(spec: &VmxSpec, lock: OwnedFd) -> Result<Vm, String> {
             .map_err(|e| format!("socket pair: {e}"))
     };
     let (qmp, qmp_fd) = pair()?;
-    let mut inherited = Inherited { qmp: qmp_fd.as_raw_fd(), serials: Vec::new() };
+    let mut inherited = Inherited {
+        qmp: qmp_fd.as_raw_fd(),
+        serials: Vec::new(),
+    };
     let mut fds = vec![qmp_fd];
     let mut ports = Vec::new();
     for (n, serial) in spec.serials.iter().enumerate() {
@@ -127,7 +137,9 @@ async fn start(spec: &VmxSpec, lock: OwnedFd) -> Result<Vm, String> {
     sys::tie_to_this_thread(&mut command, fds);
     let mut command = tokio::process::Command::from(command);
     let mut child = command.spawn().map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => format!("{} is not installed (package qemu-system-x86)", argv::QEMU),
+        io::ErrorKind::NotFound => {
+            format!("{} is not installed (package qemu-system-x86)", argv::QEMU)
+        }
         _ => format!("{}: {e}", argv::QEMU),
     })?;
     // The command still holds our copies of what QEMU inherited, and so would keep it open.
@@ -137,7 +149,14 @@ async fn start(spec: &VmxSpec, lock: OwnedFd) -> Result<Vm, String> {
     for (port, stream) in ports {
         serials.spawn(port.run(stream));
     }
-    Ok(Vm { child, qmp: Some(qmp), stderr, serials, vsock, power_off: false })
+    Ok(Vm {
+        child,
+        qmp: Some(qmp),
+        stderr,
+        serials,
+        vsock,
+        power_off: false,
+    })
 }
 
 impl Vm {
@@ -164,7 +183,10 @@ impl Vm {
             Ok(Err(why)) => return self.ended_in_start(&why).await,
             Err(_) => {
                 self.kill();
-                let why = format!("QEMU did not come to run within {} s", START_DEADLINE.as_secs());
+                let why = format!(
+                    "QEMU did not come to run within {} s",
+                    START_DEADLINE.as_secs()
+                );
                 return self.ended_in_start(&why).await;
             }
         };
@@ -205,7 +227,10 @@ impl Vm {
         }
         match status {
             Ok(status) => self.reason(status, shutdown).await,
-            Err(e) => ExitReason::QemuError { status: None, message: format!("waiting for QEMU: {e}") },
+            Err(e) => ExitReason::QemuError {
+                status: None,
+                message: format!("waiting for QEMU: {e}"),
+            },
         }
     }
 
@@ -222,7 +247,9 @@ impl Vm {
             "RESUME" => set_state(phase, |status| status.state = VmxState::Running),
             "RESET" => {
                 if let Some(done) = reset.take() {
-                    let armed = qmp.execute("set-action", json!({ "reboot": "shutdown" })).await;
+                    let armed = qmp
+                        .execute("set-action", json!({ "reboot": "shutdown" }))
+                        .await;
                     let _ = done.send(armed.map(drop).map_err(|e| e.to_string()));
                 }
             }
@@ -240,7 +267,9 @@ impl Vm {
     }
 
     fn kill(&self) {
-        let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) else { return };
+        let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) else {
+            return;
+        };
         // It may have ended just now.
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
@@ -248,17 +277,26 @@ impl Vm {
     async fn ended_in_start(&mut self, why: &str) -> ExitReason {
         // Without QMP the shim is blind: whatever is left of QEMU has to go. One that is about to
         // end by itself shall say its last words first.
-        if tokio::time::timeout(QUIT_DEADLINE, self.child.wait()).await.is_err() {
+        if tokio::time::timeout(QUIT_DEADLINE, self.child.wait())
+            .await
+            .is_err()
+        {
             self.kill();
         }
         match self.child.wait().await {
             _ if self.power_off => ExitReason::PowerOffRequested,
             Ok(status) if status.success() || status.signal() == Some(libc::SIGKILL) => {
                 let message = format!("{why}\n{}", self.stderr.finish().await);
-                ExitReason::QemuError { status: status.code(), message: message.trim().to_owned() }
+                ExitReason::QemuError {
+                    status: status.code(),
+                    message: message.trim().to_owned(),
+                }
             }
             Ok(status) => self.reason(status, None).await,
-            Err(e) => ExitReason::QemuError { status: None, message: format!("{why}; {e}") },
+            Err(e) => ExitReason::QemuError {
+                status: None,
+                message: format!("{why}; {e}"),
+            },
         }
     }
 
@@ -272,16 +310,17 @@ impl Vm {
         match shutdown {
             Some(reason) if status.success() => reason,
             _ if status.success() && self.power_off => ExitReason::PowerOffRequested,
-            _ => ExitReason::QemuError { status: status.code(), message: self.stderr.finish().await },
+            _ => ExitReason::QemuError {
+                status: status.code(),
+                message: self.stderr.finish().await,
+            },
         }
     }
 
     /// Hand over what the guest sent before its end.
     async fn drain(mut self) {
         let vsock = self.vsock.take();
-        let work = async {
-            while self.serials.join_next().await.is_some() {}
-        };
+        let work = async { while self.serials.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN_DEADLINE, work).await.is_err() {
             eprintln!("vmx: serial port: the proxy did not take the guest's last bytes");
         }
@@ -300,7 +339,10 @@ async fn come_to_run(
 ) -> Result<(Qmp, mpsc::UnboundedReceiver<Event>), String> {
     let stream = stream.ok_or("QMP is in use already")?;
     let (mut qmp, events) = Qmp::connect(stream).await.map_err(|e| e.to_string())?;
-    let status = qmp.execute("query-status", json!({})).await.map_err(|e| e.to_string())?;
+    let status = qmp
+        .execute("query-status", json!({}))
+        .await
+        .map_err(|e| e.to_string())?;
     match status["running"].as_bool() {
         Some(true) => Ok((qmp, events)),
         // So quick a guest has run, too; its events tell how it ended.
@@ -321,8 +363,13 @@ async fn power_off_only(commands: &mut mpsc::Receiver<Command>) -> Option<()> {
 }
 
 async fn begin_reset(qmp: &mut Qmp) -> Result<(), String> {
-    qmp.execute("set-action", json!({ "reboot": "reset" })).await.map_err(|e| e.to_string())?;
-    qmp.execute("system_reset", json!({})).await.map(drop).map_err(|e| e.to_string())
+    qmp.execute("set-action", json!({ "reboot": "reset" }))
+        .await
+        .map_err(|e| e.to_string())?;
+    qmp.execute("system_reset", json!({}))
+        .await
+        .map(drop)
+        .map_err(|e| e.to_string())
 }
 
 /// What a SHUTDOWN event says about the end (qapi/run-state.json, ShutdownCause).
@@ -337,8 +384,13 @@ fn note_shutdown(event: &Event, shutdown: &mut Option<ExitReason>) {
         "guest-panic" => Some(ExitReason::GuestPanic),
         "host-qmp-quit" => Some(ExitReason::PowerOffRequested),
         // QEMU takes SIGINT, SIGHUP and SIGTERM as a wish; nobody here sends them.
-        "host-signal" => Some(ExitReason::QemuSignal { signal: libc::SIGTERM }),
-        other => Some(ExitReason::QemuError { status: None, message: format!("shut down: {other}") }),
+        "host-signal" => Some(ExitReason::QemuSignal {
+            signal: libc::SIGTERM,
+        }),
+        other => Some(ExitReason::QemuError {
+            status: None,
+            message: format!("shut down: {other}"),
+        }),
     };
 }
 
@@ -389,7 +441,13 @@ impl Stderr {
             let _ = tokio::time::timeout(DRAIN_DEADLINE, copier).await;
         }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = String::from_utf8_lossy(kept.make_contiguous()).trim().to_owned();
-        if text.is_empty() { "QEMU said nothing".to_owned() } else { text }
+        let text = String::from_utf8_lossy(kept.make_contiguous())
+            .trim()
+            .to_owned();
+        if text.is_empty() {
+            "QEMU said nothing".to_owned()
+        } else {
+            text
+        }
     }
 }

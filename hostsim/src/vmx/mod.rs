@@ -36,7 +36,7 @@ pub use exit::{EXIT_FILE, ExitReason, ExitRecord};
 pub use handle::{LOG_FILE, Launcher, VmxError, VmxHandle};
 pub use shim::{ShimArgs, run_shim};
 pub use spec::{
-    Accelerator, CONTROLLER_UNIT, CONTROLLERS_MAX, DirectBoot, DiskSpec, Firmware, GUESTINFO_KEY_MAX,
-    NICS_MAX, NicBackend, NicSpec, SERIALS_MAX, SerialDirection, SerialFaults, SerialSpec, SerialUri,
-    UserNet, VmxSpec, VsockSpec,
+    Accelerator, CONTROLLER_UNIT, CONTROLLERS_MAX, DirectBoot, DiskSpec, Firmware,
+    GUESTINFO_KEY_MAX, NICS_MAX, NicBackend, NicSpec, SERIALS_MAX, SerialDirection, SerialFaults,
+    SerialSpec, SerialUri, UserNet, VmxSpec, VsockSpec,
 };

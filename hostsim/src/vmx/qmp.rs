@@ -20,7 +20,10 @@ const LINE_MAX: u64 = 1024 * 1024;
 pub(super) enum QmpError {
     /// QEMU said no.
     #[error("QEMU refused {command}: {message}")]
-    Refused { command: &'static str, message: String },
+    Refused {
+        command: &'static str,
+        message: String,
+    },
     /// The connection is gone; QEMU has ended or is about to.
     #[error("QEMU's QMP connection ended during {command}")]
     Closed { command: &'static str },
@@ -54,14 +57,20 @@ impl Qmp {
     ) -> Result<(Qmp, mpsc::UnboundedReceiver<Event>), QmpError> {
         let (reader, writer) = stream.into_split();
         let mut reader = BufReader::new(reader);
-        let greeting = next(&mut reader).await?.ok_or(QmpError::Closed { command: "the greeting" })?;
+        let greeting = next(&mut reader).await?.ok_or(QmpError::Closed {
+            command: "the greeting",
+        })?;
         if greeting.get("QMP").is_none() {
             return Err(io::Error::other("no QMP greeting").into());
         }
         let (events, receiver) = mpsc::unbounded_channel();
         let waiting = Arc::new(Mutex::new(Some(HashMap::new())));
         tokio::spawn(read(reader, waiting.clone(), events));
-        let mut qmp = Qmp { writer, waiting, next_id: 0 };
+        let mut qmp = Qmp {
+            writer,
+            waiting,
+            next_id: 0,
+        };
         qmp.execute("qmp_capabilities", json!({})).await?;
         Ok((qmp, receiver))
     }
@@ -75,7 +84,12 @@ impl Qmp {
         let id = self.next_id;
         self.next_id += 1;
         let (sender, answer) = oneshot::channel();
-        match self.waiting.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        match self
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_mut()
+        {
             Some(waiting) => waiting.insert(id, sender),
             None => return Err(QmpError::Closed { command }),
         };
@@ -115,14 +129,23 @@ async fn read(
             let _ = events.send(Event { name, data });
             continue;
         }
-        let Some(id) = message.get("id").and_then(Value::as_u64) else { continue };
-        let sender = match waiting.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        let Some(id) = message.get("id").and_then(Value::as_u64) else {
+            continue;
+        };
+        let sender = match waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_mut()
+        {
             Some(waiting) => waiting.remove(&id),
             None => None,
         };
         let answer = match message.get_mut("return") {
             Some(value) => Ok(value.take()),
-            None => Err(message["error"]["desc"].as_str().unwrap_or("no reason given").to_owned()),
+            None => Err(message["error"]["desc"]
+                .as_str()
+                .unwrap_or("no reason given")
+                .to_owned()),
         };
         if let Some(sender) = sender {
             let _ = sender.send(answer);

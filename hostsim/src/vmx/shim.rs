@@ -43,18 +43,26 @@ pub(super) enum Phase {
 /// end of the VM is never an error.
 pub fn run_shim(args: &ShimArgs) -> Result<(), VmxError> {
     let shim = |what| move |source: io::Error| VmxError::Shim { what, source };
-    let lock = io::stdin().as_fd().try_clone_to_owned().map_err(shim("taking the lock from stdin"))?;
-    let listener =
-        io::stdout().as_fd().try_clone_to_owned().map_err(shim("taking the socket from stdout"))?;
+    let lock = io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(shim("taking the lock from stdin"))?;
+    let listener = io::stdout()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(shim("taking the socket from stdout"))?;
     let listener = std::os::unix::net::UnixListener::from(listener);
     listener
         .local_addr()
         .and_then(|_| listener.set_nonblocking(true))
-        .map_err(shim("stdout is no listening socket (only hostsim itself runs this)"))?;
+        .map_err(shim(
+            "stdout is no listening socket (only hostsim itself runs this)",
+        ))?;
     std::env::set_current_dir(&args.run_dir).map_err(shim("entering the run folder"))?;
     let text = std::fs::read(SPEC_FILE).map_err(shim("reading spec.json"))?;
-    let spec: VmxSpec =
-        serde_json::from_slice(&text).map_err(io::Error::from).map_err(shim("reading spec.json"))?;
+    let spec: VmxSpec = serde_json::from_slice(&text)
+        .map_err(io::Error::from)
+        .map_err(shim("reading spec.json"))?;
     sys::detach().map_err(shim("detaching from hostsim"))?;
     release_standard_files().map_err(shim("releasing stdin and stdout"))?;
 
@@ -70,7 +78,10 @@ pub fn run_shim(args: &ShimArgs) -> Result<(), VmxError> {
 
 /// stdin and stdout were only the way to hand things over.
 fn release_standard_files() -> io::Result<()> {
-    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
     Ok(())
@@ -82,10 +93,14 @@ async fn serve(
     listener: std::os::unix::net::UnixListener,
 ) -> Result<(), VmxError> {
     // QEMU gets the one, the shim keeps the other until it ends, exit record and all.
-    let _held =
-        lock.try_clone().map_err(|source| VmxError::Shim { what: "keeping the lock", source })?;
-    let listener = UnixListener::from_std(listener)
-        .map_err(|source| VmxError::Shim { what: "listening", source })?;
+    let _held = lock.try_clone().map_err(|source| VmxError::Shim {
+        what: "keeping the lock",
+        source,
+    })?;
+    let listener = UnixListener::from_std(listener).map_err(|source| VmxError::Shim {
+        what: "listening",
+        source,
+    })?;
     let status = VmxStatus {
         state: VmxState::Starting,
         shim_pid: std::process::id(),
@@ -103,11 +118,18 @@ async fn serve(
     drop(phase);
     // A client that went to sleep does not keep the VM's folder locked.
     let _ = tokio::time::timeout(FAREWELL, clients).await;
-    written.map_err(|source| VmxError::Shim { what: "writing exit.json", source })
+    written.map_err(|source| VmxError::Shim {
+        what: "writing exit.json",
+        source,
+    })
 }
 
 /// Serve clients until the VM has ended and each of them has its answer.
-async fn accept(listener: UnixListener, phases: watch::Receiver<Phase>, commands: mpsc::Sender<Command>) {
+async fn accept(
+    listener: UnixListener,
+    phases: watch::Receiver<Phase>,
+    commands: mpsc::Sender<Command>,
+) {
     let mut clients = JoinSet::new();
     let mut end = phases.clone();
     loop {
@@ -126,11 +148,18 @@ async fn accept(listener: UnixListener, phases: watch::Receiver<Phase>, commands
                 }
             },
             Some(_) = clients.join_next() => {}
-            _ = end.wait_for(|phase| matches!(phase, Phase::Ended(_))) => break,
+            () = until_ended(&mut end) => break,
         }
     }
     drop(listener);
     while clients.join_next().await.is_some() {}
+}
+
+async fn until_ended(phases: &mut watch::Receiver<Phase>) {
+    // An error means that the sender is gone, which is an end, too.
+    let _ = phases
+        .wait_for(|phase| matches!(phase, Phase::Ended(_)))
+        .await;
 }
 
 async fn client_session(
@@ -142,13 +171,18 @@ async fn client_session(
     let mut reader = BufReader::new(reader);
     loop {
         let mut line = Vec::new();
-        (&mut reader).take(LINE_MAX as u64).read_until(b'\n', &mut line).await?;
+        (&mut reader)
+            .take(LINE_MAX as u64)
+            .read_until(b'\n', &mut line)
+            .await?;
         if line.last() != Some(&b'\n') {
             return Ok(());
         }
         let reply = match serde_json::from_slice(&line) {
             Ok(request) => answer(request, &mut phases, &commands).await,
-            Err(e) => Reply::Error { message: format!("not a request: {e}") },
+            Err(e) => Reply::Error {
+                message: format!("not a request: {e}"),
+            },
         };
         let mut line = serde_json::to_vec(&reply)?;
         line.push(b'\n');
@@ -192,10 +226,14 @@ fn now(phases: &watch::Receiver<Phase>) -> Reply {
 }
 
 async fn ended(phases: &mut watch::Receiver<Phase>) -> Reply {
-    let end = phases.wait_for(|phase| matches!(phase, Phase::Ended(_))).await;
+    let end = phases
+        .wait_for(|phase| matches!(phase, Phase::Ended(_)))
+        .await;
     match end.as_deref() {
         Ok(Phase::Ended(record)) => Reply::Exited(record.clone()),
-        _ => Reply::Error { message: "the shim is ending".to_owned() },
+        _ => Reply::Error {
+            message: "the shim is ending".to_owned(),
+        },
     }
 }
 
@@ -218,6 +256,8 @@ async fn ordered(
 
 /// Nanoseconds since 1970.
 pub(super) fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 /// The process has more than one thread, or the system refuses.
 pub(super) fn detach() -> io::Result<()> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::other("cannot fork: threads were started already"));
+        return Err(io::Error::other(
+            "cannot fork: threads were started already",
+        ));
     }
     // SAFETY: fork is only dangerous where another thread may hold a lock or be in the middle of
     // a change; it was just checked that there is none, and none can have appeared since, as only
@@ -65,7 +67,9 @@ pub(super) fn measure_tsc_khz(window: Duration) -> Option<u64> {
     let (to, end) = read();
     let nanoseconds = end.duration_since(start).as_nanos();
     let ticks = u128::from(to.checked_sub(from)?);
-    u64::try_from(ticks * 1_000_000 / nanoseconds.max(1)).ok().filter(|khz| *khz > 0)
+    u64::try_from(ticks * 1_000_000 / nanoseconds.max(1))
+        .ok()
+        .filter(|khz| *khz > 0)
 }
 
 /// Only x86-64 hosts have the counter.

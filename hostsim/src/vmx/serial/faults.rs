@@ -12,7 +12,10 @@ pub(super) struct Line {
 impl Line {
     /// A line; the two directions of one port differ in `direction`.
     pub(super) fn new(faults: SerialFaults, direction: u64) -> Line {
-        Line { faults, state: faults.seed ^ direction.wrapping_mul(0x9e37_79b9_7f4a_7c15) }
+        Line {
+            faults,
+            state: faults.seed ^ direction.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        }
     }
 
     /// Append `bytes` to `to` as they come out of the line.
@@ -68,9 +71,20 @@ mod tests {
     #[test]
     fn one_byte_in_so_many_is_dropped_or_changed_and_the_seed_says_which() {
         let zeros = vec![0; 1_000_000];
-        let dropped = carried(SerialFaults { drop: 1000, corrupt: 0, seed: 7 }, &zeros);
+        let dropped = carried(
+            SerialFaults {
+                drop: 1000,
+                corrupt: 0,
+                seed: 7,
+            },
+            &zeros,
+        );
         assert!((800..1200).contains(&(zeros.len() - dropped.len())));
-        let faults = SerialFaults { drop: 0, corrupt: 1000, seed: 7 };
+        let faults = SerialFaults {
+            drop: 0,
+            corrupt: 1000,
+            seed: 7,
+        };
         let changed = carried(faults, &zeros);
         assert_eq!(changed.len(), zeros.len());
         assert!((800..1200).contains(&changed.iter().filter(|b| **b != 0).count()));

@@ -51,7 +51,10 @@ impl Port {
     /// # Errors
     /// A sentence about the proxy URI.
     pub(super) fn new(number: usize, uri: &SerialUri, spec: &VmxSpec) -> Result<Port, String> {
-        let wire = |direction| Wire { line: Line::new(uri.faults, direction), bytes: VecDeque::new() };
+        let wire = |direction| Wire {
+            line: Line::new(uri.faults, direction),
+            bytes: VecDeque::new(),
+        };
         Ok(Port {
             label: format!("serial port {number} of {}", spec.name),
             proxy: Proxy::parse(&uri.proxy_uri)?,
@@ -80,7 +83,8 @@ impl Port {
             let mut accepted = false;
             let result = match self.dial(&mut uart, &mut guest_ended).await {
                 Ok(Some(connection)) => {
-                    self.session(connection, &mut uart, &mut guest_ended, &mut accepted).await
+                    self.session(connection, &mut uart, &mut guest_ended, &mut accepted)
+                        .await
                 }
                 Ok(None) => return,
                 Err(e) => Err(e),
@@ -215,7 +219,9 @@ impl Wire {
         }
         let mut buffer = [0; CHUNK];
         match uart.read(&mut buffer).await {
-            Ok(n @ 1..) => self.line.carry(buffer.get(..n).unwrap_or_default(), &mut self.bytes),
+            Ok(n @ 1..) => self
+                .line
+                .carry(buffer.get(..n).unwrap_or_default(), &mut self.bytes),
             Ok(0) | Err(_) => *ended = true,
         }
     }
@@ -241,11 +247,19 @@ impl Outgoing {
     }
 
     fn control(&mut self, bytes: Vec<u8>) {
-        *self = Outgoing { bytes, data: false, half: false };
+        *self = Outgoing {
+            bytes,
+            data: false,
+            half: false,
+        };
     }
 
     fn data(&mut self, bytes: Vec<u8>) {
-        *self = Outgoing { bytes, data: true, half: false };
+        *self = Outgoing {
+            bytes,
+            data: true,
+            half: false,
+        };
     }
 
     /// So many bytes were written; returns how many of the guest's bytes these complete.
@@ -290,6 +304,9 @@ mod tests {
     #[test]
     fn uuids_are_told_in_vmwares_form() {
         let uuid = uuid::Uuid::from_u128(0x564d_1234_5678_9abc_def0_1234_5678_9abc);
-        assert_eq!(vmware_uuid(&uuid), "56 4d 12 34 56 78 9a bc-de f0 12 34 56 78 9a bc");
+        assert_eq!(
+            vmware_uuid(&uuid),
+            "56 4d 12 34 56 78 9a bc-de f0 12 34 56 78 9a bc"
+        );
     }
 }

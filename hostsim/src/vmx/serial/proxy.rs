@@ -60,8 +60,15 @@ impl Proxy {
             _ => return Err(wrong("unknown scheme")),
         };
         let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("no port"))?;
-        let port = port.parse().ok().filter(|p| *p != 0).ok_or_else(|| wrong("no such port"))?;
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let port = port
+            .parse()
+            .ok()
+            .filter(|p| *p != 0)
+            .ok_or_else(|| wrong("no such port"))?;
+        let host = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
         if host.is_empty() {
             return Err(wrong("no host"));
         }
@@ -72,7 +79,9 @@ impl Proxy {
     pub(super) async fn connect(&self) -> io::Result<Box<dyn Connection>> {
         let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
         tcp.set_nodelay(true)?;
-        let Some(pinned) = self.pinned else { return Ok(Box::new(tcp)) };
+        let Some(pinned) = self.pinned else {
+            return Ok(Box::new(tcp));
+        };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
@@ -81,7 +90,9 @@ impl Proxy {
             .with_custom_certificate_verifier(Arc::new(Pin { pinned, provider }))
             .with_no_client_auth();
         let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
-        let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
+        let tls = TlsConnector::from(Arc::new(config))
+            .connect(name, tcp)
+            .await?;
         Ok(Box::new(tls))
     }
 }
@@ -105,7 +116,9 @@ impl ServerCertVerifier for Pin {
         if Sha256::digest(end_entity.as_ref()).as_slice() == self.pinned {
             Ok(ServerCertVerified::assertion())
         } else {
-            Err(TlsError::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+            Err(TlsError::InvalidCertificate(
+                CertificateError::ApplicationVerificationFailure,
+            ))
         }
     }
 
@@ -115,7 +128,12 @@ impl ServerCertVerifier for Pin {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -124,11 +142,18 @@ impl ServerCertVerifier for Pin {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -139,7 +164,14 @@ mod tests {
     #[test]
     fn proxy_uris_are_read_and_wrong_ones_refused() {
         let plain = Proxy::parse("telnet://[::1]:13370").unwrap();
-        assert_eq!(plain, Proxy { host: "::1".into(), port: 13370, pinned: None });
+        assert_eq!(
+            plain,
+            Proxy {
+                host: "::1".into(),
+                port: 13370,
+                pinned: None
+            }
+        );
         let print = vec!["AB"; 32].join(":");
         let tls = Proxy::parse(&format!("telnets://vch.example:1#thumbprint={print}")).unwrap();
         assert_eq!(tls.pinned, Some([0xab; 32]));
@@ -152,7 +184,10 @@ mod tests {
             "http://host:1",
             "host:1",
         ] {
-            assert!(Proxy::parse(wrong).unwrap_err().contains("is possible"), "{wrong}");
+            assert!(
+                Proxy::parse(wrong).unwrap_err().contains("is possible"),
+                "{wrong}"
+            );
         }
     }
 }

@@ -13,7 +13,9 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 use virtio_queue::{DescriptorChain, QueueT, Reader, Writer};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
+use vmm_sys_util::event::{
+    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
+};
 
 /// Queues of the device: to the guest, from the guest, events.
 const QUEUES: usize = 3;
@@ -89,7 +91,9 @@ impl Backend {
     fn process_tx(&mut self, vring: &Vring) -> io::Result<()> {
         let mut used = false;
         while !self.mux.congested() {
-            let Some(chain) = self.next_chain(vring)? else { break };
+            let Some(chain) = self.next_chain(vring)? else {
+                break;
+            };
             let head = chain.head_index();
             // A malformed packet is dropped: there is nobody to tell.
             let _ = self.take_packet(chain);
@@ -100,13 +104,15 @@ impl Backend {
     }
 
     fn next_chain(&self, vring: &Vring) -> io::Result<Option<Chain>> {
-        let Some(memory) = &self.memory else { return Ok(None) };
+        let Some(memory) = &self.memory else {
+            return Ok(None);
+        };
         let mut vring = vring.get_mut();
         let queue = vring.get_queue_mut();
         if !queue.ready() {
             return Ok(None);
         }
-        Ok(queue.iter(memory.memory()).map_err(io::Error::other)?.next())
+        Ok(queue.pop_descriptor_chain(memory.memory()))
     }
 
     fn take_packet(&mut self, chain: Chain) -> io::Result<()> {
@@ -127,7 +133,10 @@ impl Backend {
             Verdict::Take(key) => {
                 // The state has checked that this is at most PAYLOAD_MAX and available.
                 let len = usize::try_from(header.len).unwrap_or(usize::MAX);
-                let payload = self.payload.get_mut(..len).ok_or(io::ErrorKind::InvalidData)?;
+                let payload = self
+                    .payload
+                    .get_mut(..len)
+                    .ok_or(io::ErrorKind::InvalidData)?;
                 reader.read_exact(payload)?;
                 match self.sockets.send(key, payload) {
                     Ok(sent) => self.mux.forwarded(key, sent),
@@ -207,7 +216,9 @@ impl Backend {
                 }
             }
             Source::Connection(key, most) => {
-                let bytes = self.sockets.take(key, most.min(room - HEADER_LEN).min(PAYLOAD_MAX));
+                let bytes = self
+                    .sockets
+                    .take(key, most.min(room - HEADER_LEN).min(PAYLOAD_MAX));
                 let header = self.mux.data(key, bytes.len());
                 writer.write_all(&header.encode())?;
                 writer.write_all(bytes)?;
@@ -265,12 +276,20 @@ fn in_use(vring: &Vring) -> bool {
 
 /// Ask the guest not to notify while its queue is worked on anyway.
 fn quiet(vring: &Vring) -> io::Result<()> {
-    if in_use(vring) { vring.disable_notification().map_err(io::Error::other) } else { Ok(()) }
+    if in_use(vring) {
+        vring.disable_notification().map_err(io::Error::other)
+    } else {
+        Ok(())
+    }
 }
 
 /// Ask the guest to notify again; whether something came in the meantime.
 fn listen(vring: &Vring) -> io::Result<bool> {
-    if in_use(vring) { vring.enable_notification().map_err(io::Error::other) } else { Ok(false) }
+    if in_use(vring) {
+        vring.enable_notification().map_err(io::Error::other)
+    } else {
+        Ok(false)
+    }
 }
 
 fn signal(vring: &Vring) -> io::Result<()> {
@@ -315,8 +334,12 @@ impl VhostUserBackendMut for Backend {
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
         // struct virtio_vsock_config: the guest's context ID.
         let config = u64::from(self.guest_cid).to_le_bytes();
-        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(config.len());
-        let to = from.saturating_add(usize::try_from(size).unwrap_or(usize::MAX)).min(config.len());
+        let from = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(config.len());
+        let to = from
+            .saturating_add(usize::try_from(size).unwrap_or(usize::MAX))
+            .min(config.len());
         config.get(from..to).unwrap_or_default().to_vec()
     }
 
@@ -344,7 +367,9 @@ impl VhostUserBackendMut for Backend {
         vrings: &[Vring],
         _thread: usize,
     ) -> io::Result<()> {
-        let (Some(rx), Some(tx)) = (vrings.get(RX), vrings.get(TX)) else { return Ok(()) };
+        let (Some(rx), Some(tx)) = (vrings.get(RX), vrings.get(TX)) else {
+            return Ok(());
+        };
         if self.vrings.is_empty() {
             self.vrings = vrings.iter().cloned().map(SavedVring).collect();
         }

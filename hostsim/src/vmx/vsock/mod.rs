@@ -41,25 +41,34 @@ impl Device {
         let mut listener =
             Listener::new(socket, true).map_err(|e| io::Error::other(e.to_string()))?;
         let (sender, ended) = std::sync::mpsc::channel();
-        std::thread::Builder::new().name("vsock-accept".to_owned()).spawn(move || {
-            let result = daemon.start(&mut listener).and_then(|()| daemon.wait());
-            for handler in daemon.get_epoll_handlers() {
-                handler.send_exit_event();
-            }
-            // QEMU's end is this connection's end, in whatever words.
-            let words = result.map_or_else(|e| e.to_string(), |()| "disconnected".to_owned());
-            let _ = sender.send(words);
-        })?;
+        std::thread::Builder::new()
+            .name("vsock-accept".to_owned())
+            .spawn(move || {
+                let result = daemon.start(&mut listener).and_then(|()| daemon.wait());
+                for handler in daemon.get_epoll_handlers() {
+                    handler.send_exit_event();
+                }
+                // QEMU's end is this connection's end, in whatever words.
+                let words = result.map_or_else(|e| e.to_string(), |()| "disconnected".to_owned());
+                let _ = sender.send(words);
+            })?;
         Ok(Device { backend, ended })
     }
 
     /// QEMU has ended: pass on what the guest sent, for at most `deadline`.
     pub(super) fn finish(self, deadline: Duration) -> io::Result<()> {
         // Nobody connected: then there is nothing to wait for.
-        let connected = self.backend.lock().unwrap_or_else(PoisonError::into_inner).connected();
+        let connected = self
+            .backend
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .connected();
         if connected && self.ended.recv_timeout(deadline).is_err() {
             return Err(io::Error::other("QEMU ended, but its connection did not"));
         }
-        self.backend.lock().unwrap_or_else(PoisonError::into_inner).flush(deadline)
+        self.backend
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .flush(deadline)
     }
 }

@@ -100,8 +100,13 @@ impl Sockets {
         connect(fd.as_raw_fd(), &UnixAddr::new(&path)?)?;
         let stream = UnixStream::from(fd);
         let token = self.next_token;
-        let events = EventSet::IN | EventSet::OUT | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
-        self.epoll.ctl(ControlOperation::Add, stream.as_raw_fd(), EpollEvent::new(events, token))?;
+        let events =
+            EventSet::IN | EventSet::OUT | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
+        self.epoll.ctl(
+            ControlOperation::Add,
+            stream.as_raw_fd(),
+            EpollEvent::new(events, token),
+        )?;
         self.next_token += 1;
         self.by_key.insert(key, token);
         let socket = Socket {
@@ -121,7 +126,9 @@ impl Sockets {
     /// Pass bytes of the guest's on; what the socket does not take now waits for it. How many
     /// were passed on at once.
     pub(super) fn send(&mut self, key: Key, bytes: &[u8]) -> io::Result<usize> {
-        let Some(socket) = self.socket(key) else { return Ok(0) };
+        let Some(socket) = self.socket(key) else {
+            return Ok(0);
+        };
         let mut sent = 0;
         if socket.outgoing.is_empty() {
             while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
@@ -133,7 +140,9 @@ impl Sockets {
                 }
             }
         }
-        socket.outgoing.extend(bytes.get(sent..).unwrap_or_default());
+        socket
+            .outgoing
+            .extend(bytes.get(sent..).unwrap_or_default());
         Ok(sent)
     }
 
@@ -147,7 +156,9 @@ impl Sockets {
 
     /// The guest is done with this connection: what it sent is still passed on.
     pub(super) fn close(&mut self, key: Key) {
-        let Some(token) = self.by_key.remove(&key) else { return };
+        let Some(token) = self.by_key.remove(&key) else {
+            return;
+        };
         if let Some(socket) = self.sockets.get_mut(&token) {
             if socket.outgoing.is_empty() {
                 self.sockets.remove(&token);
@@ -166,19 +177,29 @@ impl Sockets {
 
     /// What there is for the guest on this connection; reads from the socket where nothing waits.
     pub(super) fn incoming(&mut self, key: Key) -> Incoming {
-        let Some(token) = self.by_key.get(&key) else { return Incoming::Nothing };
-        let Some(socket) = self.sockets.get_mut(token) else { return Incoming::Nothing };
+        let Some(token) = self.by_key.get(&key) else {
+            return Incoming::Nothing;
+        };
+        let Some(socket) = self.sockets.get_mut(token) else {
+            return Incoming::Nothing;
+        };
         let waiting = socket.incoming.len() - socket.taken;
         if waiting > 0 {
             return Incoming::Bytes(waiting);
         }
         while socket.readable {
             match socket.stream.read(&mut self.scratch) {
-                Ok(0) => return Incoming::End { both: socket.hung_up },
+                Ok(0) => {
+                    return Incoming::End {
+                        both: socket.hung_up,
+                    };
+                }
                 Ok(n) => {
                     socket.incoming.clear();
                     socket.taken = 0;
-                    socket.incoming.extend_from_slice(self.scratch.get(..n).unwrap_or_default());
+                    socket
+                        .incoming
+                        .extend_from_slice(self.scratch.get(..n).unwrap_or_default());
                     return Incoming::Bytes(n);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -191,7 +212,11 @@ impl Sockets {
 
     /// Take bytes that [`Sockets::incoming`] announced.
     pub(super) fn take(&mut self, key: Key, most: usize) -> &[u8] {
-        let Some(socket) = self.by_key.get(&key).and_then(|token| self.sockets.get_mut(token)) else {
+        let Some(socket) = self
+            .by_key
+            .get(&key)
+            .and_then(|token| self.sockets.get_mut(token))
+        else {
             return &[];
         };
         let end = socket.incoming.len().min(socket.taken.saturating_add(most));
@@ -219,7 +244,9 @@ impl Sockets {
     }
 
     fn on_event(&mut self, token: u64, events: EventSet, changes: &mut Vec<Change>) {
-        let Some(socket) = self.sockets.get_mut(&token) else { return };
+        let Some(socket) = self.sockets.get_mut(&token) else {
+            return;
+        };
         let gone = EventSet::HANG_UP | EventSet::ERROR;
         if events.intersects(gone) {
             socket.hung_up = true;
@@ -247,7 +274,9 @@ impl Sockets {
         let end = Instant::now() + deadline;
         let mut result = Ok(());
         for (_, mut socket) in self.sockets.drain() {
-            let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            let left = end
+                .saturating_duration_since(Instant::now())
+                .max(Duration::from_millis(1));
             let bytes = socket.outgoing.make_contiguous();
             let passed = socket
                 .stream
@@ -255,7 +284,10 @@ impl Sockets {
                 .and_then(|()| socket.stream.set_write_timeout(Some(left)))
                 .and_then(|()| socket.stream.write_all(bytes));
             if let Err(e) = passed {
-                result = Err(io::Error::other(format!("{} bytes not passed on: {e}", bytes.len())));
+                result = Err(io::Error::other(format!(
+                    "{} bytes not passed on: {e}",
+                    bytes.len()
+                )));
             }
         }
         self.by_key.clear();
@@ -263,7 +295,9 @@ impl Sockets {
     }
 
     fn socket(&mut self, key: Key) -> Option<&mut Socket> {
-        self.by_key.get(&key).and_then(|token| self.sockets.get_mut(token))
+        self.by_key
+            .get(&key)
+            .and_then(|token| self.sockets.get_mut(token))
     }
 }
 

@@ -70,7 +70,11 @@ pub(super) struct Mux {
 
 impl Mux {
     pub(super) fn new(guest_cid: u64) -> Mux {
-        Mux { guest_cid, connections: HashMap::new(), control: VecDeque::new() }
+        Mux {
+            guest_cid,
+            connections: HashMap::new(),
+            control: VecDeque::new(),
+        }
     }
 
     /// So many packets wait that no more of the guest's should be taken.
@@ -80,7 +84,10 @@ impl Mux {
 
     /// Handle a packet of the guest's. `available` is what its descriptors hold beyond the header.
     pub(super) fn receive(&mut self, header: &Header, available: usize) -> Verdict {
-        let key = Key { guest_port: header.src_port, host_port: header.dst_port };
+        let key = Key {
+            guest_port: header.src_port,
+            host_port: header.dst_port,
+        };
         // Anything from or to somebody else has no meaning here, and gets no answer that could
         // be taken for that of somebody else.
         if header.src_cid != self.guest_cid || header.dst_cid != HOST_CID {
@@ -104,7 +111,8 @@ impl Mux {
         match header.op {
             Op::Data => {
                 let held = connection.received.wrapping_sub(connection.forwarded);
-                let fits = usize::try_from(header.len).is_ok_and(|n| n <= available.min(PAYLOAD_MAX))
+                let fits = usize::try_from(header.len)
+                    .is_ok_and(|n| n <= available.min(PAYLOAD_MAX))
                     && header.len <= BUF_ALLOC - held;
                 if connection.pending || !fits || connection.guest_shutdown & SHUTDOWN_SEND != 0 {
                     return self.reset(key);
@@ -184,7 +192,9 @@ impl Mux {
 
     /// So many of the guest's bytes were passed on.
     pub(super) fn forwarded(&mut self, key: Key, bytes: usize) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         // Never more than was received, which is counted in 32 bits.
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         connection.forwarded = connection.forwarded.wrapping_add(bytes);
@@ -204,17 +214,22 @@ impl Mux {
 
     /// The host's side sends no more, and (`both`) takes no more.
     pub(super) fn host_ended(&mut self, key: Key, both: bool) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         let flags = SHUTDOWN_SEND | if both { SHUTDOWN_RECEIVE } else { 0 };
         if connection.host_shutdown | flags != connection.host_shutdown {
             connection.host_shutdown |= flags;
-            self.control.push_back((key, Op::Shutdown, connection.host_shutdown));
+            self.control
+                .push_back((key, Op::Shutdown, connection.host_shutdown));
         }
     }
 
     /// Bytes that may be sent to the guest on this connection now.
     pub(super) fn credit(&self, key: Key) -> usize {
-        let Some(connection) = self.connections.get(&key) else { return 0 };
+        let Some(connection) = self.connections.get(&key) else {
+            return 0;
+        };
         let closed = connection.guest_shutdown & SHUTDOWN_RECEIVE != 0
             || connection.host_shutdown & SHUTDOWN_SEND != 0;
         if connection.pending || closed {
@@ -232,7 +247,10 @@ impl Mux {
         if let Some(connection) = self.connections.get_mut(&key) {
             connection.sent = connection.sent.wrapping_add(len);
         }
-        Header { len, ..self.header(key, Op::Data, 0) }
+        Header {
+            len,
+            ..self.header(key, Op::Data, 0)
+        }
     }
 
     /// A packet without payload waits for the guest.
@@ -294,7 +312,10 @@ mod tests {
         }
     }
 
-    const KEY: Key = Key { guest_port: 1000, host_port: 7 };
+    const KEY: Key = Key {
+        guest_port: 1000,
+        host_port: 7,
+    };
 
     fn connected() -> Mux {
         let mut mux = Mux::new(3);
@@ -310,7 +331,10 @@ mod tests {
         assert_eq!(mux.receive(&packet(Op::Request), 0), Verdict::Connect(KEY));
         mux.refuse(KEY);
         let answer = mux.next_control().unwrap();
-        assert_eq!((answer.op, answer.src_port, answer.dst_port), (Op::Reset, 7, 1000));
+        assert_eq!(
+            (answer.op, answer.src_port, answer.dst_port),
+            (Op::Reset, 7, 1000)
+        );
         assert!(!mux.has_control());
     }
 
@@ -320,22 +344,37 @@ mod tests {
         assert_eq!(mux.credit(KEY), 100);
         assert_eq!(mux.data(KEY, 100).len, 100);
         assert_eq!(mux.credit(KEY), 0);
-        let update = Header { fwd_cnt: 60, ..packet(Op::CreditUpdate) };
+        let update = Header {
+            fwd_cnt: 60,
+            ..packet(Op::CreditUpdate)
+        };
         assert_eq!(mux.receive(&update, 0), Verdict::Resume(KEY));
         assert_eq!(mux.credit(KEY), 60);
         // Claims to have passed on more than it ever got.
-        mux.receive(&Header { fwd_cnt: 101, ..packet(Op::CreditUpdate) }, 0);
+        mux.receive(
+            &Header {
+                fwd_cnt: 101,
+                ..packet(Op::CreditUpdate)
+            },
+            0,
+        );
         assert_eq!(mux.credit(KEY), 0);
     }
 
     #[test]
     fn a_guest_that_overruns_its_credit_is_reset() {
         let mut mux = connected();
-        let full = Header { len: 64 * 1024, ..packet(Op::Data) };
+        let full = Header {
+            len: 64 * 1024,
+            ..packet(Op::Data)
+        };
         for _ in 0..4 {
             assert_eq!(mux.receive(&full, 64 * 1024), Verdict::Take(KEY));
         }
-        let one = Header { len: 1, ..packet(Op::Data) };
+        let one = Header {
+            len: 1,
+            ..packet(Op::Data)
+        };
         assert_eq!(mux.receive(&one, 1), Verdict::Close(KEY));
         assert_eq!(mux.next_control().unwrap().op, Op::Reset);
     }
@@ -343,7 +382,10 @@ mod tests {
     #[test]
     fn passing_bytes_on_gives_the_guest_credit_again() {
         let mut mux = connected();
-        let full = Header { len: 64 * 1024, ..packet(Op::Data) };
+        let full = Header {
+            len: 64 * 1024,
+            ..packet(Op::Data)
+        };
         assert_eq!(mux.receive(&full, 64 * 1024), Verdict::Take(KEY));
         mux.forwarded(KEY, 64 * 1024);
         let update = mux.next_control().unwrap();
@@ -354,12 +396,21 @@ mod tests {
     #[test]
     fn half_a_close_leaves_the_other_half_open() {
         let mut mux = connected();
-        let end = Header { flags: SHUTDOWN_SEND, ..packet(Op::Shutdown) };
+        let end = Header {
+            flags: SHUTDOWN_SEND,
+            ..packet(Op::Shutdown)
+        };
         assert_eq!(mux.receive(&end, 0), Verdict::EndOfInput(KEY));
         assert_eq!(mux.receive(&end, 0), Verdict::Nothing);
         assert_eq!(mux.credit(KEY), 100, "the host's side may still send");
-        let late = Header { len: 1, ..packet(Op::Data) };
-        let both = Header { flags: SHUTDOWN_RECEIVE, ..packet(Op::Shutdown) };
+        let late = Header {
+            len: 1,
+            ..packet(Op::Data)
+        };
+        let both = Header {
+            flags: SHUTDOWN_RECEIVE,
+            ..packet(Op::Shutdown)
+        };
         assert_eq!(mux.receive(&both, 0), Verdict::Close(KEY));
         assert_eq!(mux.next_control().unwrap().op, Op::Reset);
         assert_eq!(mux.receive(&late, 1), Verdict::Nothing);
@@ -374,21 +425,24 @@ mod tests {
         let end = mux.next_control().unwrap();
         assert_eq!((end.op, end.flags), (Op::Shutdown, SHUTDOWN_SEND));
         mux.host_ended(KEY, true);
-        assert_eq!(mux.next_control().unwrap().flags, SHUTDOWN_SEND | SHUTDOWN_RECEIVE);
+        assert_eq!(
+            mux.next_control().unwrap().flags,
+            SHUTDOWN_SEND | SHUTDOWN_RECEIVE
+        );
         assert!(!mux.has_control());
         assert_eq!(mux.credit(KEY), 0);
     }
 
     fn any_op() -> impl Strategy<Value = Op> {
         prop_oneof![
-            Just(Op::Request),
-            Just(Op::Response),
-            Just(Op::Reset),
-            Just(Op::Shutdown),
+            1 => Just(Op::Request),
+            1 => Just(Op::Response),
+            1 => Just(Op::Reset),
+            1 => Just(Op::Shutdown),
             3 => Just(Op::Data),
-            Just(Op::CreditUpdate),
-            Just(Op::CreditRequest),
-            any::<u16>().prop_map(Op::Unknown),
+            1 => Just(Op::CreditUpdate),
+            1 => Just(Op::CreditRequest),
+            1 => any::<u16>().prop_map(Op::Unknown),
         ]
     }
 
