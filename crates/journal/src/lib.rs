@@ -5,29 +5,31 @@
 //! zeros is an empty journal. After a crash a journal is an exact prefix of what was appended,
 //! and holds at least what was synced. A reader takes nothing on trust: every length is bounded,
 //! every record checksummed.
+//!
+//! On disk: a superblock of 4 KiB, then from 64 KiB on segments of 256 KiB in a ring. Segment
+//! number n is in slot n modulo their count; its header says the number, the epoch (one for each
+//! opening by a writer), how long the segment before it was, the highest time before it, and up to
+//! where the journal was durable when it was begun. Records do not cross segments; their CRC-32
+//! covers the journal's ID, the epoch and their position too, so that what an earlier lap left is
+//! never taken for a record. A reader goes on into the next segment only if that one says that
+//! this one ended where it did.
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::time::Instant;
+
+mod format;
+mod query;
+mod reader;
+mod storage;
+mod writer;
+
+pub use query::Cursor;
+pub use reader::Reader;
+pub use storage::{ReadAt, WriteAt};
+pub use writer::Writer;
 
 /// Most bytes in one output record; the writer splits longer output.
 pub const OUTPUT_MAX: usize = 64 * 1024;
-
-/// Something that can be read at an offset: a partition, a file, a part of a VMDK.
-pub trait ReadAt {
-    /// Fills `buf` from `offset` on; an error where that is not possible.
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
-    /// Size in bytes.
-    fn size(&self) -> io::Result<u64>;
-}
-
-/// Something that can also be written. Methods take `&self`, as those of a file.
-pub trait WriteAt: ReadAt {
-    /// Writes all of `data` at `offset`.
-    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
-    /// Returns once everything written is durable.
-    fn sync(&self) -> io::Result<()>;
-}
 
 /// Which stream output came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -90,75 +92,11 @@ pub enum JournalError {
         source: io::Error,
     },
     /// Too small to hold one.
-    #[error("journal: the partition has {0} bytes, at least {min} are needed", min = 1 << 20)]
+    #[error("journal: the partition has {0} bytes, at least {min} are needed", min = format::SIZE_MIN)]
     TooSmall(u64),
     /// Not zeros, and not a journal.
     #[error("journal: the partition holds no journal ({0})")]
     NotAJournal(&'static str),
-}
-
-/// Appends to a journal.
-#[derive(Debug)]
-pub struct Writer<S> {
-    _s: S,
-}
-
-impl<S: WriteAt> Writer<S> {
-    /// Opens the journal and finds its end; makes one of a partition that holds none.
-    pub fn open(storage: S) -> Result<Writer<S>, JournalError> {
-        let _ = storage;
-        unimplemented!()
-    }
-
-    /// Appends output, split over records where it is long; no copy but into the block being
-    /// filled. Not written before the block is full or [`Writer::flush`] is called.
-    pub fn output(&mut self, stream: Stream, at: u64, bytes: &[u8]) -> Result<(), JournalError> {
-        let _ = (stream, at, bytes);
-        unimplemented!()
-    }
-
-    /// Appends a start record.
-    pub fn start(&mut self, at: u64, boot: u64) -> Result<(), JournalError> {
-        let _ = (at, boot);
-        unimplemented!()
-    }
-
-    /// Appends an exit record.
-    pub fn exit(&mut self, exit: &Exit) -> Result<(), JournalError> {
-        let _ = exit;
-        unimplemented!()
-    }
-
-    /// Writes what was appended, so that readers see it. Cheap; call it after each batch.
-    pub fn flush(&mut self) -> Result<(), JournalError> {
-        unimplemented!()
-    }
-
-    /// [`Writer::flush`], and returns once it is durable.
-    pub fn sync(&mut self) -> Result<(), JournalError> {
-        unimplemented!()
-    }
-
-    /// Since when there is something that [`Writer::sync`] has not made durable.
-    pub fn dirty_since(&self) -> Option<Instant> {
-        unimplemented!()
-    }
-
-    /// Where the next record will be.
-    pub fn end(&self) -> Position {
-        unimplemented!()
-    }
-
-    /// The storage.
-    pub fn storage(&self) -> &S {
-        &self._s
-    }
-}
-
-/// Reads a journal.
-#[derive(Debug)]
-pub struct Reader<S> {
-    _s: S,
 }
 
 /// What a reader finds at a position.
@@ -190,50 +128,6 @@ pub struct Query {
     pub until: u64,
     /// Only the last lines, so many; `None`: all.
     pub tail: Option<u64>,
-}
-
-impl<S: ReadAt> Reader<S> {
-    /// A reader of the journal in `storage`. A partition of zeros is an empty journal; a live one
-    /// may become a journal later.
-    pub fn open(storage: S) -> Result<Reader<S>, JournalError> {
-        let _ = storage;
-        unimplemented!()
-    }
-
-    /// The oldest record.
-    pub fn first(&self) -> Result<Position, JournalError> {
-        unimplemented!()
-    }
-
-    /// What is at a position.
-    pub fn read(&mut self, position: Position) -> Result<Step, JournalError> {
-        let _ = position;
-        unimplemented!()
-    }
-
-    /// Begins a query: finds where to start without reading all where it can.
-    pub fn query(&mut self, query: &Query) -> Result<Cursor, JournalError> {
-        let _ = query;
-        unimplemented!()
-    }
-
-    /// The next output of a query: `Output` records only, filtered, and cut at the front where
-    /// `tail` begins inside a record.
-    pub fn next(&mut self, cursor: &mut Cursor) -> Result<Found, JournalError> {
-        let _ = cursor;
-        unimplemented!()
-    }
-
-    /// The exit record, if the journal ends with one.
-    pub fn exit(&mut self) -> Result<Option<Exit>, JournalError> {
-        unimplemented!()
-    }
-}
-
-/// Where a query stands.
-#[derive(Debug, Clone)]
-pub struct Cursor {
-    _p: (),
 }
 
 /// What the next step of a query gave.

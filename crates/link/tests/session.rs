@@ -1,5 +1,7 @@
 //! Sessions over a reliable stream.
 
+#![allow(clippy::unwrap_used)] // A failed unwrap is a failed test.
+
 mod common;
 
 use bytes::Bytes;

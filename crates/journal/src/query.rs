@@ -1,0 +1,216 @@
+//! Queries as `docker logs` makes them.
+
+use crate::format::Raw;
+use crate::reader::{RawStep, Reader};
+use crate::{Found, JournalError, Position, Query, ReadAt, Stream};
+use std::ops::ControlFlow;
+
+/// Where a query stands.
+#[derive(Debug, Clone)]
+pub struct Cursor {
+    query: Query,
+    at: Position,
+    /// For stdout and stderr: nothing before this record, and of it nothing before this byte.
+    cut: [(Position, usize); 2],
+    over: bool,
+}
+
+impl Cursor {
+    /// Where the query reads next.
+    pub fn position(&self) -> Position {
+        self.at
+    }
+}
+
+fn wanted(query: &Query, raw: &Raw) -> Option<Stream> {
+    raw.stream().filter(|stream| match stream {
+        Stream::Stdout => query.stdout,
+        Stream::Stderr => query.stderr,
+    })
+}
+
+impl<S: ReadAt> Reader<S> {
+    /// Begins a query: finds where to start without reading all where it can. `tail` counts the
+    /// lines of the wanted streams that are not after `until`; `since` then drops what is older.
+    pub fn query(&mut self, query: &Query) -> Result<Cursor, JournalError> {
+        let start = if query.since > 0 {
+            self.segment_since(query.since)?
+                .map(|header| header.first())
+        } else {
+            None
+        };
+        let start = match start {
+            Some(start) => start,
+            None => self.first()?,
+        };
+        let mut cursor = Cursor {
+            query: query.clone(),
+            at: start,
+            cut: [(start, 0); 2],
+            over: false,
+        };
+        if let Some(lines) = query.tail {
+            cursor.cut = self.tail(query, lines)?;
+            let [(stdout, _), (stderr, _)] = cursor.cut;
+            cursor.at = start.max(match (query.stdout, query.stderr) {
+                (true, false) => stdout,
+                (false, true) => stderr,
+                _ => stdout.min(stderr),
+            });
+        }
+        Ok(cursor)
+    }
+
+    /// The next output of a query: `Output` records only, filtered, and cut at the front where
+    /// `tail` begins inside a record.
+    pub fn next(&mut self, cursor: &mut Cursor) -> Result<Found, JournalError> {
+        if cursor.over {
+            return Ok(Found::Over);
+        }
+        loop {
+            let here = cursor.at;
+            match self.raw(here)? {
+                RawStep::End(position) => {
+                    cursor.at = position;
+                    return Ok(Found::End);
+                }
+                RawStep::Lost { bytes, next } => {
+                    cursor.at = next;
+                    return Ok(Found::Lost(bytes));
+                }
+                RawStep::Record { raw, payload, next } => {
+                    cursor.at = next;
+                    let Some(stream) = wanted(&cursor.query, &raw) else {
+                        continue;
+                    };
+                    if cursor.query.until > 0 && raw.at > cursor.query.until {
+                        cursor.over = true;
+                        return Ok(Found::Over);
+                    }
+                    if raw.at < cursor.query.since {
+                        continue;
+                    }
+                    // The place before `next`, since a position may be normalised over a segment's end.
+                    let place =
+                        Position(next.0 - (crate::format::RECORD_HEADER + payload.len()) as u64);
+                    let (cut, skip) = cursor.cut[stream as usize];
+                    let bytes = match place.cmp(&cut) {
+                        std::cmp::Ordering::Less => continue,
+                        std::cmp::Ordering::Equal => &payload[skip.min(payload.len())..],
+                        std::cmp::Ordering::Greater => payload,
+                    };
+                    if !bytes.is_empty() {
+                        return Ok(Found::Output {
+                            stream,
+                            at: raw.at,
+                            bytes: bytes.to_vec(),
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where the last `lines` lines begin, for stdout and stderr. Lines are in the order of their
+    /// ends; what has no newline at its end is a line too. Reads backwards, segment by segment.
+    fn tail(&mut self, query: &Query, lines: u64) -> Result<[(Position, usize); 2], JournalError> {
+        let Some(end) = self.end()? else {
+            return Ok([(Position(0), 0); 2]);
+        };
+        let Some(first) = self.first_segment()? else {
+            return Ok([(Position(0), 0); 2]);
+        };
+        let mut tail = Tail {
+            left: lines,
+            cut: [None; 2],
+            seen: [false; 2],
+        };
+        if lines == 0 {
+            return Ok([(end.position, 0); 2]);
+        }
+        for number in (first.number..=end.header.number).rev() {
+            // The ends of lines in this segment, in order: cheaper to keep than the bytes.
+            let mut records: Vec<(Position, Stream, Vec<u32>, usize)> = Vec::new();
+            self.visit(number, end.position, &mut |place, raw, payload| {
+                let Some(stream) = wanted(query, &raw) else {
+                    return;
+                };
+                if query.until > 0 && raw.at > query.until {
+                    return;
+                }
+                let ends = payload
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, byte)| **byte == b'\n');
+                let ends = ends.map(|(at, _)| at as u32 + 1).collect();
+                records.push((place, stream, ends, payload.len()));
+            })?;
+            for (place, stream, ends, len) in records.iter().rev() {
+                if tail.record(*place, *stream as usize, ends, *len).is_break() {
+                    return Ok(tail.done(first.first()));
+                }
+            }
+        }
+        Ok(tail.done(first.first()))
+    }
+}
+
+/// Counts lines backwards.
+struct Tail {
+    left: u64,
+    cut: [Option<(Position, usize)>; 2],
+    seen: [bool; 2],
+}
+
+impl Tail {
+    /// Takes the next older record; breaks once all that is wanted was found.
+    fn record(
+        &mut self,
+        place: Position,
+        stream: usize,
+        ends: &[u32],
+        len: usize,
+    ) -> ControlFlow<()> {
+        if self.cut[stream].is_some() {
+            return ControlFlow::Continue(());
+        }
+        if !std::mem::replace(&mut self.seen[stream], true)
+            && ends.last().map(|end| *end as usize) != Some(len)
+        {
+            // The stream's last line has no newline (yet).
+            if self.left == 0 {
+                self.cut[stream] = Some((place, len));
+                return self.finished(place);
+            }
+            self.left -= 1;
+        }
+        for end in ends.iter().rev() {
+            if self.left == 0 {
+                self.cut[stream] = Some((place, *end as usize));
+                break;
+            }
+            self.left -= 1;
+        }
+        self.finished(place)
+    }
+
+    /// Once no line is left to be had, a stream of which nothing was seen has none at all.
+    fn finished(&mut self, place: Position) -> ControlFlow<()> {
+        if self.left == 0 {
+            for (cut, seen) in self.cut.iter_mut().zip(self.seen) {
+                if !seen && cut.is_none() {
+                    // Nothing of this stream is at or behind this record.
+                    *cut = Some((Position(place.0 + 1), 0));
+                }
+            }
+        }
+        match self.cut {
+            [Some(_), Some(_)] => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn done(self, first: Position) -> [(Position, usize); 2] {
+        self.cut.map(|cut| cut.unwrap_or((first, 0)))
+    }
+}
