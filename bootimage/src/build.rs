@@ -1,0 +1,207 @@
+//! The whole way: kernel package and init to a folder with everything a VM boots from.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::compress::Compression;
+use crate::modules::{self, Selection, Wanted};
+use crate::package::{KernelPackage, PackageKind};
+use crate::{Error, Result, initramfs, order, vmlinux};
+
+/// An init larger than this is refused.
+const MAX_INIT: u64 = 256 << 20;
+
+/// What to build, from what.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Kernel package (.rpm, .deb) or folder.
+    pub kernel: PathBuf,
+    /// Static program that becomes `/init`.
+    pub init: PathBuf,
+    /// Where the images go; made if it is not there.
+    pub out: PathBuf,
+    /// Modules to include.
+    pub modules: Vec<Wanted>,
+    /// Compression of the initramfs; `None` takes the best that the kernel reads.
+    pub compression: Option<Compression>,
+}
+
+/// One file that was written.
+#[derive(Debug, Clone, Serialize)]
+pub struct Written {
+    /// Its name in the output folder.
+    pub file: String,
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256 in hex.
+    pub sha256: String,
+}
+
+/// What was built; also written as `manifest.json`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Manifest {
+    /// Version of the program that built it.
+    pub bootimage: String,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Size and checksum of the init that went in.
+    pub init: Written,
+    /// How the initramfs is compressed.
+    pub compression: Compression,
+    /// Bytes of the initramfs before compression.
+    pub initramfs_unpacked: u64,
+    /// Modules in load order.
+    pub modules: Vec<order::Line>,
+    /// Wanted modules that are built into the kernel.
+    pub builtin: Vec<String>,
+    /// Optional modules that the kernel does not have.
+    pub absent: Vec<String>,
+    /// The files beside this one.
+    pub files: Vec<Written>,
+}
+
+/// The kernel of a [`Manifest`].
+#[derive(Debug, Clone, Serialize)]
+pub struct Kernel {
+    /// Its release, as `uname -r` says.
+    pub release: String,
+    /// What it came in.
+    pub package: PackageKind,
+    /// Name and version of the package; empty for a folder.
+    pub label: String,
+    /// Whether `vmlinux` is there and QEMU can start it directly (PVH).
+    pub pvh: bool,
+}
+
+/// Builds the images and writes them to the output folder.
+///
+/// `vmlinuz`, `vmlinux` (where one can be had and has a PVH entry), `initrd.img` and
+/// `manifest.json`, each first under another name and then renamed, the manifest last.
+///
+/// # Errors
+/// A package that is damaged or lacks something, a required module that does not exist, an init
+/// that cannot run, or a file that cannot be read or written.
+pub fn build(options: &Options, note: &mut dyn FnMut(&str)) -> Result<Manifest> {
+    note("reading the kernel package");
+    let kernel = KernelPackage::open(&options.kernel)?;
+    let init = read_init(&options.init)?;
+    let mut out = Output::new(&options.out)?;
+
+    note("choosing modules");
+    let selection = modules::select(&kernel, &options.modules)?;
+
+    note("unpacking the kernel");
+    let image = kernel.kernel_image()?;
+    out.write("vmlinuz", &image)?;
+    let elf = match kernel.vmlinux()? {
+        Some(elf) => Some(elf),
+        None => vmlinux::extract(&image, "vmlinuz").ok(),
+    };
+    // Without PVH entry nothing starts it, so it is not worth its space.
+    let pvh = elf.filter(|elf| vmlinux::has_pvh_entry(elf));
+    match &pvh {
+        Some(elf) => out.write("vmlinux", elf)?,
+        None => out.remove("vmlinux")?,
+    }
+
+    note("packing the initramfs");
+    let config = kernel.config()?;
+    let init_written = described("init", &init);
+    let archive = initramfs::build(init, &selection)?;
+    let compression = options
+        .compression
+        .unwrap_or_else(|| initramfs::choose(config.as_deref()));
+    let initrd = initramfs::pack(&archive, compression, config.as_deref())?;
+    out.write("initrd.img", &initrd)?;
+
+    let Selection {
+        modules,
+        builtin,
+        absent,
+    } = selection;
+    let manifest = Manifest {
+        bootimage: env!("CARGO_PKG_VERSION").into(),
+        kernel: Kernel {
+            release: kernel.version().into(),
+            package: kernel.kind(),
+            label: kernel.label().into(),
+            pvh: pvh.is_some(),
+        },
+        init: init_written,
+        compression,
+        initramfs_unpacked: archive.len() as u64,
+        modules: order::lines(&modules),
+        builtin,
+        absent,
+        files: out.written.clone(),
+    };
+    let text = serde_json::to_string_pretty(&manifest)
+        .map_err(|error| Error::format("manifest.json", error.to_string()))?;
+    out.write("manifest.json", format!("{text}\n").as_bytes())?;
+    Ok(manifest)
+}
+
+fn read_init(path: &Path) -> Result<Vec<u8>> {
+    let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
+    crate::compress::read_bounded(file, &path.display().to_string(), "init program", MAX_INIT)
+}
+
+fn described(file: &str, content: &[u8]) -> Written {
+    Written {
+        file: file.into(),
+        size: content.len() as u64,
+        sha256: hex::encode(Sha256::digest(content)),
+    }
+}
+
+/// The output folder: files appear in it whole or not at all.
+struct Output {
+    folder: PathBuf,
+    written: Vec<Written>,
+}
+
+impl Output {
+    fn new(folder: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            written: Vec::new(),
+        })
+    }
+
+    fn write(&mut self, name: &str, content: &[u8]) -> Result<()> {
+        use std::io::Write;
+        let path = self.folder.join(name);
+        let mut file = tempfile::NamedTempFile::new_in(&self.folder)
+            .map_err(Error::io("create a file in", &self.folder))?;
+        file.write_all(content).map_err(Error::io("write", &path))?;
+        // Others read them too: hostsim may run as another user.
+        use std::os::unix::fs::PermissionsExt;
+        file.as_file()
+            .set_permissions(std::fs::Permissions::from_mode(0o644))
+            .map_err(Error::io("set the mode of", &path))?;
+        file.as_file()
+            .sync_all()
+            .map_err(Error::io("write", &path))?;
+        file.persist(&path)
+            .map_err(|error| Error::io("rename to", &path)(error.error))?;
+        std::fs::File::open(&self.folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(Error::io("sync", &self.folder))?;
+        self.written.push(described(name, content));
+        Ok(())
+    }
+
+    /// Removes what an earlier build left and this one does not have.
+    fn remove(&self, name: &str) -> Result<()> {
+        let path = self.folder.join(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
