@@ -114,7 +114,7 @@ pub(super) fn build(spec: &VmxSpec, inherited: &Inherited) -> Result<Vec<OsStrin
         "-sandbox",
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     );
-    // A reset of the guest's own is an end; the shim lifts this while it resets the VM itself.
+    // A reset of the guest's own is an end.
     args.pair(
         "-action",
         "reboot=shutdown,shutdown=poweroff,panic=shutdown",

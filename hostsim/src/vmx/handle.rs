@@ -270,7 +270,8 @@ impl VmxHandle {
         self.done(&Request::ShutdownGuest).await
     }
 
-    /// Press the reset button: the guest boots again, on the same QEMU.
+    /// Press the reset button: the guest boots again (in a new QEMU under the same shim). Returns
+    /// once it runs.
     ///
     /// # Errors
     /// [`VmxError::Exited`] where it has ended.

@@ -34,15 +34,18 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// Bytes of QEMU's stderr that are kept for messages.
 const STDERR_KEPT: usize = 4096;
 
+/// Tells a client what became of its command.
+pub(super) type Done = oneshot::Sender<Result<(), String>>;
+
 /// What a client wants done.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Pull the plug.
     PowerOff,
     /// Press the ACPI power button.
-    ShutdownGuest(oneshot::Sender<Result<(), String>>),
+    ShutdownGuest(Done),
     /// Press the reset button.
-    Reset(oneshot::Sender<Result<(), String>>),
+    Reset(Done),
 }
 
 /// Run the VM; the current folder is its run folder. Whatever happens becomes the record.
@@ -50,26 +53,48 @@ pub(super) async fn run(
     spec: &VmxSpec,
     lock: OwnedFd,
     phase: &watch::Sender<Phase>,
-    commands: mpsc::Receiver<Command>,
+    mut commands: mpsc::Receiver<Command>,
 ) -> ExitRecord {
     let mut ran = false;
-    let reason = match start(spec, lock).await {
-        Ok(mut vm) => {
-            let reason = vm.supervise(phase, commands, &mut ran).await;
-            set_state(phase, |status| status.state = VmxState::Stopping);
-            vm.drain().await;
-            reason
+    let mut reset = None;
+    let reason = loop {
+        let started = match lock.try_clone() {
+            Ok(lock) => start(spec, lock).await,
+            Err(e) => Err(format!("the lock: {e}")),
+        };
+        let mut vm = match started {
+            Ok(vm) => vm,
+            Err(message) => {
+                break ExitReason::QemuError {
+                    status: None,
+                    message,
+                };
+            }
+        };
+        let end = vm
+            .supervise(phase, &mut commands, &mut ran, reset.take())
+            .await;
+        set_state(phase, |status| status.state = VmxState::Stopping);
+        vm.drain().await;
+        match end {
+            End::Ended(reason) => break reason,
+            End::Reset(done) => reset = Some(done),
         }
-        Err(message) => ExitReason::QemuError {
-            status: None,
-            message,
-        },
     };
     ExitRecord {
         reason,
         at: now_ns(),
         ran,
     }
+}
+
+/// Why a QEMU is no more.
+enum End {
+    /// The VM has ended.
+    Ended(ExitReason),
+    /// The VM is to start again. Firmware that finds itself started by a reset makes another one
+    /// (SeaBIOS does), which could not be told from the guest's own: so a reset takes a new QEMU.
+    Reset(Done),
 }
 
 fn set_state(phase: &watch::Sender<Phase>, change: impl FnOnce(&mut VmxStatus)) {
@@ -160,19 +185,20 @@ async fn start(spec: &VmxSpec, lock: OwnedFd) -> Result<Vm, String> {
 }
 
 impl Vm {
-    /// From QEMU's start to its end.
+    /// From QEMU's start to its end; whoever wanted the start learns that the guest runs.
     async fn supervise(
         &mut self,
         phase: &watch::Sender<Phase>,
-        mut commands: mpsc::Receiver<Command>,
+        commands: &mut mpsc::Receiver<Command>,
         ran: &mut bool,
-    ) -> ExitReason {
+        started: Option<Done>,
+    ) -> End {
         set_state(phase, |status| status.qemu_pid = self.child.id());
         let qmp = self.qmp.take();
         let connected = tokio::select! {
             connected = tokio::time::timeout(START_DEADLINE, come_to_run(qmp)) => connected,
             // A power-off of a VM that hangs in its start must not wait for it.
-            Some(()) = power_off_only(&mut commands) => {
+            Some(()) = power_off_only(commands) => {
                 self.power_off = true;
                 self.kill();
                 Ok(Err("powered off while it was starting".to_owned()))
@@ -180,14 +206,12 @@ impl Vm {
         };
         let (mut qmp, mut events) = match connected {
             Ok(Ok(both)) => both,
-            Ok(Err(why)) => return self.ended_in_start(&why).await,
+            Ok(Err(why)) => return End::Ended(self.ended_in_start(&why).await),
             Err(_) => {
                 self.kill();
-                let why = format!(
-                    "QEMU did not come to run within {} s",
-                    START_DEADLINE.as_secs()
-                );
-                return self.ended_in_start(&why).await;
+                let seconds = START_DEADLINE.as_secs();
+                let why = format!("QEMU did not come to run within {seconds} s");
+                return End::Ended(self.ended_in_start(&why).await);
             }
         };
         *ran = true;
@@ -195,29 +219,36 @@ impl Vm {
             status.state = VmxState::Running;
             status.running_since = Some(now_ns());
         });
+        if let Some(started) = started {
+            let _ = started.send(Ok(()));
+        }
 
         let mut shutdown = None;
-        let mut reset = None;
+        let mut reset: Option<Done> = None;
         let mut terminate = signal(SignalKind::terminate()).ok();
         let mut quit_by = None;
         let status = loop {
             tokio::select! {
-                Some(event) = events.recv() => {
-                    self.on_event(event, &mut qmp, phase, &mut shutdown, &mut reset).await;
-                }
+                Some(event) = events.recv() => on_event(&event, phase, &mut shutdown),
                 status = self.child.wait() => break status,
                 Some(command) = commands.recv() => match command {
-                    Command::PowerOff => quit_by = Some(self.quit(&mut qmp).await),
+                    Command::PowerOff => {
+                        self.power_off = true;
+                        quit_by = Some(quit(&mut qmp).await);
+                    }
                     Command::ShutdownGuest(done) => {
                         let result = qmp.execute("system_powerdown", json!({})).await;
                         let _ = done.send(result.map(drop).map_err(|e| e.to_string()));
                     }
-                    Command::Reset(done) => match begin_reset(&mut qmp).await {
-                        Ok(()) => reset = Some(done),
-                        Err(message) => drop(done.send(Err(message))),
-                    },
+                    Command::Reset(done) => {
+                        reset = Some(done);
+                        quit_by = Some(quit(&mut qmp).await);
+                    }
                 },
-                () = terminated(&mut terminate) => quit_by = Some(self.quit(&mut qmp).await),
+                () = terminated(&mut terminate) => {
+                    self.power_off = true;
+                    quit_by = Some(quit(&mut qmp).await);
+                }
                 () = deadline(quit_by) => { self.kill(); quit_by = None; }
             }
         };
@@ -225,45 +256,16 @@ impl Vm {
         while let Some(event) = events.recv().await {
             note_shutdown(&event, &mut shutdown);
         }
-        match status {
+        if let Some(done) = reset.filter(|_| !self.power_off) {
+            return End::Reset(done);
+        }
+        End::Ended(match status {
             Ok(status) => self.reason(status, shutdown).await,
             Err(e) => ExitReason::QemuError {
                 status: None,
                 message: format!("waiting for QEMU: {e}"),
             },
-        }
-    }
-
-    async fn on_event(
-        &mut self,
-        event: Event,
-        qmp: &mut Qmp,
-        phase: &watch::Sender<Phase>,
-        shutdown: &mut Option<ExitReason>,
-        reset: &mut Option<oneshot::Sender<Result<(), String>>>,
-    ) {
-        match event.name.as_str() {
-            "STOP" => set_state(phase, |status| status.state = VmxState::Paused),
-            "RESUME" => set_state(phase, |status| status.state = VmxState::Running),
-            "RESET" => {
-                if let Some(done) = reset.take() {
-                    let armed = qmp
-                        .execute("set-action", json!({ "reboot": "shutdown" }))
-                        .await;
-                    let _ = done.send(armed.map(drop).map_err(|e| e.to_string()));
-                }
-            }
-            "BLOCK_IO_ERROR" => eprintln!("vmx: disk error: {}", event.data),
-            _ => note_shutdown(&event, shutdown),
-        }
-    }
-
-    /// Tell QEMU to end; when its time is up.
-    async fn quit(&mut self, qmp: &mut Qmp) -> tokio::time::Instant {
-        self.power_off = true;
-        // Without QMP it is either ending or will be killed at the deadline.
-        let _ = qmp.execute("quit", json!({})).await;
-        tokio::time::Instant::now() + QUIT_DEADLINE
+        })
     }
 
     fn kill(&self) {
@@ -362,14 +364,20 @@ async fn power_off_only(commands: &mut mpsc::Receiver<Command>) -> Option<()> {
     }
 }
 
-async fn begin_reset(qmp: &mut Qmp) -> Result<(), String> {
-    qmp.execute("set-action", json!({ "reboot": "reset" }))
-        .await
-        .map_err(|e| e.to_string())?;
-    qmp.execute("system_reset", json!({}))
-        .await
-        .map(drop)
-        .map_err(|e| e.to_string())
+/// Tell QEMU to end; when its time is up.
+async fn quit(qmp: &mut Qmp) -> tokio::time::Instant {
+    // Without QMP it is either ending or will be killed at the deadline.
+    let _ = qmp.execute("quit", json!({})).await;
+    tokio::time::Instant::now() + QUIT_DEADLINE
+}
+
+fn on_event(event: &Event, phase: &watch::Sender<Phase>, shutdown: &mut Option<ExitReason>) {
+    match event.name.as_str() {
+        "STOP" => set_state(phase, |status| status.state = VmxState::Paused),
+        "RESUME" => set_state(phase, |status| status.state = VmxState::Running),
+        "BLOCK_IO_ERROR" => eprintln!("vmx: disk error: {}", event.data),
+        _ => note_shutdown(event, shutdown),
+    }
 }
 
 /// What a SHUTDOWN event says about the end (qapi/run-state.json, ShutdownCause).

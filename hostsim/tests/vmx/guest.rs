@@ -2,6 +2,7 @@
 
 use hostsim::vmx::{Accelerator, DirectBoot, Launcher, SerialSpec, VmxHandle, VmxSpec};
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -121,6 +122,32 @@ pub fn spec(folder: &Path, boot: &(PathBuf, PathBuf), test: &str) -> VmxSpec {
 pub fn console(folder: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(folder.join("console.log")).unwrap_or_default())
         .into_owned()
+}
+
+/// A folder for a VM; a test that fails in the middle leaves no VM behind.
+#[derive(Debug)]
+pub struct Folder(tempfile::TempDir);
+
+impl Folder {
+    /// A new one.
+    pub fn new() -> Folder {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let socket = self.path().join("run/control.sock");
+        if let Ok(mut stream) = std::os::unix::net::UnixStream::connect(socket) {
+            let _ = stream.write_all(b"{\"request\":\"power_off\"}\n");
+            let _ = stream.read(&mut [0; 1024]);
+        }
+    }
 }
 
 /// Starts VMs by the program that was built with the tests.

@@ -1,6 +1,6 @@
 //! How VMs come to run, are found again, and end.
 
-use crate::guest::{LONG, boot, console, launcher, power_on, spec, until_console};
+use crate::guest::{Folder, LONG, boot, console, launcher, power_on, spec, until_console};
 use hostsim::vmx::{DiskSpec, ExitReason, ExitRecord, VmxError, VmxHandle, VmxState};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -14,7 +14,7 @@ fn kill_9(pid: u32) {
 #[tokio::test]
 async fn a_guest_prints_and_powers_off() {
     let Some(boot) = boot() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Folder::new();
     let vm = power_on(dir.path(), &spec(dir.path(), &boot, "poweroff")).await;
     let record = timeout(LONG, vm.exited()).await.unwrap().unwrap();
     assert_eq!(record.reason, ExitReason::GuestPowerOff);
@@ -38,7 +38,7 @@ async fn a_guest_prints_and_powers_off() {
 #[tokio::test]
 async fn a_guests_own_reset_is_an_end() {
     let Some(boot) = boot() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Folder::new();
     let vm = power_on(dir.path(), &spec(dir.path(), &boot, "reset")).await;
     let record = timeout(LONG, vm.exited()).await.unwrap().unwrap();
     assert_eq!(record.reason, ExitReason::GuestReset);
@@ -47,7 +47,7 @@ async fn a_guests_own_reset_is_an_end() {
 #[tokio::test]
 async fn a_vm_is_one_of_a_kind_and_can_be_reset_and_powered_off() {
     let Some(boot) = boot() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Folder::new();
     let spec = spec(dir.path(), &boot, "wait");
     let vm = power_on(dir.path(), &spec).await;
     until_console(dir.path(), "waiting").await;
@@ -91,7 +91,7 @@ async fn a_vm_survives_the_end_of_whoever_started_it() {
     if boot().is_none() {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Folder::new();
     let mut starter = tokio::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "life::start_one_and_wait", "--ignored"])
         .env("VMX_TEST_FOLDER", dir.path())
@@ -128,7 +128,7 @@ async fn a_vm_survives_the_end_of_whoever_started_it() {
 #[tokio::test]
 async fn a_killed_qemu_leaves_its_signal() {
     let Some(boot) = boot() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Folder::new();
     let vm = power_on(dir.path(), &spec(dir.path(), &boot, "wait")).await;
     kill_9(vm.status().await.unwrap().qemu_pid.unwrap());
     let record = timeout(LONG, vm.exited()).await.unwrap().unwrap();
@@ -138,7 +138,7 @@ async fn a_killed_qemu_leaves_its_signal() {
 #[tokio::test]
 async fn no_qemu_outlives_its_shim() {
     let Some(boot) = boot() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Folder::new();
     let vm = power_on(dir.path(), &spec(dir.path(), &boot, "wait")).await;
     let status = vm.status().await.unwrap();
     let waiting = tokio::spawn({
@@ -158,7 +158,7 @@ async fn no_qemu_outlives_its_shim() {
 
 #[tokio::test]
 async fn what_is_missing_is_named() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Folder::new();
     let kernel = dir.path().join("no-kernel");
     let boot = (kernel.clone(), dir.path().join("no-initrd"));
     let mut spec = spec(dir.path(), &boot, "poweroff");
@@ -210,7 +210,7 @@ async fn what_is_missing_is_named() {
 #[tokio::test]
 async fn guestinfo_is_seen_by_the_guest_and_by_nobody_else() {
     let Some(boot) = boot() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Folder::new();
     let mut spec = spec(dir.path(), &boot, "fwcfg key=guestinfo.mooring.config.0");
     spec.guestinfo
         .insert("guestinfo.mooring.config.0".into(), "c2VjcmV0".into());
@@ -245,7 +245,7 @@ async fn guestinfo_is_seen_by_the_guest_and_by_nobody_else() {
 #[tokio::test]
 async fn a_child_disk_shows_its_parent_and_takes_the_writes() {
     let Some(boot) = boot() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Folder::new();
     let image = |args: &[&str]| {
         let status = std::process::Command::new("qemu-img")
             .args(args)

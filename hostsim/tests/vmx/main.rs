@@ -1,5 +1,9 @@
 //! Real VMs under real shims. Needs qemu-system-x86, gcc and a kernel (see `guest::boot`).
+// A test that cannot go on should say where it stopped; helpers of tests are tests, too.
+#![allow(clippy::unwrap_used)]
 
+mod boot;
 mod guest;
 mod life;
+mod serial;
 mod vsock;

@@ -1,6 +1,6 @@
 //! The shim's vsock device, with a guest at one end and unix sockets at the other.
 
-use crate::guest::{LONG, boot, console, power_on, spec};
+use crate::guest::{Folder, LONG, boot, console, power_on, spec};
 use hostsim::vmx::{VmxSpec, VsockSpec};
 use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -39,7 +39,7 @@ async fn echo(listener: UnixListener) {
 #[tokio::test]
 async fn a_hundred_megabytes_come_back_unchanged() {
     let Some(boot) = boot() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Folder::new();
     let spec = with_vsock(dir.path(), &boot, "echo port=7 bytes=104857600");
     let server = tokio::spawn(echo(listen(dir.path(), 7)));
     let vm = power_on(dir.path(), &spec).await;
@@ -55,7 +55,7 @@ async fn a_hundred_megabytes_come_back_unchanged() {
 #[tokio::test]
 async fn many_connections_at_once_do_not_mix() {
     let Some(boot) = boot() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Folder::new();
     let spec = with_vsock(
         dir.path(),
         &boot,
@@ -76,7 +76,7 @@ async fn many_connections_at_once_do_not_mix() {
 #[tokio::test]
 async fn a_port_where_nobody_listens_is_refused_at_once() {
     let Some(boot) = boot() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Folder::new();
     let vm = power_on(dir.path(), &with_vsock(dir.path(), &boot, "refused")).await;
     timeout(LONG, vm.exited()).await.unwrap().unwrap();
     let console = console(dir.path());
@@ -89,7 +89,7 @@ async fn a_port_where_nobody_listens_is_refused_at_once() {
 #[tokio::test]
 async fn what_the_guest_sent_before_it_powered_off_arrives() {
     let Some(boot) = boot() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Folder::new();
     let spec = with_vsock(dir.path(), &boot, "burst port=7");
     let listener = listen(dir.path(), 7);
     let vm = power_on(dir.path(), &spec).await;
@@ -112,7 +112,7 @@ async fn what_the_guest_sent_before_it_powered_off_arrives() {
 async fn bulk_transfer_each_way() {
     const BYTES: usize = 256 * 1024 * 1024;
     let Some(boot) = boot() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Folder::new();
     let spec = with_vsock(dir.path(), &boot, &format!("speed port=7 bytes={BYTES}"));
     let (out, back) = (listen(dir.path(), 7), listen(dir.path(), 8));
     let server = tokio::spawn(async move {
