@@ -37,7 +37,11 @@ async fn a_guest_with_two_processors_and_ten_vnics_boots_with_what_the_host_can(
     }
     let vm = power_on(dir.path(), &spec).await;
     timeout(LONG, vm.exited()).await.unwrap().unwrap();
-    assert!(console(dir.path()).contains("done"), "{}", console(dir.path()));
+    assert!(
+        console(dir.path()).contains("done"),
+        "{}",
+        console(dir.path())
+    );
 }
 
 /// Prints how long it takes from the request to the guest's end; asserts that it ends.

@@ -15,7 +15,12 @@ const URI: &str = "mooring:vch-1:0123456789ab";
 /// Bytes that the guest sends.
 const SENT: usize = 256 * 1024;
 
-fn with_port(folder: &Folder, proxy_uri: String, test: &str, faults: SerialFaults) -> Option<VmxSpec> {
+fn with_port(
+    folder: &Folder,
+    proxy_uri: String,
+    test: &str,
+    faults: SerialFaults,
+) -> Option<VmxSpec> {
     let mut spec = spec(folder.path(), &boot()?, test);
     spec.serials.push(SerialSpec::Uri(SerialUri {
         service_uri: URI.into(),
@@ -28,7 +33,13 @@ fn with_port(folder: &Folder, proxy_uri: String, test: &str, faults: SerialFault
 
 /// What the guest's pattern looks like (`serial` in init.c).
 fn pattern() -> Vec<u8> {
-    let byte = |i: usize| if i.is_multiple_of(4096) { 255 } else { (i % 251 + 5) as u8 };
+    let byte = |i: usize| {
+        if i.is_multiple_of(4096) {
+            255
+        } else {
+            (i % 251 + 5) as u8
+        }
+    };
     (0..SENT).map(byte).collect()
 }
 
@@ -57,7 +68,12 @@ struct Port<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Port<S> {
     fn new(stream: S) -> Self {
-        Port { stream, server: Server::new(), data: Vec::new(), told: Vec::new() }
+        Port {
+            stream,
+            server: Server::new(),
+            data: Vec::new(),
+            told: Vec::new(),
+        }
     }
 
     /// Exchange until `enough`; false where the port closed the connection before.
@@ -70,7 +86,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Port<S> {
             if enough(self) {
                 return true;
             }
-            let Ok(n @ 1..) = self.stream.read(&mut buffer).await else { return false };
+            let Ok(n @ 1..) = self.stream.read(&mut buffer).await else {
+                return false;
+            };
             self.server.receive(&buffer[..n], &mut self.data).unwrap();
             while let Some(event) = self.server.next_event() {
                 if let ServerEvent::Proxy { uri, .. } = &event {
@@ -91,7 +109,9 @@ async fn a_port_speaks_over_tls_to_the_pinned_proxy_once_it_is_taken() {
     let dir = Folder::new();
     let proxy = format!("telnets://127.0.0.1:{port}#thumbprint={print}");
     let test = format!("serial send={SENT} receive=4096");
-    let Some(spec) = with_port(&dir, proxy, &test, SerialFaults::default()) else { return };
+    let Some(spec) = with_port(&dir, proxy, &test, SerialFaults::default()) else {
+        return;
+    };
     let vm = power_on(dir.path(), &spec).await;
     let concentrator = async {
         // Refused, and cut before a word was said: the port comes again, and has lost nothing.
@@ -109,11 +129,16 @@ async fn a_port_speaks_over_tls_to_the_pinned_proxy_once_it_is_taken() {
         assert!(port.told.contains(&name), "{:?}", port.told);
         // And back: every value of a byte, the telnet escape many times over.
         port.data.clear();
-        let reply: Vec<u8> = (0..4096).map(|i| if i % 3 == 0 { 255 } else { i as u8 }).collect();
+        let reply: Vec<u8> = (0..4096)
+            .map(|i| if i % 3 == 0 { 255 } else { i as u8 })
+            .collect();
         port.server.send(&reply);
         assert!(port.until(true, |port| port.data.len() >= 4096).await);
         assert!(port.data == reply, "what came back is not what was sent");
-        assert!(!port.until(true, |_| false).await, "the port ends with the VM");
+        assert!(
+            !port.until(true, |_| false).await,
+            "the port ends with the VM"
+        );
     };
     timeout(LONG, concentrator).await.unwrap();
     timeout(LONG, vm.exited()).await.unwrap().unwrap();
@@ -128,7 +153,9 @@ async fn a_proxy_with_another_certificate_gets_nothing() {
     let port = listener.local_addr().unwrap().port();
     let dir = Folder::new();
     let proxy = format!("telnets://127.0.0.1:{port}#thumbprint={other}");
-    let Some(spec) = with_port(&dir, proxy, "wait", SerialFaults::default()) else { return };
+    let Some(spec) = with_port(&dir, proxy, "wait", SerialFaults::default()) else {
+        return;
+    };
     let vm = power_on(dir.path(), &spec).await;
     for _ in 0..2 {
         let (stream, _) = timeout(LONG, listener.accept()).await.unwrap().unwrap();
@@ -142,10 +169,16 @@ async fn faults_on_the_line_are_as_many_as_asked_for() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let dir = Folder::new();
-    let faults = SerialFaults { corrupt: 1000, drop: 1000, seed: 1 };
+    let faults = SerialFaults {
+        corrupt: 1000,
+        drop: 1000,
+        seed: 1,
+    };
     let test = format!("serial send={SENT} receive=0");
     let proxy = format!("telnet://127.0.0.1:{port}");
-    let Some(spec) = with_port(&dir, proxy, &test, faults) else { return };
+    let Some(spec) = with_port(&dir, proxy, &test, faults) else {
+        return;
+    };
     let vm = power_on(dir.path(), &spec).await;
     let (stream, _) = timeout(LONG, listener.accept()).await.unwrap().unwrap();
     let mut port = Port::new(stream);
