@@ -1,1 +1,3 @@
-//! tests
+//! End to end tests: the harness. The cases are in `tests/tests/`.
+
+pub mod guest;

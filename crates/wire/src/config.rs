@@ -163,9 +163,21 @@ pub struct Disk {
     pub ephemeral: u32,
     /// Partition number of the journal.
     pub journal: u32,
+    /// Layers that are ext4 images in files, above those of `layers`, lowest first.
+    #[serde(default)]
+    pub layer_files: Vec<LayerFile>,
     /// Mount the root read-only (`--read-only`).
     #[serde(default)]
     pub read_only: bool,
+}
+
+/// A layer that is a file: an ext4 image in an ext4 partition, mounted through a loop device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerFile {
+    /// Number of the partition (of the same disk) that holds the file.
+    pub partition: u32,
+    /// Path in that partition.
+    pub path: String,
 }
 
 /// How the tether reaches the endpoint.

@@ -1,0 +1,215 @@
+//! QEMU with one tether in it.
+
+use super::build;
+use super::disk::Disk;
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+use tokio::net::{UnixListener, UnixStream};
+use wire::config::{CONFIG_VERSION, GuestConfig, LinkConfig, Process, Transport, to_chunks};
+
+/// How long anything in a VM may take. Only a broken run gets near it.
+pub const DEADLINE: Duration = Duration::from_secs(180);
+
+/// The per-boot secret of test VMs.
+pub const SECRET: &str = "5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f";
+
+/// A VM that runs; killed when dropped.
+#[derive(Debug)]
+pub struct Vm {
+    qemu: Child,
+    folder: PathBuf,
+    /// The far end of the VM's second serial port.
+    pub serial: Option<UnixStream>,
+    listener: UnixListener,
+}
+
+/// A process with these arguments and all else as `docker run` gives it.
+#[must_use]
+pub fn process(args: &[&str]) -> Process {
+    Process {
+        args: args.iter().map(ToString::to_string).collect(),
+        env: Vec::new(),
+        cwd: String::new(),
+        user: String::new(),
+        groups: Vec::new(),
+        tty: false,
+        stdin: false,
+        stdin_once: false,
+        size: None,
+        cap_add: Vec::new(),
+        cap_drop: Vec::new(),
+    }
+}
+
+/// A configuration for a disk and a process, over the serial link, without networks.
+#[must_use]
+pub fn config(disk: &Disk, process: Process) -> GuestConfig {
+    GuestConfig {
+        version: CONFIG_VERSION,
+        id: "ab".repeat(32),
+        boot: 1,
+        hostname: "box".into(),
+        domainname: String::new(),
+        disk: disk.config(),
+        link: LinkConfig {
+            transport: Transport::Serial {
+                device: "ttyS1".into(),
+            },
+            secret: SECRET.into(),
+        },
+        process,
+        init: false,
+        networks: Vec::new(),
+        dns: Vec::new(),
+        dns_search: Vec::new(),
+        dns_options: Vec::new(),
+        hosts: Vec::new(),
+        shm_size: 64 << 20,
+        stop_signal: 15,
+        stop_timeout: 10,
+        clock: 0,
+        seed: String::new(),
+    }
+}
+
+impl Vm {
+    /// Starts QEMU on this disk with this configuration and waits for its serial port's connection.
+    ///
+    /// # Errors
+    /// If something is missing or QEMU does not start.
+    pub async fn boot(
+        folder: &Path,
+        kernel: &Path,
+        disk: &Disk,
+        config: &GuestConfig,
+        more: &[&str],
+    ) -> Result<Vm> {
+        let initramfs = folder.join("initramfs");
+        if !initramfs.exists() {
+            build::initramfs(&build::tether()?, &initramfs)?;
+        }
+        let socket = folder.join("serial");
+        let _ = std::fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket)?;
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args([
+            "-accel",
+            "tcg",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-m",
+            "256",
+        ]);
+        command.args(["-M", "q35,sata=off", "-cpu", "max", "-bios", "qboot.rom"]);
+        command
+            .arg("-kernel")
+            .arg(kernel)
+            .arg("-initrd")
+            .arg(&initramfs);
+        command.args(["-append", "console=ttyS0,115200 panic=-1 quiet loglevel=3 nolapic_timer no_timer_check 8250.nr_uarts=2"]);
+        command
+            .arg("-serial")
+            .arg(format!("file:{}", folder.join("console.log").display()));
+        command
+            .arg("-chardev")
+            .arg(format!("socket,id=link,path={}", socket.display()));
+        command.args(["-serial", "chardev:link", "-device", "pvscsi,id=s0"]);
+        command.arg("-drive").arg(format!(
+            "file={},if=none,id=d0,format=raw",
+            disk.path.display()
+        ));
+        command.args(["-device", "scsi-hd,drive=d0,bus=s0.0"]);
+        for (key, value) in to_chunks(config)? {
+            let file = folder.join(&key);
+            std::fs::write(&file, value)?;
+            command
+                .arg("-fw_cfg")
+                .arg(format!("name=opt/{key},file={}", file.display()));
+        }
+        command.args([
+            "-qmp",
+            &format!("unix:{},server=on,wait=off", folder.join("qmp").display()),
+        ]);
+        command.args(more);
+        command.stderr(std::fs::File::create(folder.join("qemu.log"))?);
+        let qemu = command.spawn().context("starting qemu-system-x86_64")?;
+        let mut vm = Vm {
+            qemu,
+            folder: folder.to_owned(),
+            serial: None,
+            listener,
+        };
+        let accepted = tokio::time::timeout(DEADLINE, vm.listener.accept()).await;
+        match accepted {
+            Ok(Ok((stream, _))) => vm.serial = Some(stream),
+            _ => bail!(
+                "QEMU did not connect its serial port: {}",
+                vm.text("qemu.log")
+            ),
+        }
+        Ok(vm)
+    }
+
+    fn text(&self, file: &str) -> String {
+        std::fs::read_to_string(self.folder.join(file)).unwrap_or_default()
+    }
+
+    /// What the kernel and the tether wrote to the console.
+    #[must_use]
+    pub fn console(&self) -> String {
+        self.text("console.log")
+    }
+
+    /// Waits until the VM is off.
+    ///
+    /// # Errors
+    /// With the console's text, if it stays on.
+    pub async fn off(&mut self) -> Result<()> {
+        let begin = Instant::now();
+        while begin.elapsed() < DEADLINE {
+            if self.qemu.try_wait()?.is_some() {
+                return Ok(());
+            }
+            // waitpid(2) has no descriptor to wait on here; nothing depends on how long this takes.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        bail!("the VM is still on; console:\n{}", self.console())
+    }
+
+    /// Presses the power button (QMP `system_powerdown`).
+    ///
+    /// # Errors
+    /// If QMP cannot be reached.
+    pub async fn press_power_button(&self) -> Result<()> {
+        use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+        let mut qmp = BufReader::new(UnixStream::connect(self.folder.join("qmp")).await?);
+        let mut line = String::new();
+        qmp.read_line(&mut line).await?;
+        for command in ["qmp_capabilities", "system_powerdown"] {
+            qmp.get_mut()
+                .write_all(format!("{{\"execute\":\"{command}\"}}\n").as_bytes())
+                .await?;
+            line.clear();
+            qmp.read_line(&mut line).await?;
+        }
+        Ok(())
+    }
+
+    /// Kills QEMU, as a host that fails does.
+    pub fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

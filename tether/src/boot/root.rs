@@ -1,0 +1,178 @@
+//! Layers and the ephemeral partition, joined as one overlay.
+
+use super::Fault;
+use super::disk::Found;
+use crate::container::mounts::OVERLAY;
+use crate::sys::fs::{IN_ROOT, NO_MAGICLINKS, attach_loop, openat2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use wire::config::Disk;
+
+/// Mounts every layer read-only at `/l/N` (N from 1, lowest first).
+///
+/// # Errors
+/// The fault of the step `layers`.
+pub fn layers(disk: &Disk, found: &Found) -> Result<(), Fault> {
+    const STEP: &str = "layers";
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
+    // A tree of its own, so that one call detaches them all.
+    mount(
+        Some("tmpfs"),
+        "/l",
+        Some("tmpfs"),
+        MsFlags::MS_NODEV | MsFlags::MS_NOSUID,
+        Some("mode=700"),
+    )
+    .map_err(Fault::at(STEP, "mounting a tmpfs"))?;
+    for (number, partition) in (1..).zip(&disk.layers) {
+        let (device, target) = (found.partition(*partition), format!("/l/{number}"));
+        let what = || {
+            format!(
+                "layer {number}, partition {partition} ({})",
+                device.display()
+            )
+        };
+        fs::create_dir(&target).map_err(Fault::at(STEP, what()))?;
+        mount(
+            Some(&device),
+            target.as_str(),
+            Some("ext4"),
+            flags,
+            None::<&str>,
+        )
+        .map_err(Fault::at(STEP, format!("mounting {}", what())))?;
+    }
+    for (number, file) in (disk.layers.len() + 1..).zip(&disk.layer_files) {
+        file_layer(number, file, found)?;
+    }
+    Ok(())
+}
+
+/// A layer that is a file in the root of an ext4 partition, by a loop device.
+fn file_layer(number: usize, file: &wire::config::LayerFile, found: &Found) -> Result<(), Fault> {
+    const STEP: &str = "layers";
+    let device = found.partition(file.partition);
+    let what = || {
+        format!(
+            "layer {number}, file {:?} on partition {}",
+            file.path, file.partition
+        )
+    };
+    let holder = format!("/l/p{}", file.partition);
+    if fs::create_dir(&holder).is_ok() {
+        let flags =
+            MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+        mount(
+            Some(&device),
+            holder.as_str(),
+            Some("ext4"),
+            flags,
+            None::<&str>,
+        )
+        .map_err(Fault::at(STEP, format!("mounting {}", what())))?;
+    }
+    let path = CString::new(file.path.as_str()).map_err(Fault::at(STEP, what()))?;
+    let root = File::open(&holder).map_err(Fault::at(STEP, what()))?;
+    let backing = openat2(
+        Some(root.as_fd()),
+        &path,
+        libc::O_RDONLY,
+        IN_ROOT | NO_MAGICLINKS,
+    )
+    .map_err(Fault::at(STEP, what()))?;
+    let (number_of_loop, _device) = attach_loop(backing.as_fd()).map_err(Fault::at(
+        STEP,
+        format!("attaching a loop device to {}", what()),
+    ))?;
+    let target = format!("/l/{number}");
+    fs::create_dir(&target).map_err(Fault::at(STEP, what()))?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
+    mount(
+        Some(format!("/dev/loop{number_of_loop}").as_str()),
+        target.as_str(),
+        Some("ext4"),
+        flags,
+        None::<&str>,
+    )
+    .map_err(Fault::at(STEP, format!("mounting {}", what())))
+}
+
+/// Mounts the ephemeral partition at `/e` and makes the overlay's folders on it.
+///
+/// # Errors
+/// The fault of the step `ephemeral`.
+pub fn ephemeral(disk: &Disk, found: &Found) -> Result<(), Fault> {
+    const STEP: &str = "ephemeral";
+    let device = found.partition(disk.ephemeral);
+    mount(
+        Some(&device),
+        "/e",
+        Some("ext4"),
+        MsFlags::MS_NODEV,
+        None::<&str>,
+    )
+    .map_err(Fault::at(
+        STEP,
+        format!(
+            "mounting partition {} ({})",
+            disk.ephemeral,
+            device.display()
+        ),
+    ))?;
+    for folder in ["/e/upper", "/e/work"] {
+        match fs::create_dir(folder) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Fault::at(STEP, format!("making {folder}"))(e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Mounts the overlay at [`OVERLAY`]. The layers have no other place afterwards.
+///
+/// # Errors
+/// The fault of the step `overlay`.
+pub fn overlay(disk: &Disk) -> Result<(), Fault> {
+    const STEP: &str = "overlay";
+    let count = disk.layers.len() + disk.layer_files.len();
+    let at = |what: &'static str| Fault::at::<nix::Error>(STEP, what);
+    // Short names relative to here: the option string has to fit into a page.
+    nix::unistd::chdir("/l").map_err(at("chdir to the layers"))?;
+    let lower = if count == 0 {
+        fs::create_dir("0").map_err(Fault::at(STEP, "making an empty layer"))?;
+        "0".to_owned()
+    } else {
+        (1..=count)
+            .rev()
+            .map(|n| n.to_string())
+            .collect::<Vec<_>>()
+            .join(":")
+    };
+    let options = format!("lowerdir={lower},upperdir=/e/upper,workdir=/e/work");
+    mount(
+        Some("overlay"),
+        OVERLAY,
+        Some("overlay"),
+        MsFlags::MS_NODEV,
+        Some(options.as_str()),
+    )
+    .map_err(Fault::at(STEP, format!("mounting {count} layers as one")))?;
+    nix::unistd::chdir("/").map_err(at("chdir to /"))?;
+    umount2("/l", MntFlags::MNT_DETACH).map_err(at("detaching the layers"))?;
+    Ok(())
+}
+
+/// Unmounts overlay and ephemeral partition, so that both are clean.
+pub fn unmount() {
+    for target in [OVERLAY, "/e"] {
+        if let Err(error) = umount2(target, MntFlags::empty()) {
+            crate::console(&format!("unmounting {target}: {error}"));
+            let _ = umount2(target, MntFlags::MNT_DETACH);
+        }
+    }
+    nix::unistd::sync();
+}

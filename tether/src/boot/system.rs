@@ -1,0 +1,54 @@
+//! The tether's own file trees: a tmpfs as root (a pivot cannot leave the initramfs itself), /proc,
+//! /sys, /dev, cgroup2.
+
+use super::Fault;
+use nix::mount::{MsFlags, mount};
+
+const STEP: &str = "modules";
+
+/// Mounts them. The initramfs's /modules are reachable at `/modules` afterwards.
+///
+/// # Errors
+/// Names the mount that failed.
+pub fn mount_all() -> Result<(), Fault> {
+    let none = None::<&str>;
+    let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let at = |target: &'static str| Fault::at::<nix::Error>(STEP, format!("mounting {target}"));
+    mount(
+        Some("tmpfs"),
+        "/root",
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        Some("mode=700"),
+    )
+    .map_err(at("/"))?;
+    for folder in ["proc", "sys", "dev", "cg", "l", "e", "c", "f", "modules"] {
+        std::fs::create_dir(format!("/root/{folder}"))
+            .map_err(Fault::at(STEP, format!("making /{folder}")))?;
+    }
+    mount(
+        Some("/modules"),
+        "/root/modules",
+        none,
+        MsFlags::MS_BIND,
+        none,
+    )
+    .map_err(at("/modules"))?;
+    nix::unistd::chdir("/root").map_err(at("/"))?;
+    mount(Some("."), "/", none, MsFlags::MS_MOVE, none).map_err(at("/"))?;
+    nix::unistd::chroot(".").map_err(at("/"))?;
+    nix::unistd::chdir("/").map_err(at("/"))?;
+    mount(Some("proc"), "/proc", Some("proc"), safe, none).map_err(at("/proc"))?;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), safe, none).map_err(at("/sys"))?;
+    mount(
+        Some("devtmpfs"),
+        "/dev",
+        Some("devtmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
+        none,
+    )
+    .map_err(at("/dev"))?;
+    mount(Some("cgroup2"), "/cg", Some("cgroup2"), safe, none).map_err(at("/cg"))?;
+    // Hosts, hostname and resolv.conf are generated on the root's tmpfs, which is nodev and nosuid.
+    Ok(())
+}

@@ -1,0 +1,230 @@
+//! What a cloned child does on its way from the tether to the program.
+//!
+//! It reports over a pipe: ready (with its PTY's master, if any), then either the error that ends
+//! it or, by the pipe's closing at execve(2), success.
+
+use super::mounts::{self, Plan};
+use super::{StartError, caps, environment, init, lookup, seccomp, users};
+use crate::sys::{process as sys, tty};
+use nix::fcntl::{OFlag, open};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Uid, fchown};
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use wire::config::Process;
+
+/// Docker's limit of open files.
+const NOFILE: u64 = 1_048_576;
+
+/// How the child gets into the container.
+#[derive(Debug)]
+pub enum Entry<'a> {
+    /// It is the container's first process, in new pid and mount namespaces.
+    First {
+        /// The tree to build.
+        plan: Plan,
+        /// The tether's own binary, where it is to be the container's init.
+        init: Option<OwnedFd>,
+    },
+    /// It joins the container of this pidfd (the pid namespace was joined by the tether's clone).
+    Join(&'a OwnedFd),
+}
+
+/// The child's ends of its pipes.
+#[derive(Debug)]
+pub struct Ends {
+    /// stdin, stdout, stderr; unused with a terminal.
+    pub stdio: Option<[OwnedFd; 3]>,
+    /// Reports to the tether.
+    pub status: OwnedFd,
+    /// One byte lets the child go on.
+    pub go: OwnedFd,
+}
+
+/// Runs in the child; returns only if the program could not be started.
+pub fn run(process: &Process, hostname: &str, entry: Entry<'_>, ends: Ends) -> i32 {
+    let mut status = File::from(ends.status);
+    let go = File::from(ends.go);
+    let error = match start(process, hostname, entry, ends.stdio, &mut status, go) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
+    let mut message = error.message.into_bytes();
+    message.truncate(4096);
+    let mut report = vec![b'E'];
+    report.extend(error.code.to_le_bytes());
+    report.extend(message);
+    // Nobody left to tell if this fails; the exit code says it too.
+    let _ = status.write_all(&report);
+    error.code
+}
+
+fn start(
+    process: &Process,
+    hostname: &str,
+    entry: Entry<'_>,
+    stdio: Option<[OwnedFd; 3]>,
+    status: &mut File,
+    mut go: File,
+) -> Result<std::convert::Infallible, StartError> {
+    let what =
+        |what: &'static str| move |e: std::io::Error| StartError::system(what, "the process", &e);
+    let errno = |e: nix::Error| std::io::Error::from(e);
+    if let Some(ends) = &stdio {
+        for (fd, target) in ends.iter().zip(0..) {
+            sys::dup_onto(fd.as_fd(), target).map_err(what("connect stdio of"))?;
+        }
+    }
+    drop(stdio);
+    let (first, mut init_binary) = match entry {
+        Entry::First { plan, init } => {
+            // Nothing of the tether may be within reach once the image decides what a path means.
+            sys::close_all_but(&[
+                status.as_raw_fd(),
+                go.as_raw_fd(),
+                init.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+            ]);
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
+                .map_err(errno)
+                .map_err(what("make a cgroup namespace for"))?;
+            mounts::enter(&plan)?;
+            (true, init)
+        }
+        Entry::Join(container) => {
+            sys::join_namespaces(container.as_fd(), libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP)
+                .map_err(what("join the container's namespaces for"))?;
+            sys::close_all_but(&[status.as_raw_fd(), go.as_raw_fd()]);
+            nix::unistd::chdir("/")
+                .map_err(errno)
+                .map_err(what("chdir for"))?;
+            (false, None)
+        }
+    };
+    sys::reset_signals();
+    let mut master = None;
+    if process.tty {
+        master = Some(terminal(process, first)?);
+    }
+    let mut ready = vec![b'R'];
+    ready.extend(master.as_ref().map_or(-1, AsRawFd::as_raw_fd).to_le_bytes());
+    status.write_all(&ready).map_err(what("report from"))?;
+    let mut byte = [0];
+    if go.read(&mut byte).map_err(what("wait in"))? == 0 {
+        return Err(StartError::other("the tether went away"));
+    }
+    // The tether has fetched the master by now.
+    drop(master);
+    drop(go);
+
+    let passwd = users::read_bounded("/etc/passwd");
+    let group = users::read_bounded("/etc/group");
+    let who = users::resolve(&process.user, &process.groups, &passwd, &group)?;
+    let env = environment::complete(&process.env, hostname, process.tty, &who.home);
+    let held = caps::resolve(&process.cap_add, &process.cap_drop).map_err(StartError::other)?;
+
+    nix::unistd::setsid()
+        .map_err(errno)
+        .map_err(what("make a session for"))?;
+    if process.tty {
+        tty::make_controlling(std::io::stdin().as_fd()).map_err(what("give the terminal to"))?;
+    }
+    // So that a process that is not root can open /dev/stdout anew.
+    for fd in [
+        std::io::stdin().as_fd(),
+        std::io::stdout().as_fd(),
+        std::io::stderr().as_fd(),
+    ] {
+        let null =
+            nix::sys::stat::fstat(fd).is_ok_and(|s| s.st_rdev == nix::sys::stat::makedev(1, 3));
+        if !null {
+            let _ = fchown(fd, Some(Uid::from_raw(who.uid)), None::<Gid>);
+        }
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, NOFILE, NOFILE)
+        .map_err(errno)
+        .map_err(what("limit the open files of"))?;
+    for unlimited in [Resource::RLIMIT_NPROC, Resource::RLIMIT_CORE] {
+        setrlimit(unlimited, libc::RLIM_INFINITY, libc::RLIM_INFINITY)
+            .map_err(errno)
+            .map_err(what("set the limits of"))?;
+    }
+    std::fs::write("/proc/self/oom_score_adj", "0").map_err(what("set oom_score_adj of"))?;
+    umask(Mode::from_bits_truncate(0o022));
+    // Before the capabilities go: without no_new_privs a filter needs CAP_SYS_ADMIN.
+    sys::install_seccomp(&seccomp::compile(held)).map_err(what("install the seccomp filter of"))?;
+    for cap in (0..64).filter(|cap| held & (1u64 << cap) == 0) {
+        match sys::prctl(libc::PR_CAPBSET_DROP, cap) {
+            // Beyond the kernel's last capability.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => break,
+            other => other.map_err(what("drop capabilities of"))?,
+        }
+    }
+    sys::become_user(who.uid, who.gid, &who.groups).map_err(what("set the user of"))?;
+    // As execve(2) would leave it: root holds the set, others nothing.
+    sys::set_capabilities(if who.uid == 0 { held } else { 0 })
+        .map_err(what("set capabilities of"))?;
+    if !process.cwd.is_empty() {
+        nix::unistd::chdir(process.cwd.as_str())
+            .map_err(errno)
+            .map_err(|e| chdir_error(&process.cwd, &e))?;
+    }
+
+    let program = process.args.first().map(String::as_str).unwrap_or_default();
+    let path = lookup::find(
+        program,
+        environment::value(&env, "PATH").unwrap_or_default(),
+    )?;
+    let strings = |list: &[String]| -> Result<Vec<CString>, StartError> {
+        list.iter()
+            .map(|s| {
+                CString::new(s.as_str())
+                    .map_err(|_| StartError::other(format!("{s:?} contains a NUL byte")))
+            })
+            .collect()
+    };
+    let (args, env) = (strings(&process.args)?, strings(&env)?);
+    let path = CString::new(path)
+        .map_err(|_| StartError::other("the program's path contains a NUL byte"))?;
+    let error = match init_binary.take() {
+        Some(binary) => {
+            let mut all = vec![CString::new(init::NAME).unwrap_or_default(), path];
+            all.extend(args);
+            sys::exec_at(Some(binary.as_fd()), c"", &all, &env)
+        }
+        None => sys::exec(&path, &args, &env),
+    };
+    Err(lookup::failure(program, &error, false))
+}
+
+fn chdir_error(cwd: &str, error: &std::io::Error) -> StartError {
+    let code = match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) => 127,
+        Some(libc::EACCES) => 126,
+        _ => 125,
+    };
+    StartError {
+        code,
+        message: format!("chdir to cwd ({cwd:?}) failed: {}", super::reason(error)),
+    }
+}
+
+/// Opens a PTY of the container's own devpts, connects stdio to it, and returns its master.
+fn terminal(process: &Process, first: bool) -> Result<OwnedFd, StartError> {
+    let what = |e: std::io::Error| StartError::system("open a terminal in", "the container", &e);
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = open("/dev/pts/ptmx", flags, Mode::empty()).map_err(|e| what(e.into()))?;
+    let peer = tty::pty_peer(master.as_fd()).map_err(what)?;
+    if let Some((rows, cols)) = process.size {
+        tty::set_size(master.as_fd(), rows, cols).map_err(what)?;
+    }
+    if first {
+        mounts::console(tty::pty_number(master.as_fd()).map_err(what)?)?;
+    }
+    for target in 0..3 {
+        sys::dup_onto(peer.as_fd(), target).map_err(what)?;
+    }
+    Ok(master)
+}

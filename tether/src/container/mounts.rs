@@ -1,0 +1,262 @@
+//! The container's file trees: made in its own mount namespace, in its own root, so that no link
+//! in the image can lead out of it.
+
+use super::StartError;
+use crate::sys::mount::{attach_tree, clone_tree, pivot_here};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+/// What Docker hides: a file by /dev/null, a folder by an empty read-only one. /sys/firmware holds
+/// the fw_cfg files and with them the link's secret.
+pub const MASKED: [&str; 14] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+    "/sys/kernel/debug",
+    "/sys/kernel/tracing",
+];
+
+/// What Docker makes read-only.
+pub const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+/// Files of the tether that are bound over the image's: (in the tether's root, in the container).
+pub const FILES: [(&str, &str); 3] = [
+    ("/f/hosts", "/etc/hosts"),
+    ("/f/hostname", "/etc/hostname"),
+    ("/f/resolv.conf", "/etc/resolv.conf"),
+];
+
+/// Where the overlay is mounted in the tether's root.
+pub const OVERLAY: &str = "/c";
+
+/// How to build the tree.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Size of /dev/shm in bytes.
+    pub shm_size: u64,
+    /// The root is read-only.
+    pub read_only: bool,
+    /// The working directory, to be made where it does not exist; empty: none.
+    pub cwd: String,
+}
+
+const SAFE: MsFlags = MsFlags::MS_NOSUID
+    .union(MsFlags::MS_NODEV)
+    .union(MsFlags::MS_NOEXEC);
+
+fn fail(what: &str, on: &str) -> impl Fn(nix::Error) -> StartError {
+    move |e| StartError::system(what, on, &e.into())
+}
+
+fn mount_at(kind: &str, target: &str, flags: MsFlags, data: &str) -> Result<(), StartError> {
+    mount(Some(kind), target, Some(kind), flags, Some(data))
+        .map_err(fail(&format!("mount {kind} on"), target))
+}
+
+/// Makes the container's root the root of this process, which is in a mount namespace of its own,
+/// and mounts everything below it. The old root is gone afterwards.
+///
+/// # Errors
+/// Names the mount that failed.
+pub fn enter(plan: &Plan) -> Result<(), StartError> {
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .map_err(fail("make private", "/"))?;
+    let mut files: Vec<(OwnedFd, &str)> = Vec::new();
+    for (source, target) in FILES {
+        let path = CString::new(source).map_err(|_| StartError::other("a path with NUL"))?;
+        files.push((
+            clone_tree(&path).map_err(|e| StartError::system("clone mount", source, &e))?,
+            target,
+        ));
+    }
+    nix::unistd::chdir(OVERLAY).map_err(fail("chdir to", OVERLAY))?;
+    pivot_here().map_err(|e| StartError::system("pivot_root to", OVERLAY, &e))?;
+    umount2(".", MntFlags::MNT_DETACH).map_err(fail("detach", "the old root"))?;
+    nix::unistd::chdir("/").map_err(fail("chdir to", "/"))?;
+
+    for folder in ["/proc", "/sys", "/dev", "/etc"] {
+        make_folder(folder)?;
+    }
+    mount_at("proc", "/proc", SAFE, "")?;
+    mount_at("sysfs", "/sys", SAFE | MsFlags::MS_RDONLY, "")?;
+    mount_at("cgroup2", "/sys/fs/cgroup", SAFE | MsFlags::MS_RDONLY, "")?;
+    devices(plan.shm_size)?;
+    for (tree, target) in &files {
+        make_file(target)?;
+        let path = CString::new(*target).map_err(|_| StartError::other("a path with NUL"))?;
+        attach_tree(tree.as_fd(), &path).map_err(|e| StartError::system("bind on", target, &e))?;
+    }
+    if !plan.cwd.is_empty() {
+        make_folder(&plan.cwd)?;
+    }
+    for path in READ_ONLY {
+        read_only(path)?;
+    }
+    for path in MASKED {
+        mask(path)?;
+    }
+    if plan.read_only {
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
+        mount(none, "/", none, flags, none).map_err(fail("remount read-only", "/"))?;
+    }
+    Ok(())
+}
+
+fn make_folder(path: &str) -> Result<(), StartError> {
+    std::fs::create_dir_all(path).map_err(|e| StartError::system("mkdir", path, &e))
+}
+
+fn make_file(path: &str) -> Result<(), StartError> {
+    if Path::new(path).exists() {
+        return Ok(());
+    }
+    if Path::new(path).is_symlink() {
+        // A dangling link (resolv.conf often is one): the file takes its place.
+        std::fs::remove_file(path)
+            .map_err(|e| StartError::system("replace the dangling link", path, &e))?;
+    }
+    std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map(drop)
+        .map_err(|e| StartError::system("create", path, &e))
+}
+
+/// A /dev of its own: the usual nodes on a tmpfs, the only file system that has device nodes.
+fn devices(shm_size: u64) -> Result<(), StartError> {
+    mount_at(
+        "tmpfs",
+        "/dev",
+        MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME,
+        "mode=755,size=65536k",
+    )?;
+    for (name, major, minor) in [
+        ("null", 1, 3),
+        ("zero", 1, 5),
+        ("full", 1, 7),
+        ("random", 1, 8),
+        ("urandom", 1, 9),
+        ("tty", 5, 0),
+    ] {
+        let path = format!("/dev/{name}");
+        let mode = Mode::from_bits_truncate(0o666);
+        mknod(path.as_str(), SFlag::S_IFCHR, mode, makedev(major, minor))
+            .map_err(fail("mknod", &path))?;
+        nix::sys::stat::fchmodat(
+            nix::fcntl::AT_FDCWD,
+            path.as_str(),
+            mode,
+            nix::sys::stat::FchmodatFlags::FollowSymlink,
+        )
+        .map_err(fail("chmod", &path))?;
+    }
+    for (target, link) in [
+        ("/proc/self/fd", "/dev/fd"),
+        ("/proc/self/fd/0", "/dev/stdin"),
+        ("/proc/self/fd/1", "/dev/stdout"),
+        ("/proc/self/fd/2", "/dev/stderr"),
+        ("pts/ptmx", "/dev/ptmx"),
+        ("/proc/kcore", "/dev/core"),
+    ] {
+        symlink(target, link).map_err(|e| StartError::system("symlink", link, &e))?;
+    }
+    for folder in ["/dev/pts", "/dev/shm", "/dev/mqueue"] {
+        std::fs::create_dir(folder).map_err(|e| StartError::system("mkdir", folder, &e))?;
+    }
+    mount_at(
+        "devpts",
+        "/dev/pts",
+        MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
+        "newinstance,ptmxmode=0666,mode=0620,gid=5",
+    )?;
+    mount_at(
+        "tmpfs",
+        "/dev/shm",
+        SAFE,
+        &format!("mode=1777,size={shm_size}"),
+    )?;
+    match mount(
+        Some("mqueue"),
+        "/dev/mqueue",
+        Some("mqueue"),
+        SAFE,
+        None::<&str>,
+    ) {
+        // A kernel without POSIX message queues.
+        Ok(()) | Err(nix::Error::ENODEV) => Ok(()),
+        Err(e) => Err(fail("mount mqueue on", "/dev/mqueue")(e)),
+    }
+}
+
+/// Binds the terminal of the container's process over /dev/console.
+///
+/// # Errors
+/// Names what failed.
+pub fn console(number: u32) -> Result<(), StartError> {
+    make_file("/dev/console")?;
+    let source = format!("/dev/pts/{number}");
+    mount(
+        Some(source.as_str()),
+        "/dev/console",
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .map_err(fail("bind on", "/dev/console"))
+}
+
+fn read_only(path: &str) -> Result<(), StartError> {
+    let none = None::<&str>;
+    match mount(
+        Some(path),
+        path,
+        none,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        none,
+    ) {
+        Ok(()) => {}
+        Err(nix::Error::ENOENT) => return Ok(()),
+        Err(e) => return Err(fail("bind", path)(e)),
+    }
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | SAFE;
+    mount(none, path, none, flags, none).map_err(fail("remount read-only", path))
+}
+
+fn mask(path: &str) -> Result<(), StartError> {
+    let none = None::<&str>;
+    match std::fs::symlink_metadata(path) {
+        Err(_) => Ok(()),
+        Ok(m) if m.is_dir() => mount(
+            Some("tmpfs"),
+            path,
+            Some("tmpfs"),
+            SAFE | MsFlags::MS_RDONLY,
+            Some("size=0k"),
+        )
+        .map_err(fail("mask", path)),
+        Ok(_) => {
+            mount(Some("/dev/null"), path, none, MsFlags::MS_BIND, none).map_err(fail("mask", path))
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! `docker top`: the container's processes out of the tether's /proc.
+
+use super::cgroup::Cgroup;
+use super::users;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use wire::message::ProcessRow;
+
+/// Rows at most: a fork bomb must not fill the link.
+const ROWS_MAX: usize = 10_000;
+/// Bytes of a command line at most.
+const COMMAND_MAX: usize = 4096;
+
+/// Lists the processes of the container's cgroup. Those that end meanwhile are left out.
+///
+/// # Errors
+/// Those of reading the cgroup.
+pub fn list(cgroup: &Cgroup, container_pid: i32) -> io::Result<Vec<ProcessRow>> {
+    let passwd = passwd_of(container_pid);
+    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
+        .ok()
+        .flatten()
+        .unwrap_or(100)
+        .unsigned_abs();
+    let boot = boot_time();
+    let uptime: f64 = fs::read_to_string("/proc/uptime")
+        .ok()
+        .and_then(|t| t.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0.0);
+    let pids = cgroup.processes()?;
+    let inner: std::collections::HashMap<i32, u32> = pids
+        .iter()
+        .filter_map(|pid| Some((*pid, inner_pid(*pid)?)))
+        .collect();
+    let row = |pid: &i32| -> Option<ProcessRow> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let fields: Vec<&str> = stat
+            .get(stat.rfind(')')? + 2..)?
+            .split_whitespace()
+            .collect();
+        let number = |i: usize| {
+            fields
+                .get(i)
+                .and_then(|f| f.parse::<u64>().ok())
+                .unwrap_or(0)
+        };
+        let (parent, tty, used, started) = (
+            number(1) as i32,
+            number(4),
+            number(11) + number(12),
+            number(19),
+        );
+        let uid = fs::metadata(format!("/proc/{pid}")).ok()?.uid();
+        let uid = status_uid(*pid).unwrap_or(uid);
+        let mut command: String = fs::read(format!("/proc/{pid}/cmdline"))
+            .ok()
+            .map(|mut bytes| {
+                bytes.truncate(COMMAND_MAX);
+                String::from_utf8_lossy(&bytes)
+                    .trim_end_matches('\0')
+                    .replace('\0', " ")
+            })
+            .unwrap_or_default();
+        if command.is_empty() {
+            command = format!("[{}]", stat.get(stat.find('(')? + 1..stat.rfind(')')?)?);
+        }
+        let alive = (uptime - started as f64 / ticks as f64).max(0.01);
+        Some(ProcessRow {
+            user: users::name_of(uid, &passwd).map_or_else(|| uid.to_string(), ToString::to_string),
+            pid: *inner.get(pid)?,
+            ppid: inner.get(&parent).copied().unwrap_or(0),
+            cpu_permille: ((used as f64 / ticks as f64) / alive * 1000.0) as u32,
+            started: boot + started * (1_000_000_000 / ticks),
+            // Major 136 to 143 are PTYs (devices.txt); the minor is split around bit 20.
+            tty: if (136..144).contains(&(tty >> 8 & 0xfff)) {
+                format!("pts/{}", tty & 0xff | tty >> 12 & 0xfff00)
+            } else {
+                "?".into()
+            },
+            cpu_time: used * (1_000_000_000 / ticks),
+            command,
+        })
+    };
+    Ok(pids.iter().take(ROWS_MAX).filter_map(row).collect())
+}
+
+/// The container's /etc/passwd, looked up inside its root.
+fn passwd_of(container_pid: i32) -> String {
+    use crate::sys::fs::{IN_ROOT, NO_MAGICLINKS, openat2};
+    use std::io::Read;
+    use std::os::fd::AsFd;
+    let open = || -> io::Result<String> {
+        let root = fs::File::open(format!("/proc/{container_pid}/root"))?;
+        let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = fs::File::from(openat2(
+            Some(root.as_fd()),
+            c"etc/passwd",
+            flags,
+            IN_ROOT | NO_MAGICLINKS,
+        )?);
+        if !file.metadata()?.is_file() {
+            return Ok(String::new());
+        }
+        let mut bytes = Vec::new();
+        file.take(4 << 20).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    open().unwrap_or_default()
+}
+
+fn status_line(pid: i32, key: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status
+        .lines()
+        .find_map(|l| l.strip_prefix(key))
+        .map(ToString::to_string)
+}
+
+fn status_uid(pid: i32) -> Option<u32> {
+    status_line(pid, "Uid:")?
+        .split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
+}
+
+/// A process's ID in the innermost pid namespace, the container's.
+#[must_use]
+pub fn inner_pid(pid: i32) -> Option<u32> {
+    status_line(pid, "NSpid:")?
+        .split_whitespace()
+        .last()?
+        .parse()
+        .ok()
+}
+
+/// ns since 1970 at which the kernel started.
+fn boot_time() -> u64 {
+    fs::read_to_string("/proc/stat")
+        .ok()
+        .and_then(|stat| {
+            stat.lines()
+                .find_map(|l| l.strip_prefix("btime "))?
+                .trim()
+                .parse::<u64>()
+                .ok()
+        })
+        .unwrap_or(0)
+        * 1_000_000_000
+}

@@ -1,0 +1,292 @@
+//! One VM's life: boot, the container's process, the end.
+
+use crate::boot::{Fault, clock, config, disk, files, modules::Modules, root, system};
+use crate::console;
+use crate::container::cgroup::Cgroup;
+use crate::container::mounts::Plan;
+use crate::container::spawn::{Place, prepare};
+use crate::io::record::{Partition, Recorder};
+use crate::net::{dial::Dialer, interfaces, power, uevent::Uevents};
+use crate::reaper::Reaper;
+use crate::vm::{Boot, End, Vm};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use wire::config::GuestConfig;
+use wire::handshake::Credentials;
+use wire::keys::{Identity, Key};
+use wire::message::ToHost;
+
+/// How long a fault of the boot waits for a link that can take it.
+const FAULT_DEADLINE: Duration = Duration::from_secs(60);
+/// How long log streams may stand still once all else is done.
+const LOGS_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the endpoint may take to acknowledge the last messages.
+const GOODBYE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Lives the VM's life; ends with the power off.
+pub fn live() -> ! {
+    let run = || -> Result<(), Fault> {
+        // Neither the container nor an exec on its way into it may look into this memory, nor
+        // into that of a child that is not yet its program.
+        crate::sys::process::prctl(libc::PR_SET_DUMPABLE, 0)
+            .map_err(Fault::at("modules", "protecting the tether's memory"))?;
+        system::mount_all()?;
+        let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Fault::at("modules", "making the event loop"))?;
+        tokio::task::LocalSet::new().block_on(&runtime, vm_life())
+    };
+    if let Err(fault) = run() {
+        console(&fault.to_string());
+    }
+    power_off()
+}
+
+fn power_off() -> ! {
+    nix::unistd::sync();
+    loop {
+        match nix::sys::reboot::reboot(nix::sys::reboot::RebootMode::RB_POWER_OFF) {
+            Ok(never) => match never {},
+            Err(error) => console(&format!("powering off: {error}")),
+        }
+        // Without a way to power off, at least nothing runs on.
+        let _ = nix::sys::reboot::reboot(nix::sys::reboot::RebootMode::RB_HALT_SYSTEM);
+    }
+}
+
+async fn vm_life() -> Result<(), Fault> {
+    // Before the first module: a device may appear at any moment from then on.
+    let mut events = Uevents::open().map_err(Fault::at("modules", "listening to device events"))?;
+    let reaper = Reaper::start().map_err(Fault::at("modules", "handling SIGCHLD"))?;
+    let mut modules = Modules::read()?;
+    modules.load_devices()?;
+    let mut config = config::read()?;
+    clock::set(&config);
+    let credentials = credentials(&mut config)?;
+    let dialer = Dialer::new(config.link.transport.clone(), credentials);
+    let (vm, ends) = Vm::new(config, reaper);
+    tokio::task::spawn_local(keep_linked(Rc::clone(&vm), dialer));
+    tokio::task::yield_now().await;
+
+    match boot(&vm, &mut events, &mut modules).await {
+        Ok(()) => drop(vm.boot.send_replace(Boot::Done)),
+        Err(fault) => {
+            console(&fault.to_string());
+            vm.boot.send_replace(Boot::Failed(fault.clone()));
+            tell_fault(&vm, &fault).await;
+            root::unmount();
+            return Ok(());
+        }
+    }
+    drop(events);
+    tokio::task::spawn_local(watch_power_button(Rc::clone(&vm)));
+    end(&vm, ends).await;
+    Ok(())
+}
+
+/// Takes the link's secret out of the configuration.
+fn credentials(config: &mut GuestConfig) -> Result<Credentials, Fault> {
+    let secret = std::mem::take(&mut config.link.secret);
+    let key = Key::from_hex(&secret).map_err(Fault::at("configuration", "the link's secret"));
+    // The text is wiped too; `Key` wipes itself.
+    secret.into_bytes().fill(0);
+    let identity = Identity::new(&config.id, config.boot)
+        .map_err(Fault::at("configuration", "the container's ID"))?;
+    Ok(Credentials::new(identity, key?))
+}
+
+/// The steps from the configuration to a process that waits. Between them the link gets its turn.
+async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Result<(), Fault> {
+    let config = &vm.config;
+    modules.load_group("boot")?;
+    modules.load_devices()?;
+    if !config.disk.layer_files.is_empty() {
+        modules.load_group("loop")?;
+    }
+    let found = disk::find(&config.disk, events).await?;
+    root::layers(&config.disk, &found)?;
+    tokio::task::yield_now().await;
+    root::ephemeral(&config.disk, &found)?;
+    root::overlay(&config.disk)?;
+    tokio::task::yield_now().await;
+    let device = found.partition(config.disk.journal);
+    let what = format!("partition {} ({})", config.disk.journal, device.display());
+    let partition =
+        Partition::open(&device).map_err(Fault::at("journal", format!("opening {what}")))?;
+    let recorder = Recorder::open(partition).map_err(Fault::at("journal", what))?;
+    if config
+        .networks
+        .iter()
+        .flat_map(|n| &n.addresses)
+        .any(|a| a.contains(':'))
+    {
+        modules.load_group("ipv6")?;
+    }
+    interfaces::bring_up(&config.networks, events)
+        .await
+        .map_err(|message| Fault {
+            step: "network",
+            message,
+        })?;
+    files::write(config)?;
+    tokio::task::yield_now().await;
+    let cgroup = Cgroup::create().map_err(Fault::at("process", "making the container's cgroup"))?;
+    // Each is set once, here.
+    let (_, cgroup) = (vm.recorder.set(recorder), vm.cgroup.get_or_init(|| cgroup));
+    let plan = Plan {
+        shm_size: config.shm_size,
+        read_only: config.disk.read_only,
+        cwd: config.process.cwd.clone(),
+    };
+    let place = Place::First {
+        plan,
+        init: config.init,
+    };
+    let waiting = prepare(&config.process, &config.hostname, cgroup, &vm.reaper, place)
+        .await
+        .map_err(|e| Fault {
+            step: "process",
+            message: e.message,
+        })?;
+    vm.hold(waiting);
+    Ok(())
+}
+
+/// Dials, serves, dials again: at once after a link that worked, with growing pauses while there is none.
+async fn keep_linked(vm: Rc<Vm>, mut dialer: Dialer) {
+    const FIRST: Duration = Duration::from_millis(20);
+    const LONGEST: Duration = Duration::from_secs(2);
+    let mut pause = FIRST;
+    loop {
+        let error = match dialer.dial().await {
+            Ok(link) => {
+                pause = FIRST;
+                vm.serve(link).await
+            }
+            Err(error) => error,
+        };
+        console(&format!("link: {error}; dialling again"));
+        // The host tells nobody that it listens now; so ask again, ever more rarely.
+        tokio::time::sleep(pause).await;
+        pause = LONGEST.min(pause * 2);
+    }
+}
+
+async fn tell_fault(vm: &Vm, fault: &Fault) {
+    let told = async {
+        let mut link = vm.link.subscribe();
+        loop {
+            let Ok(sender) = link.wait_for(Option::is_some).await.map(|l| l.clone()) else {
+                return;
+            };
+            let Some(sender) = sender else { continue };
+            let message = ToHost::BootFault {
+                step: fault.step.to_owned(),
+                message: fault.message.clone(),
+            };
+            if sender.send(message).await.is_ok() && sender.flush().await.is_ok() {
+                return;
+            }
+            // That link is over; its task takes it away.
+            sender.closed().await;
+            tokio::task::yield_now().await;
+        }
+    };
+    if tokio::time::timeout(FAULT_DEADLINE, told).await.is_err() {
+        console("nobody could be told of this fault: no link to the endpoint");
+    }
+}
+
+/// The power button, or the hypervisor's guest shutdown: the stop signal, then SIGKILL.
+async fn watch_power_button(vm: Rc<Vm>) {
+    let events = match power::listen() {
+        Ok(events) => events,
+        Err(error) => return console(&format!("no power button: {error}")),
+    };
+    while power::pressed(&events).await.is_ok() {
+        if vm.container.signal(vm.config.stop_signal).is_err() {
+            vm.kill();
+            return;
+        }
+        let this = Rc::clone(&vm);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(Duration::from_secs(this.config.stop_timeout.into())).await;
+            this.kill();
+        });
+    }
+}
+
+/// Waits for the end and carries it out: outputs drained, exit record synced and told, streams sent,
+/// file systems unmounted, farewell.
+async fn end(vm: &Rc<Vm>, mut ends: mpsc::UnboundedReceiver<End>) {
+    // The VM holds a sender, so there is an end.
+    let Some(end) = ends.recv().await else { return };
+    let oom = vm.cgroup.get().is_some_and(|c| c.oom_kills() > 0);
+    let record = match end {
+        End::Exited(how) => {
+            let status = vm.container.ended(how, oom);
+            vm.container.drained().await;
+            Some((
+                Some(status),
+                journal::Exit {
+                    code: status.code,
+                    oom,
+                    at: status.at,
+                    reason: String::new(),
+                },
+            ))
+        }
+        End::NotStarted(error) => {
+            vm.container.drained().await;
+            Some((
+                None,
+                journal::Exit {
+                    code: error.code,
+                    oom,
+                    at: crate::io::now(),
+                    reason: error.message,
+                },
+            ))
+        }
+        End::Shutdown => None,
+    };
+    if let Some((status, exit)) = record {
+        if let Some(Err(error)) = vm.recorder.get().map(|r| r.exit(&exit)) {
+            console(&error.to_string());
+        }
+        if let Some(status) = status {
+            vm.tell(ToHost::Exit {
+                session: vm.container.id,
+                status,
+            })
+            .await;
+        }
+    }
+    finish_streams(vm).await;
+    vm.container.release();
+    drop(vm.waiting.borrow_mut().take());
+    let link = vm.link.borrow().clone();
+    if let Some(link) = &link {
+        let _ = tokio::time::timeout(GOODBYE_DEADLINE, link.flush()).await;
+    }
+    root::unmount();
+    if let Some(link) = &link {
+        if link.send(ToHost::Goodbye).await.is_ok() {
+            let _ = tokio::time::timeout(GOODBYE_DEADLINE, link.flush()).await;
+        }
+    }
+}
+
+/// Waits until every stream is wholly sent. A paused reader is waited for, as long as there is a
+/// link and no `Shutdown`; one that reads logs only, no longer than it stands still for a while:
+/// the journal stays for the endpoint to read.
+async fn finish_streams(vm: &Vm) {
+    let mut live = vm.live.subscribe();
+    // Cannot fail: the VM holds the sender.
+    let _ = live.wait_for(|n| *n == 0).await;
+    let mut logs = vm.logs.subscribe();
+    let _ = tokio::time::timeout(LOGS_DEADLINE, logs.wait_for(|n| *n == 0)).await;
+}

@@ -1,0 +1,449 @@
+//! What one VM is while it runs, and what the endpoint may ask of it.
+
+use crate::boot::Fault;
+use crate::container::cgroup::Cgroup;
+use crate::container::spawn::{Place, Waiting, prepare};
+use crate::container::{StartError, top};
+use crate::io::logs;
+use crate::io::record::Recorder;
+use crate::io::stream::Outlet;
+use crate::reaper::Reaper;
+use crate::session::Session;
+use crate::sys::process::{self, Ended};
+use link::{GuestLink, Sender};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use tokio::sync::{mpsc, watch};
+use wire::config::{GuestConfig, Process};
+use wire::message::{Attach, LogRange, Reply, SessionId, StreamId, ToGuest, ToHost};
+
+/// Execs that run or whose state is still told, at most.
+const SESSIONS_MAX: usize = 4096;
+
+/// How far the boot is.
+#[derive(Debug, Clone)]
+pub enum Boot {
+    /// On its way.
+    Running,
+    /// The container waits for its start.
+    Done,
+    /// A step failed.
+    Failed(Fault),
+}
+
+/// Why the VM ends.
+#[derive(Debug)]
+pub enum End {
+    /// The container's process ended.
+    Exited(Ended),
+    /// It could not be started.
+    NotStarted(StartError),
+    /// The VM is to end before a process was started.
+    Shutdown,
+}
+
+/// The VM.
+#[derive(Debug)]
+pub struct Vm {
+    /// Its configuration; the link's secret is no longer in it.
+    pub config: GuestConfig,
+    /// Reaps all children.
+    pub reaper: Rc<Reaper>,
+    /// The container's own process.
+    pub container: Rc<Session>,
+    /// The journal, once its step is done.
+    pub recorder: OnceCell<Rc<Recorder>>,
+    /// The container's cgroup, once made.
+    pub cgroup: OnceCell<Cgroup>,
+    /// The container's first process, until it is started.
+    pub waiting: RefCell<Option<Waiting>>,
+    /// How far the boot is.
+    pub boot: watch::Sender<Boot>,
+    /// The link, while there is one.
+    pub link: watch::Sender<Option<Sender<ToHost>>>,
+    /// Told once: the VM ends.
+    pub end: mpsc::UnboundedSender<End>,
+    /// Streams that are not wholly sent.
+    pub live: watch::Sender<usize>,
+    /// Log streams that are not wholly sent.
+    pub logs: watch::Sender<usize>,
+    /// Nothing waits for a reader any more.
+    pub cut: watch::Sender<bool>,
+    /// Pid of the container's first process, once cloned.
+    first: Cell<i32>,
+    starting: Cell<bool>,
+    sessions: RefCell<BTreeMap<SessionId, Rc<Session>>>,
+}
+
+impl Vm {
+    /// A VM at its boot, and where its end is told.
+    #[must_use]
+    pub fn new(config: GuestConfig, reaper: Rc<Reaper>) -> (Rc<Vm>, mpsc::UnboundedReceiver<End>) {
+        let (end, ends) = mpsc::unbounded_channel();
+        let container = Session::new(SessionId::CONTAINER, config.process.clone());
+        let vm = Vm {
+            config,
+            reaper,
+            container: Rc::clone(&container),
+            recorder: OnceCell::new(),
+            cgroup: OnceCell::new(),
+            waiting: RefCell::new(None),
+            boot: watch::Sender::new(Boot::Running),
+            link: watch::Sender::new(None),
+            end,
+            live: watch::Sender::new(0),
+            logs: watch::Sender::new(0),
+            cut: watch::Sender::new(false),
+            first: Cell::new(0),
+            starting: Cell::new(false),
+            sessions: RefCell::new([(SessionId::CONTAINER, container)].into()),
+        };
+        (Rc::new(vm), ends)
+    }
+
+    /// Takes the container's prepared process.
+    pub fn hold(&self, waiting: Waiting) {
+        self.first.set(waiting.pid);
+        *self.waiting.borrow_mut() = Some(waiting);
+    }
+
+    /// Sends a message where there is a link. Where there is none, the endpoint asks for the state
+    /// when it is back.
+    pub async fn tell(&self, message: ToHost) {
+        let link = self.link.borrow().clone();
+        if let Some(link) = link {
+            // The link's own task notices that it is over.
+            let _ = link.send(message).await;
+        }
+    }
+
+    /// Serves one link until it ends.
+    pub async fn serve(self: &Rc<Vm>, mut link: GuestLink) -> link::LinkError {
+        let sender = link.sender();
+        let ready = ToHost::Ready {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: uptime_ms(),
+            container: self.container.state(),
+        };
+        if let Err(error) = sender.send(ready).await {
+            return error;
+        }
+        self.link.send_replace(Some(sender.clone()));
+        let error = loop {
+            match link.recv().await {
+                Ok(message) => self.handle(message, &sender),
+                Err(error) => break error,
+            }
+        };
+        self.link.send_replace(None);
+        self.sessions.borrow().values().for_each(|s| s.detach_all());
+        error
+    }
+
+    /// Handles one message: at once what is a matter of moments (so that what follows finds it
+    /// done), in a task of its own what waits.
+    fn handle(self: &Rc<Vm>, message: ToGuest, link: &Sender<ToHost>) {
+        let (vm, to) = (Rc::clone(self), link.clone());
+        let answer = move |request: u32, reply: Reply| {
+            tokio::task::spawn_local(
+                async move { to.send(ToHost::Answer { request, reply }).await },
+            );
+        };
+        let done = |result: Result<(), String>| result.map_or_else(Reply::Error, |()| Reply::Done);
+        match message {
+            ToGuest::Attach {
+                request,
+                session,
+                attach,
+            } => {
+                answer(
+                    request,
+                    done(
+                        self.find(session)
+                            .and_then(|s| self.attach(&s, attach, link)),
+                    ),
+                );
+            }
+            ToGuest::Start { request } => drop(tokio::task::spawn_local(async move {
+                if let Some(reply) = vm.start().await {
+                    answer(request, reply);
+                }
+            })),
+            ToGuest::Exec {
+                request,
+                session,
+                process,
+                attach,
+            } => match self.new_exec(session, process, attach, link) {
+                Ok(session) => drop(tokio::task::spawn_local(async move {
+                    answer(request, vm.exec(session).await)
+                })),
+                Err(error) => answer(request, Reply::Error(error)),
+            },
+            ToGuest::Signal {
+                request,
+                session,
+                signal,
+            } => answer(
+                request,
+                done(self.find(session).and_then(|s| s.signal(signal))),
+            ),
+            ToGuest::Resize {
+                request,
+                session,
+                rows,
+                cols,
+            } => {
+                answer(
+                    request,
+                    done(self.find(session).and_then(|s| s.resize(rows, cols))),
+                );
+            }
+            ToGuest::Processes { request } => answer(request, self.processes()),
+            ToGuest::Logs {
+                request,
+                stream,
+                range,
+            } => answer(request, done(self.logs(stream, range, link))),
+            // Dropping the peer's half is what ends it; the link's own flow tells the outlet.
+            ToGuest::CloseStream { .. } => {}
+            ToGuest::Sessions { request } => {
+                answer(
+                    request,
+                    Reply::Sessions(self.sessions.borrow().values().map(|s| s.state()).collect()),
+                );
+            }
+            ToGuest::Shutdown { request } => {
+                answer(request, Reply::Done);
+                self.cut.send_replace(true);
+                self.kill();
+            }
+        }
+    }
+
+    fn find(&self, session: SessionId) -> Result<Rc<Session>, String> {
+        self.sessions
+            .borrow()
+            .get(&session)
+            .cloned()
+            .ok_or_else(|| format!("there is no session {}", session.0))
+    }
+
+    fn attach(
+        &self,
+        session: &Rc<Session>,
+        attach: Attach,
+        link: &Sender<ToHost>,
+    ) -> Result<(), String> {
+        let (sender, receiver) = link.open(attach.stream).map_err(|e| e.to_string())?;
+        if attach.stdin {
+            tokio::task::spawn_local(Rc::clone(session).feed(receiver));
+        }
+        let done = count(&self.live);
+        session.attach(Outlet::new(
+            sender,
+            attach.stdout,
+            attach.stderr,
+            self.cut.subscribe(),
+            done,
+        ));
+        Ok(())
+    }
+
+    /// Starts the container's process; `None` where the boot failed (the fault is told instead).
+    async fn start(self: &Rc<Vm>) -> Option<Reply> {
+        let mut boot = self.boot.subscribe();
+        match boot
+            .wait_for(|b| !matches!(b, Boot::Running))
+            .await
+            .as_deref()
+        {
+            Ok(Boot::Done) => {}
+            _ => return None,
+        }
+        let running = |vm: &Vm| {
+            let state = vm.container.state();
+            Reply::Started {
+                pid: state.pid,
+                at: state.started,
+            }
+        };
+        if self.container.state().started != 0 {
+            return Some(running(self));
+        }
+        if self.starting.replace(true) {
+            return Some(Reply::Error(
+                "the container is being started by an earlier request".into(),
+            ));
+        }
+        let waiting = self.waiting.borrow_mut().take()?;
+        let recorder = self.recorder.get().cloned();
+        if let Some(recorder) = &recorder {
+            if let Err(error) = recorder.start(crate::io::now(), self.config.boot) {
+                crate::console(&error.to_string());
+            }
+        }
+        match self.container.start(waiting, recorder).await {
+            Ok(ended) => {
+                let vm = Rc::clone(self);
+                tokio::task::spawn_local(async move {
+                    let how = ended.await.unwrap_or(Ended::Signaled(libc::SIGKILL));
+                    let _ = vm.end.send(End::Exited(how));
+                });
+                Some(running(self))
+            }
+            Err(error) => {
+                let reply = Reply::StartFailed {
+                    code: error.code,
+                    message: error.message.clone(),
+                };
+                let _ = self.end.send(End::NotStarted(error));
+                Some(reply)
+            }
+        }
+    }
+
+    fn new_exec(
+        &self,
+        id: SessionId,
+        process: Process,
+        attach: Option<Attach>,
+        link: &Sender<ToHost>,
+    ) -> Result<Rc<Session>, String> {
+        if self.sessions.borrow().contains_key(&id) {
+            return Err(format!("session {} exists already", id.0));
+        }
+        if self.sessions.borrow().len() > SESSIONS_MAX {
+            // Those that ended were told of; the oldest make room.
+            self.sessions
+                .borrow_mut()
+                .retain(|id, s| *id == SessionId::CONTAINER || s.state().exit.is_none());
+        }
+        let session = Session::new(id, process);
+        if let Some(attach) = attach {
+            self.attach(&session, attach, link)?;
+        }
+        self.sessions.borrow_mut().insert(id, Rc::clone(&session));
+        Ok(session)
+    }
+
+    async fn exec(self: Rc<Vm>, session: Rc<Session>) -> Reply {
+        let result = self.start_exec(&session).await;
+        match result {
+            Ok(ended) => {
+                let state = session.state();
+                let vm = Rc::clone(&self);
+                let done = count(&self.live);
+                tokio::task::spawn_local(async move {
+                    let oom_before = vm.cgroup.get().map_or(0, Cgroup::oom_kills);
+                    let how = ended.await.unwrap_or(Ended::Signaled(libc::SIGKILL));
+                    let oom = how == Ended::Signaled(libc::SIGKILL)
+                        && vm.cgroup.get().map_or(0, Cgroup::oom_kills) > oom_before;
+                    let status = session.ended(how, oom);
+                    session.release();
+                    vm.tell(ToHost::Exit {
+                        session: session.id,
+                        status,
+                    })
+                    .await;
+                    session.drained().await;
+                    done();
+                });
+                Reply::Started {
+                    pid: state.pid,
+                    at: state.started,
+                }
+            }
+            Err(error) => {
+                self.sessions.borrow_mut().remove(&session.id);
+                session.drained().await;
+                Reply::StartFailed {
+                    code: error.code,
+                    message: error.message,
+                }
+            }
+        }
+    }
+
+    async fn start_exec(
+        &self,
+        session: &Rc<Session>,
+    ) -> Result<tokio::sync::oneshot::Receiver<Ended>, StartError> {
+        let container = self
+            .container
+            .pidfd()
+            .filter(|_| self.container.state().exit.is_none());
+        let (Some(container), Some(cgroup)) = (container, self.cgroup.get()) else {
+            return Err(StartError::other("the container is not running"));
+        };
+        let waiting = prepare(
+            &session.process,
+            &self.config.hostname,
+            cgroup,
+            &self.reaper,
+            Place::Beside(&container),
+        )
+        .await?;
+        session.start(waiting, None).await
+    }
+
+    fn processes(&self) -> Reply {
+        match self.cgroup.get() {
+            Some(cgroup) if self.container.state().started != 0 => {
+                match top::list(cgroup, self.first.get()) {
+                    Ok(rows) => Reply::Processes(rows),
+                    Err(error) => Reply::Error(format!("listing processes: {error}")),
+                }
+            }
+            _ => Reply::Error("the container is not running".into()),
+        }
+    }
+
+    fn logs(&self, stream: StreamId, range: LogRange, link: &Sender<ToHost>) -> Result<(), String> {
+        let recorder = self
+            .recorder
+            .get()
+            .cloned()
+            .ok_or("the journal is not open yet")?;
+        let (sender, _) = link.open(stream).map_err(|e| e.to_string())?;
+        let done = count(&self.logs);
+        let mut cut = self.cut.subscribe();
+        tokio::task::spawn_local(async move {
+            tokio::select! {
+                result = logs::send(recorder, range, sender) => if let Err(error) = result {
+                    crate::console(&format!("logs on stream {}: {error}", stream.0));
+                },
+                _ = cut.wait_for(|cut| *cut) => {}
+            }
+            done();
+        });
+        Ok(())
+    }
+
+    /// SIGKILL to the container and so to all in it; without one, the VM ends.
+    pub fn kill(&self) {
+        if self.container.state().started == 0 && !self.starting.get() {
+            let _ = self.end.send(End::Shutdown);
+        }
+        let first = self.first.get();
+        if first > 0 && self.container.state().exit.is_none() {
+            // Its pid is not reused: it is reaped by the tether alone, which notes the exit.
+            let _ = process::kill(first, libc::SIGKILL);
+        }
+    }
+}
+
+/// Counts one up; the closure counts it down again.
+fn count(counter: &watch::Sender<usize>) -> impl FnOnce() + 'static {
+    counter.send_modify(|n| *n += 1);
+    let counter = counter.clone();
+    move || counter.send_modify(|n| *n = n.saturating_sub(1))
+}
+
+fn uptime_ms() -> u64 {
+    use nix::time::{ClockId, clock_gettime};
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |t| {
+        t.tv_sec().unsigned_abs() * 1000 + t.tv_nsec().unsigned_abs() / 1_000_000
+    })
+}
