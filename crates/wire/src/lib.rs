@@ -7,6 +7,7 @@
 //! The crate `link` drives all of it over tokio.
 #![forbid(unsafe_code)]
 
+pub mod arq;
 pub mod config;
 pub mod frame;
 pub mod handshake;
