@@ -297,7 +297,7 @@ impl AsyncWrite for SerialStream {
 impl Drop for SerialStream {
     fn drop(&mut self) {
         if let Some(mut inner) = self.current() {
-            inner.arq.reset();
+            inner.arq.reset(now());
         }
         self.owner.shared.work.notify_one();
         self.owner.shared.changed.notify_waiters();
@@ -364,10 +364,11 @@ async fn run(shared: &Shared, io: Box<dyn Io>) {
             let mut timeout = inner.arq.next_timeout();
             if inner.closed {
                 let until = *farewell.get_or_insert(now + FAREWELL);
-                if (out.bytes.is_empty() && !out.flush) || now >= until {
+                let said = out.bytes.is_empty() && !out.flush && timeout.is_none();
+                if said || now >= until {
                     return;
                 }
-                timeout = Some(until);
+                timeout = Some(timeout.map_or(until, |at| at.min(until)));
             }
             timeout
         };

@@ -511,3 +511,7 @@ fn le64(bytes: &[u8]) -> u64 {
     word.copy_from_slice(bytes);
     u64::from_le_bytes(word)
 }
+
+#[cfg(test)]
+#[path = "handshake_tests.rs"]
+mod tests;

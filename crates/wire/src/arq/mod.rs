@@ -31,6 +31,8 @@ const QUEUE_MAX: usize = 32 * 1024;
 /// Most bytes that were received and not yet read.
 const READY_MAX: usize = 256 * 1024;
 const OPEN_FIRST: Duration = Duration::from_millis(100);
+/// Times that the end is told, at 0, 100, 300 and 700 ms.
+const FAREWELLS: u32 = 4;
 const OPEN_MAX: Duration = Duration::from_secs(2);
 
 /// How a connection stands.
@@ -63,6 +65,8 @@ pub struct Arq {
     /// When to send the next Open or Probe, and after how long the one after.
     knock_at: Option<Instant>,
     knock_every: Duration,
+    /// How often the peer is still to be told that this side gave the connection up.
+    farewells: u32,
 }
 
 impl Arq {
@@ -80,6 +84,7 @@ impl Arq {
             say_reset: None,
             knock_at: Some(now),
             knock_every: OPEN_FIRST,
+            farewells: 0,
         }
     }
 
@@ -122,13 +127,16 @@ impl Arq {
         }
     }
 
-    /// Gives the connection up; the peer is told.
-    pub fn reset(&mut self) {
+    /// Gives the connection up. The peer is told, a few times within a second: a single packet
+    /// may be lost, and nothing answers it.
+    pub fn reset(&mut self, now: Instant) {
+        self.knock_at = None;
         if self.state == State::Open {
-            self.say_reset = Some(self.connection);
+            self.farewells = FAREWELLS;
+            self.knock_every = OPEN_FIRST;
+            self.knock_at = Some(now);
         }
         self.state = State::Broken;
-        self.knock_at = None;
     }
 
     /// The pipe is another one: what was in flight is sent again, the peer asked what it knows.
@@ -211,8 +219,20 @@ impl Arq {
         if self.knock_at.is_some_and(|at| at <= now) {
             self.knock_at = Some(now + self.knock_every);
             self.knock_every = (self.knock_every * 2).min(OPEN_MAX);
-            let kind = if self.dialer { Kind::Open } else { Kind::Probe };
-            self.packet(kind, self.connection).encode(&[], out);
+            let kind = match (self.state, self.dialer) {
+                (State::Broken, _) => {
+                    self.farewells = self.farewells.saturating_sub(1);
+                    if self.farewells == 0 {
+                        self.knock_at = None;
+                    }
+                    Kind::Reset
+                }
+                (_, true) => Kind::Open,
+                (_, false) => Kind::Probe,
+            };
+            for _ in 0..if kind == Kind::Reset { 2 } else { 1 } {
+                self.packet(kind, self.connection).encode(&[], out);
+            }
             return true;
         }
         if self.state != State::Open {
