@@ -1,3 +1,23 @@
 //! OCI layer → ext4 partition image → VMDK chain. Mounts nothing, unpacks nothing, needs no root.
+//!
+//! The course of a pull:
+//!
+//! 1. A layer's compressed stream is read once and becomes an ext4 partition, kept as grains in a bounded
+//!    [`spool::Spool`].
+//! 2. [`chain::plan`] decides, from the layers' diff IDs and partition sizes, which VMDKs the image consists of,
+//!    their names, parents and partition tables.
+//! 3. [`chain::VmdkPlan::body`] renders one of them as a stream of known length for a [`chain::BlockSink`];
+//!    [`chain::place`] puts those that are missing.
+//! 4. [`vmdk::create_child`] makes a container's own disk, and [`vmdk::Chain`] with [`gpt::Table`] reads partitions back.
 #![forbid(unsafe_code)]
+
+pub mod chain;
+pub mod digest;
 pub mod ext4;
+pub mod gpt;
+pub mod io;
+pub mod spool;
+pub mod vmdk;
+
+pub use digest::{Digest, chain_id};
+pub use io::ReadAt;
