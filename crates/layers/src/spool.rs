@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::ext4::BlockTarget;
 use crate::io::{ReadAt, is_zero, past_end};
 
 /// Size of a grain in bytes: that of VMware's and QEMU's monolithicSparse files.
@@ -289,6 +290,12 @@ impl ImageWriter {
             slots: self.slots,
             size,
         })))
+    }
+}
+
+impl BlockTarget for ImageWriter {
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        ImageWriter::write_at(self, offset, data)
     }
 }
 

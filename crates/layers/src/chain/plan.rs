@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{MAX_LAYERS, SINGLE_LAYERS};
 use crate::digest::{Digest, chain_id};
+use crate::ext4::{self, EmptyOptions, format_empty};
 use crate::gpt::{ALIGNMENT, GptError, LINUX_DATA, Partition, Table};
 use crate::spool::{GRAIN, GrainImage, ImageWriter};
 use crate::vmdk::{self, Identity, MAX_CAPACITY, Parent, Piece, VmdkBody, VmdkError, content_id};
@@ -67,7 +68,7 @@ pub enum PlanError {
     },
     /// The parameters are no good.
     #[error(
-        "base image size {capacity} and journal size {journal} must be multiples of 1 MiB (1048576), and at most 2 TiB"
+        "base image size {capacity} and journal size {journal} must be multiples of 1 MiB (1048576), not 0, and at most 2 TiB"
     )]
     Unaligned {
         /// Size of the disk in bytes.
@@ -86,7 +87,7 @@ pub enum PlanError {
     Gpt(#[from] GptError),
     /// The ephemeral file system could not be formatted.
     #[error("cannot format the ephemeral partition: {0}")]
-    Format(String),
+    Format(#[from] ext4::Error),
     /// An image could not be read or written.
     #[error("cannot render the VMDK: {0}")]
     Io(#[from] std::io::Error),
@@ -365,8 +366,12 @@ fn in_memory(offset: u64, bytes: &[u8]) -> std::io::Result<GrainImage> {
     image.finish(GRAIN)
 }
 
-fn format_ephemeral(_partition: &Partition) -> Result<GrainImage, PlanError> {
-    Err(PlanError::Format(
-        "the ext4 writer is not part of this build yet".into(),
-    ))
+fn format_ephemeral(partition: &Partition) -> Result<GrainImage, PlanError> {
+    let mut image = ImageWriter::in_memory();
+    let options = EmptyOptions {
+        label: "ephemeral".into(),
+        ..EmptyOptions::new(partition.guid.into_bytes())
+    };
+    format_empty(&mut image, partition.size, &options)?;
+    Ok(image.finish(partition.size)?)
 }
