@@ -130,6 +130,7 @@ impl<T: BlockTarget> Builder<T> {
             links: 1,
             attributes,
             opaque: false,
+            given: true,
             content,
         };
         self.tree
@@ -256,7 +257,10 @@ impl<T: BlockTarget> Builder<T> {
         self.tree.link(path, target, self.options.time)
     }
 
-    /// overlayfs's whiteout: nothing of this name is seen from below.
+    /// Hides what lower layers have at `path`. What this layer itself has there stays, whichever
+    /// came first (OCI image specification, layer.md, "Whiteouts"): a directory becomes opaque,
+    /// anything else hides the lower entry as it is, and where there is nothing, overlayfs's
+    /// whiteout (character device 0:0) is put.
     ///
     /// # Errors
     /// As for all entries.
@@ -269,7 +273,8 @@ impl<T: BlockTarget> Builder<T> {
         )
     }
 
-    /// Marks a directory, which is made if it is missing, so that overlayfs shows nothing of it from below.
+    /// Marks a directory, which is made if it is missing, so that overlayfs shows nothing of it from
+    /// below. It stays marked when [`Builder::directory`] comes later.
     ///
     /// # Errors
     /// As for all entries.
@@ -277,19 +282,16 @@ impl<T: BlockTarget> Builder<T> {
         let parts = components(path)?;
         let id = match self.tree.find(&parts) {
             Some(id) if self.tree.node(id).kind == Kind::Directory => id,
-            Some(id) => {
+            Some(id) if self.tree.node(id).kind != Kind::Whiteout => {
                 return Err(Error::ParentNotDirectory {
                     path: path.to_vec(),
                     parent: path.to_vec(),
                     kind: self.tree.node(id).kind,
                 });
             }
-            None => {
-                self.directory(path, &Metadata::new(0o755, self.options.time))?;
-                match self.tree.find(&parts) {
-                    Some(id) => id,
-                    None => return Ok(()),
-                }
+            _ => {
+                self.check()?;
+                self.tree.implied(path, &parts, self.options.time)?
             }
         };
         self.tree.node_mut(id).opaque = true;
@@ -301,5 +303,14 @@ impl<T: BlockTarget> Builder<T> {
     pub fn kind(&self, path: &[u8]) -> Option<Kind> {
         let parts = components(path).ok()?;
         self.tree.find(&parts).map(|id| self.tree.node(id).kind)
+    }
+
+    /// Paths of the directories that were made for what is in them and never given themselves, the
+    /// root (the empty path) included, parents first. overlayfs shows the uppermost layer's
+    /// metadata of a directory, so in a stack of layers such a one should look as it does below:
+    /// give it with the lower layer's metadata before [`Builder::finish`].
+    #[must_use]
+    pub fn implicit_directories(&self) -> Vec<Vec<u8>> {
+        self.tree.implicit()
     }
 }

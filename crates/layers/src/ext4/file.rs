@@ -190,6 +190,17 @@ impl<'a, T: BlockTarget> FileWriter<'a, T> {
     }
 }
 
+impl<T: BlockTarget> std::io::Write for FileWriter<'_, T> {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        FileWriter::write(self, data).map_err(std::io::Error::other)?;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 impl<T> Drop for FileWriter<'_, T> {
     fn drop(&mut self) {
         if !self.finished && self.builder.next > self.first {

@@ -8,8 +8,8 @@ use super::superblock::{COMPAT_LAYER, Group, INODE_ZEROED, Superblock, descripto
 use super::tree::{Content, NodeId, ROOT_NODE};
 use super::xattr::Attributes;
 use super::{
-    BLOCK, BLOCK_BYTES, BlockTarget, Builder, Error, FIRST_DATA, GROUP_BLOCKS, INODE_BYTES, Kind,
-    LOST_AND_FOUND, MAX_GROUPS, Metadata, ROOT, Summary, checksum,
+    BLOCK, BLOCK_BYTES, BlockTarget, Builder, Error, FIRST_DATA, FIRST_INODE, GROUP_BLOCKS,
+    INODE_BYTES, Kind, MAX_GROUPS, ROOT, Summary, checksum,
 };
 
 /// Bytes of inodes that are handed on at a time.
@@ -43,10 +43,6 @@ impl<T: BlockTarget> Builder<T> {
     /// As [`Builder::finish`].
     pub fn finish_into(mut self) -> Result<(Summary, T), Error> {
         let seed = checksum::seed(&self.options.uuid);
-        // e2fsck wants it; nothing may be in its way, and a layer's own is as good.
-        if self.kind(b"lost+found") != Some(Kind::Directory) {
-            self.directory(b"lost+found", &Metadata::new(0o700, self.options.time))?;
-        }
         let mut places = self.number()?;
         self.opaque_attributes(&places)?;
         self.attribute_blocks(&mut places, seed)?;
@@ -74,14 +70,11 @@ impl<T: BlockTarget> Builder<T> {
     /// Gives inode numbers in the order of the entries, and counts subdirectories.
     fn number(&self) -> Result<Vec<Place>, Error> {
         let mut places = vec![Place::default(); self.tree.nodes.len()];
-        let lost = self.tree.find(&[b"lost+found"]);
-        let mut next = LOST_AND_FOUND + 1;
+        let mut next = FIRST_INODE;
         for (id, node) in self.tree.nodes.iter().enumerate() {
             let Some(node) = node else { continue };
             places[id].inode = if id == ROOT_NODE {
                 ROOT
-            } else if Some(id) == lost {
-                LOST_AND_FOUND
             } else {
                 next += 1;
                 next - 1
@@ -147,7 +140,7 @@ impl<T: BlockTarget> Builder<T> {
         self.emit(at, data)?;
         let mut list: Vec<Extent> = Vec::new();
         extents::push(&mut list, 0, at, count);
-        // One run of at most 128 MiB is one extent; a directory is smaller.
+        // One run of at most 128 MiB is one extent; `dirs::MOST_LEAVES` keeps a directory below.
         let (block, _) = extents::tree(&list, 0, seed);
         place.block = Some(block);
         place.blocks += count;
@@ -290,7 +283,7 @@ impl<T: BlockTarget> Builder<T> {
         order.sort_unstable();
         let last_inode = order
             .last()
-            .map_or(LOST_AND_FOUND, |o| o.0.max(LOST_AND_FOUND));
+            .map_or(FIRST_INODE - 1, |o| o.0.max(FIRST_INODE - 1));
 
         // The more groups, the more bitmaps; go on until both agree.
         let first = self.next;

@@ -7,7 +7,8 @@
 //! blocks 1 to 64 are kept for group descriptors (32 bytes each: up to 1 TiB), file data follows
 //! from block 65 in the order of the entries; after the last entry come directories, attribute
 //! blocks, long symbolic links and extent nodes, then bitmaps and inode tables, and at the very
-//! end descriptors and superblock. There is no journal: layers are only read.
+//! end descriptors and superblock. There is no journal: layers are only read. There is no
+//! `lost+found` either: it would show in every container, and `e2fsck -n` does not ask for it.
 
 mod bitmap;
 mod builder;
@@ -43,6 +44,8 @@ const FIRST_DATA: u64 = 65;
 /// Most groups that 64 blocks of 32-byte descriptors describe.
 const MAX_GROUPS: u64 = 64 * (BLOCK / 32);
 const INODE_BYTES: usize = 256;
-/// Inode numbers up to this one are reserved; it is lost+found's.
-const LOST_AND_FOUND: u32 = 11;
+/// The first inode number that is not reserved.
+const FIRST_INODE: u32 = 11;
+/// lost+found's, where there is one.
+const LOST_AND_FOUND: u32 = FIRST_INODE;
 const ROOT: u32 = 2;

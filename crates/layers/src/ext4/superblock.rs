@@ -1,6 +1,6 @@
 //! Superblock and group descriptors (Documentation/filesystems/ext4/super.rst, group_descr.rst).
 
-use super::{BLOCK_BYTES, GROUP_BLOCKS, LOST_AND_FOUND, Time, checksum};
+use super::{BLOCK_BYTES, FIRST_INODE, GROUP_BLOCKS, Time, checksum};
 
 pub(super) const COMPAT_HAS_JOURNAL: u32 = 0x4;
 pub(super) const COMPAT_LAYER: u32 = 0x8 | 0x20 | 0x200; // ext_attr, dir_index, sparse_super2
@@ -55,7 +55,7 @@ impl Superblock<'_> {
         put(0x3c, &1u16.to_le_bytes()); // on errors: go on
         put(0x40, &time);
         put(0x4c, &1u32.to_le_bytes()); // dynamic revision
-        put(0x54, &LOST_AND_FOUND.to_le_bytes());
+        put(0x54, &FIRST_INODE.to_le_bytes());
         put(0x58, &256u16.to_le_bytes());
         put(0x5c, &self.compat.to_le_bytes());
         put(0x60, &INCOMPAT.to_le_bytes());

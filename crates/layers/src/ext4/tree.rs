@@ -23,6 +23,8 @@ pub(super) struct Node {
     pub attributes: Option<Box<Attributes>>,
     /// overlayfs shows nothing of this directory's lower ones.
     pub opaque: bool,
+    /// An entry described it; a directory may also have been made for what is in it.
+    pub given: bool,
     pub content: Content,
 }
 
@@ -103,6 +105,29 @@ impl Tree {
             .unwrap_or_else(|| unreachable!("a name without a node"))
     }
 
+    /// Paths of the directories that no entry described, parents before what is in them.
+    pub fn implicit(&self) -> Vec<Vec<u8>> {
+        let mut found = Vec::new();
+        let mut todo = vec![(ROOT_NODE, Vec::new())];
+        while let Some((id, path)) = todo.pop() {
+            let node = self.node(id);
+            let Content::Directory(children) = &node.content else {
+                continue;
+            };
+            for (name, child) in children {
+                if self.node(*child).kind == Kind::Directory {
+                    let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
+                    todo.push((*child, [&path, slash, name].concat()));
+                }
+            }
+            if !node.given {
+                found.push(path);
+            }
+        }
+        found.sort();
+        found
+    }
+
     fn child(&self, id: NodeId, name: &[u8]) -> Option<NodeId> {
         match &self.node(id).content {
             Content::Directory(children) => children.get(name).copied(),
@@ -121,6 +146,15 @@ impl Tree {
         for (depth, name) in parts[..parts.len() - 1].iter().enumerate() {
             at = match self.child(at, name) {
                 Some(id) if self.node(id).kind == Kind::Directory => id,
+                Some(old) if self.node(old).kind == Kind::Whiteout => {
+                    self.unlink(old);
+                    let id = self.add(Node {
+                        opaque: true,
+                        ..plain_directory(time)
+                    });
+                    self.name(at, name, id);
+                    id
+                }
                 Some(id) => {
                     return Err(Error::ParentNotDirectory {
                         path: path.to_vec(),
@@ -161,16 +195,33 @@ impl Tree {
             return Ok(ROOT_NODE);
         };
         let parent = self.parent(path, parts, time)?;
+        let mut node = node;
         if let Some(old) = self.child(parent, last) {
-            if node.kind == Kind::Directory && self.node(old).kind == Kind::Directory {
-                self.update(old, node);
-                return Ok(old);
+            match (node.kind, self.node(old).kind) {
+                (Kind::Directory, Kind::Directory) => {
+                    self.update(old, node);
+                    return Ok(old);
+                }
+                // What a whiteout hides stays hidden: a whiteout counts for the layers below only,
+                // wherever it stands among the entries of its own.
+                (Kind::Directory, Kind::Whiteout) => node.opaque = true,
+                (Kind::Whiteout, Kind::Directory) => {
+                    self.node_mut(old).opaque = true;
+                    return Ok(old);
+                }
+                (Kind::Whiteout, _) => return Ok(old),
+                _ => {}
             }
             self.unlink(old);
         }
         let id = self.add(node);
         self.name(parent, last, id);
         Ok(id)
+    }
+
+    /// The directory at a path, where there is none yet, made as a missing parent is.
+    pub fn implied(&mut self, path: &[u8], parts: &[&[u8]], time: Time) -> Result<NodeId, Error> {
+        self.put(path, parts, plain_directory(time), time)
     }
 
     fn update(&mut self, id: NodeId, new: Node) {
@@ -191,7 +242,10 @@ impl Tree {
             path: path.to_vec(),
             target: target.to_vec(),
         };
-        let id = self.find(&to).ok_or_else(missing)?;
+        let id = self
+            .find(&to)
+            .filter(|id| self.node(*id).kind != Kind::Whiteout)
+            .ok_or_else(missing)?;
         if self.node(id).kind == Kind::Directory {
             return Err(Error::LinkToDirectory {
                 path: path.to_vec(),
@@ -213,24 +267,12 @@ impl Tree {
         match self.child(parent, last) {
             Some(old) if old == id => return Ok(()),
             Some(old) => {
-                // Removing a directory could take the target along; then there is nothing to link to.
+                // Counted first: what goes may be the directory that holds the target's other name.
                 self.node_mut(id).links += 1;
                 self.unlink(old);
-                self.node_mut(id).links -= 1;
-                if self.find(&to) != Some(id) {
-                    if self.node(id).links == 0 {
-                        self.node_mut(id).links = 1;
-                        self.unlink(id);
-                    }
-                    if let Content::Directory(children) = &mut self.node_mut(parent).content {
-                        children.remove(*last);
-                    }
-                    return Err(missing());
-                }
             }
-            None => {}
+            None => self.node_mut(id).links += 1,
         }
-        self.node_mut(id).links += 1;
         self.name(parent, last, id);
         Ok(())
     }
@@ -270,6 +312,7 @@ fn plain_directory(time: Time) -> Node {
         links: 1,
         attributes: None,
         opaque: false,
+        given: false,
         content: Content::Directory(BTreeMap::new()),
     }
 }

@@ -10,6 +10,9 @@ const BLOCK_HEADER: usize = 32;
 /// Largest value that fits in a block beside its entry.
 const VALUE_MAX: usize = BLOCK_BYTES - BLOCK_HEADER - ENTRY - 4 - 255;
 
+/// Most attributes that are looked at, repeated ones included.
+const MOST_GIVEN: usize = 512;
+
 /// One attribute as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stored {
@@ -129,6 +132,12 @@ impl Attributes {
                 path: path.to_vec(),
                 name: name.clone(),
                 reason: "it would steer overlayfs",
+            });
+        }
+        // Bounds the search for repeated names below; a block holds 203 of the shortest.
+        if given.len() > MOST_GIVEN {
+            return Err(Error::TooManyXattrs {
+                path: path.to_vec(),
             });
         }
         let mut all: Vec<Stored> = Vec::new();
