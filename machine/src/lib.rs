@@ -1,1 +1,16 @@
-//! machine
+//! `vch`: the life of a virtual container host. For now `up`, `status` and `down` for one machine:
+//! a simulated ESXi host (hostsim) and an endpoint beside each other.
+#![forbid(unsafe_code)]
+
+pub mod boot;
+pub mod down;
+pub mod error;
+pub mod hypervisor;
+pub mod options;
+pub mod parts;
+pub mod process;
+pub mod state;
+pub mod status;
+pub mod up;
+
+pub use error::Error;

@@ -1,2 +1,118 @@
-//! machine
-fn main() {}
+//! `vch`: makes, shows and ends a virtual container host.
+#![forbid(unsafe_code)]
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use machine::options::{self, Boot, Link, Options};
+use machine::{down, status, up};
+use std::path::PathBuf;
+
+/// Virtual container hosts: a Docker endpoint whose containers are virtual machines.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a virtual container host on this machine (a simulated ESXi host and an endpoint), or what is missing of it
+    Up(Up),
+    /// Show the parts of a virtual container host with their process IDs
+    Status {
+        #[command(flatten)]
+        state: State,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a virtual container host: its containers' VMs, the endpoint, the simulated host. Images and containers stay
+    Down {
+        #[command(flatten)]
+        state: State,
+        /// Seconds that containers get to end by themselves
+        #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+        time: u64,
+    },
+}
+
+#[derive(Args)]
+struct State {
+    /// Folder with everything that belongs to this virtual container host
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+}
+
+#[derive(Args)]
+struct Up {
+    #[command(flatten)]
+    state: State,
+    /// Where the Docker API listens, unix://PATH or tcp://HOST:PORT; may be repeated [default: unix://DIR/docker.sock]
+    #[arg(long, value_name = "ADDRESS")]
+    docker: Vec<String>,
+    /// Return when it serves, and leave it running
+    #[arg(long)]
+    detach: bool,
+    /// What joins the VMs to the endpoint
+    #[arg(long, value_enum, default_value_t)]
+    link: Link,
+    /// How container VMs boot
+    #[arg(long, value_enum, default_value_t)]
+    boot_from: Boot,
+    /// Memory of a container VM without --memory of its own
+    #[arg(long, default_value = "256m", value_name = "SIZE")]
+    memory: String,
+    /// Folder with the boot files (kernel, initrd.img, boot.iso) [default: $MOORING_BOOT, else `boot` beside the programs' folder]
+    #[arg(long, value_name = "DIR", env = "MOORING_BOOT")]
+    boot: Option<PathBuf>,
+    /// Folder with the programs hostsim and endpoint [default: where vch is]
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
+    /// The simulated host announces nothing that ESXi lacks: serial link, boot from the ISO
+    #[arg(long)]
+    strict: bool,
+    /// A further argument for hostsim; may be repeated
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    hostsim_arg: Vec<String>,
+    /// A further argument for the endpoint; may be repeated
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    endpoint_arg: Vec<String>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Up(args) => {
+            let exe = std::env::current_exe().context("find this program's own folder")?;
+            let beside = exe
+                .parent()
+                .context("this program has no folder")?
+                .to_owned();
+            let programs = args.programs.unwrap_or(beside);
+            let boot = args.boot.unwrap_or_else(|| programs.join("../boot"));
+            let docker = if args.docker.is_empty() {
+                vec![format!(
+                    "unix://{}",
+                    args.state.state.join("docker.sock").display()
+                )]
+            } else {
+                args.docker
+            };
+            let options = Options {
+                docker,
+                link: args.link,
+                boot_from: args.boot_from,
+                memory_mib: options::memory_mib(&args.memory)?,
+                boot,
+                programs,
+                strict: args.strict,
+                hostsim_args: args.hostsim_arg,
+                endpoint_args: args.endpoint_arg,
+            };
+            Ok(up::run(&args.state.state, options, args.detach).await?)
+        }
+        Command::Status { state, json } => Ok(status::run(&state.state, json)?),
+        Command::Down { state, time } => Ok(down::run(&state.state, time).await?),
+    }
+}

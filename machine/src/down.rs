@@ -1,0 +1,46 @@
+//! `vch down`: ends the VMs, then the endpoint, then the simulated host.
+
+use crate::state::StateDir;
+use crate::{Error, hypervisor, up};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a part may take to end after SIGTERM.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Ends a virtual container host. Images and stopped containers stay for the next `up`.
+///
+/// # Errors
+/// What could not be ended. All parts are tried.
+pub async fn run(state: &Path, seconds: u64) -> Result<(), Error> {
+    if !state.exists() {
+        eprintln!("there is no virtual container host in {}", state.display());
+        return Ok(());
+    }
+    let dir = StateDir::open(state)?;
+    let Some(mut record) = dir.load()? else {
+        return Ok(());
+    };
+    // VMs live on under their own processes when hostsim has died: only through it can they be ended.
+    let vms = match up::ensure_hostsim(&dir, &mut record) {
+        Ok(h) => {
+            hypervisor::shut_down(dir.path(), &h, &record.vch, Duration::from_secs(seconds)).await
+        }
+        Err(error) => Err(error),
+    };
+    let endpoint = record
+        .endpoint
+        .take()
+        .map_or(Ok(()), |p| p.process.stop("endpoint", PATIENCE));
+    // Those that were started while the others were ended.
+    let late = match (&vms, up::ensure_hostsim(&dir, &mut record)) {
+        (Ok(()), Ok(h)) => hypervisor::shut_down(dir.path(), &h, &record.vch, Duration::ZERO).await,
+        _ => Ok(()),
+    };
+    let hostsim = record
+        .hostsim
+        .as_ref()
+        .map_or(Ok(()), |p| p.process.stop("hostsim", PATIENCE));
+    dir.save(&record)?;
+    vms.and(endpoint).and(late).and(hostsim)
+}

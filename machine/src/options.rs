@@ -1,0 +1,118 @@
+//! The options of `vch up`, as they are remembered.
+
+use crate::Error;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Which transport joins the VMs to the endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Link {
+    /// vsock where the hypervisor announces it, else serial.
+    #[default]
+    Auto,
+    /// vsock; an error where it is not announced.
+    Vsock,
+    /// A serial port through the endpoint's concentrator, as on ESXi.
+    Serial,
+}
+
+impl Link {
+    /// As the programs' options spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Link::Auto => "auto",
+            Link::Vsock => "vsock",
+            Link::Serial => "serial",
+        }
+    }
+}
+
+/// How a container VM boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Boot {
+    /// The kernel directly where the hypervisor announces it, else the ISO.
+    #[default]
+    Auto,
+    /// From the ISO in the VM's CD-ROM, as on ESXi.
+    Iso,
+}
+
+/// What `vch up` was told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Options {
+    /// Where the Docker API listens: `unix://PATH` or `tcp://HOST:PORT`.
+    pub docker: Vec<String>,
+    /// The link's transport.
+    pub link: Link,
+    /// How VMs boot.
+    pub boot_from: Boot,
+    /// Memory of a container VM without `--memory` of its own, in MiB.
+    pub memory_mib: u64,
+    /// Folder with the boot files.
+    pub boot: PathBuf,
+    /// Folder with the programs hostsim and endpoint.
+    pub programs: PathBuf,
+    /// hostsim announces nothing that ESXi does not have.
+    pub strict: bool,
+    /// Further arguments for hostsim.
+    #[serde(default)]
+    pub hostsim_args: Vec<String>,
+    /// Further arguments for the endpoint.
+    #[serde(default)]
+    pub endpoint_args: Vec<String>,
+}
+
+/// Parses a memory size as Docker writes it: a number with an optional b, k, m or g (powers of 1,024). Returns MiB.
+///
+/// # Errors
+/// [`Error::Option`] for anything else, and below 64 MiB (the kernel and the tether need that much).
+pub fn memory_mib(text: &str) -> Result<u64, Error> {
+    let bad = || {
+        Error::Option(format!(
+            "--memory {text}: not a size; write a number with m or g, such as 256m"
+        ))
+    };
+    let lower = text.to_ascii_lowercase();
+    let lower = lower.strip_suffix('b').unwrap_or(&lower);
+    let (digits, shift) = match lower.as_bytes().last() {
+        Some(b'k') => (&lower[..lower.len() - 1], 10),
+        Some(b'm') => (&lower[..lower.len() - 1], 20),
+        Some(b'g') => (&lower[..lower.len() - 1], 30),
+        _ => (lower, 0),
+    };
+    let number: u64 = digits.parse().map_err(|_| bad())?;
+    let mib = number.checked_mul(1 << shift).ok_or_else(bad)? >> 20;
+    if mib < 64 {
+        return Err(Error::Option(format!(
+            "--memory {text}: a container VM needs 64m at least"
+        )));
+    }
+    Ok(mib)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_sizes_are_docker_s() {
+        assert_eq!(memory_mib("256m").unwrap(), 256);
+        assert_eq!(memory_mib("1g").unwrap(), 1024);
+        assert_eq!(memory_mib("512MB").unwrap(), 512);
+        assert_eq!(memory_mib("134217728").unwrap(), 128);
+        for bad in [
+            "",
+            "m",
+            "-1g",
+            "12x",
+            "10m",
+            "99999999999999999999g",
+            "18446744073709551615g",
+        ] {
+            assert!(memory_mib(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The command lines of the parts.
+
+use crate::options::{Boot, Options};
+use std::path::Path;
+
+/// Datastore folder with the boot files.
+pub const BOOT_FOLDER: &str = "boot";
+/// The datastore that hostsim offers.
+pub const DATASTORE: &str = "datastore1";
+
+/// What `hostsim serve` says when it is ready: `https://HOST:PORT thumbprint=SHA256`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hypervisor {
+    /// URL of the vSphere API's host.
+    pub url: String,
+    /// SHA-256 of its certificate, hex with colons.
+    pub thumbprint: String,
+}
+
+impl Hypervisor {
+    /// Parses hostsim's ready line.
+    pub fn parse(ready: &str) -> Option<Self> {
+        let (url, rest) = ready.split_once(' ')?;
+        let thumbprint = rest
+            .split(' ')
+            .find_map(|f| f.strip_prefix("thumbprint="))?;
+        url.starts_with("https://").then(|| Hypervisor {
+            url: url.into(),
+            thumbprint: thumbprint.into(),
+        })
+    }
+
+    /// `HOST:PORT`.
+    pub fn address(&self) -> &str {
+        self.url
+            .trim_start_matches("https://")
+            .trim_end_matches('/')
+    }
+}
+
+/// Arguments of `hostsim`. `listen` is where it listened before, so that its clients find it again.
+pub fn hostsim(state: &Path, listen: &str, options: &Options) -> Vec<String> {
+    let mut args = vec![
+        "serve".into(),
+        "--state".into(),
+        path(&state.join("hostsim")),
+        "--listen".into(),
+        listen.into(),
+    ];
+    if options.strict {
+        args.push("--strict=link".into());
+    }
+    args.extend(options.hostsim_args.iter().cloned());
+    args
+}
+
+/// Arguments of `endpoint`. `boot` are the names of kernel, initramfs and ISO in the datastore's boot folder.
+pub fn endpoint(
+    state: &Path,
+    vch: &str,
+    hypervisor: &Hypervisor,
+    boot: [&str; 3],
+    options: &Options,
+) -> Vec<String> {
+    let on_datastore = |name: &str| format!("[{DATASTORE}] {BOOT_FOLDER}/{name}");
+    let mut args: Vec<String> = vec![
+        "serve".into(),
+        "--vsphere".into(),
+        hypervisor.url.clone(),
+        "--thumbprint".into(),
+        hypervisor.thumbprint.clone(),
+        "--credentials".into(),
+        path(&state.join("hostsim/credentials.json")),
+        "--vch-id".into(),
+        vch.into(),
+        "--run-dir".into(),
+        path(&state.join("endpoint")),
+        "--link".into(),
+        options.link.as_str().into(),
+        "--memory".into(),
+        options.memory_mib.to_string(),
+        "--boot-iso".into(),
+        on_datastore(boot[2]),
+    ];
+    if options.boot_from == Boot::Auto {
+        args.extend([
+            "--boot-kernel".into(),
+            on_datastore(boot[0]),
+            "--boot-initrd".into(),
+            on_datastore(boot[1]),
+        ]);
+    }
+    for docker in &options.docker {
+        args.extend(["--docker".into(), docker.clone()]);
+    }
+    args.extend(options.endpoint_args.iter().cloned());
+    args
+}
+
+fn path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostsim_s_ready_line() {
+        let h = Hypervisor::parse("https://127.0.0.1:8443 thumbprint=AA:BB").unwrap();
+        assert_eq!(
+            (h.address(), h.thumbprint.as_str()),
+            ("127.0.0.1:8443", "AA:BB")
+        );
+        for bad in [
+            "",
+            "https://x",
+            "http://x thumbprint=AA",
+            "https://x print=AA",
+        ] {
+            assert!(Hypervisor::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn booting_from_the_iso_names_no_kernel() {
+        let h = Hypervisor {
+            url: "https://h".into(),
+            thumbprint: "AA".into(),
+        };
+        let iso = Options {
+            boot_from: Boot::Iso,
+            ..Options::default()
+        };
+        let args = endpoint(Path::new("/s"), "v", &h, ["k", "i", "b.iso"], &iso);
+        assert!(
+            args.contains(&"[datastore1] boot/b.iso".into())
+                && !args.iter().any(|a| a == "--boot-kernel")
+        );
+        let auto = Options::default();
+        assert!(
+            endpoint(Path::new("/s"), "v", &h, ["k", "i", "b.iso"], &auto)
+                .contains(&"[datastore1] boot/k".into())
+        );
+    }
+}

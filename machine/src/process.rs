@@ -1,0 +1,279 @@
+//! Starting a part so that it outlives `vch`, knowing it again later, and ending it.
+
+use crate::Error;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long a part may take until it serves.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+/// How much of a log an error shows, in bytes.
+const LOG_TAIL: u64 = 2048;
+
+/// A running process, known by its ID and its start time (an ID alone may have been given to another process since).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Process ID.
+    pub pid: u32,
+    /// Start time in clock ticks since the machine's boot (/proc/PID/stat, field 22).
+    pub started: u64,
+}
+
+impl Process {
+    /// The process that has this ID now.
+    pub fn of(pid: u32) -> Option<Process> {
+        let (_, started) = stat(pid)?;
+        Some(Process { pid, started })
+    }
+
+    /// Whether it still runs. A zombie does not.
+    pub fn alive(&self) -> bool {
+        stat(self.pid)
+            .is_some_and(|(state, started)| started == self.started && !matches!(state, 'Z' | 'X'))
+    }
+
+    /// A descriptor that becomes readable when it ends; `None` if it has.
+    pub fn watch(&self) -> Option<std::os::fd::OwnedFd> {
+        let fd = Pid::from_raw(self.pid.cast_signed())
+            .and_then(|p| pidfd_open(p, PidfdFlags::NONBLOCK).ok())?;
+        self.alive().then_some(fd)
+    }
+
+    /// Sends SIGTERM and waits for the end; after `patience`, SIGKILL.
+    ///
+    /// # Errors
+    /// [`Error::Stop`] when it had to be killed.
+    pub fn stop(&self, name: &'static str, patience: Duration) -> Result<(), Error> {
+        // The descriptor is taken before the identity is checked, so that what is signalled is what was checked.
+        let Some(fd) = Pid::from_raw(self.pid.cast_signed())
+            .and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok())
+        else {
+            return Ok(());
+        };
+        if !self.alive() {
+            return Ok(());
+        }
+        let ended = |within: Duration| {
+            let limit = Timespec {
+                tv_sec: within.as_secs().cast_signed(),
+                tv_nsec: 0,
+            };
+            let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+            matches!(poll(&mut fds, Some(&limit)), Ok(n) if n > 0)
+        };
+        // An error means that it has ended in between.
+        let _ = pidfd_send_signal(&fd, Signal::TERM);
+        if ended(patience) {
+            return Ok(());
+        }
+        let _ = pidfd_send_signal(&fd, Signal::KILL);
+        ended(Duration::from_secs(10));
+        Err(Error::Stop {
+            name,
+            pid: self.pid,
+            seconds: patience.as_secs(),
+        })
+    }
+}
+
+/// State (field 3) and start time (field 22) out of /proc/PID/stat.
+fn stat(pid: u32) -> Option<(char, u64)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command's name (field 2) is in parentheses and may hold anything, so count from the last one.
+    let mut fields = stat.get(stat.rfind(')')? + 2..)?.split(' ');
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
+}
+
+/// Starts a part in a process group of its own, with its errors in `log`, and waits for its line `ready: …`.
+/// Returns the process and what follows `ready: `.
+///
+/// # Errors
+/// [`Error::Start`] with the end of the log, when it ended or was silent for two minutes.
+pub fn start(
+    name: &'static str,
+    program: &Path,
+    args: &[String],
+    log: &Path,
+) -> Result<(Process, String), Error> {
+    let out = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)
+        .map_err(Error::file("open", log))?;
+    let from = out.metadata().map_err(Error::file("read", log))?.len();
+    let fail = |reason: String| Error::Start {
+        name,
+        reason,
+        log: tail(log, from),
+    };
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(out)
+        // Ctrl-C at the terminal is for vch alone, which then ends the parts in their order.
+        .process_group(0)
+        .spawn()
+        .map_err(|e| fail(format!("{}: {e}", program.display())))?;
+    let process = Process::of(child.id()).ok_or_else(|| fail("it ended at once".into()))?;
+    let Some(stdout) = child.stdout.take() else {
+        return Err(fail("it has no standard output".into()));
+    };
+
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if let Some(rest) = line.strip_prefix("ready: ") {
+                let _ = send.send(rest.to_owned());
+                return;
+            }
+        }
+    });
+    match receive.recv_timeout(READY_WITHIN) {
+        Ok(line) => {
+            // Reaps it when it ends while this vch lives; later its parent is init.
+            std::thread::spawn(move || child.wait());
+            Ok((process, line))
+        }
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            let status = child
+                .wait()
+                .map_or_else(|e| e.to_string(), |s| s.to_string());
+            Err(fail(format!("it ended with {status}")))
+        }
+        Err(mpsc::RecvTimeoutError::Timeout) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(fail(format!(
+                "it was not ready within {} s",
+                READY_WITHIN.as_secs()
+            )))
+        }
+    }
+}
+
+/// The end of what was written to a log since `from`, as indented lines.
+fn tail(log: &Path, from: u64) -> String {
+    let read = || -> std::io::Result<String> {
+        let mut file = fs::File::open(log)?;
+        let len = file.metadata()?.len();
+        file.seek(SeekFrom::Start(from.max(len.saturating_sub(LOG_TAIL))))?;
+        let mut bytes = Vec::new();
+        file.take(LOG_TAIL).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    match read() {
+        Ok(text) if !text.trim().is_empty() => {
+            let lines: Vec<_> = text.trim().lines().map(|l| format!("\n    {l}")).collect();
+            format!("\n  last lines of {}:{}", log.display(), lines.concat())
+        }
+        _ => String::new(),
+    }
+}
+
+/// The path of a program of Mooring.
+///
+/// # Errors
+/// [`Error::NoProgram`].
+pub fn program(folder: &Path, name: &'static str) -> Result<PathBuf, Error> {
+    let path = folder.join(name);
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(Error::NoProgram {
+            name,
+            folder: folder.to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_alive_and_another_start_time_is_not() {
+        let me = Process::of(std::process::id()).unwrap();
+        assert!(me.alive());
+        assert!(
+            !Process {
+                started: me.started + 1,
+                ..me
+            }
+            .alive()
+        );
+    }
+
+    #[test]
+    fn a_part_that_ends_before_it_is_ready_is_an_error_with_its_last_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let args = [
+            "-c".to_owned(),
+            "echo no such datastore >&2; exit 3".to_owned(),
+        ];
+        let error = start(
+            "hostsim",
+            Path::new("/bin/sh"),
+            &args,
+            &dir.path().join("log"),
+        )
+        .unwrap_err()
+        .to_string();
+        assert!(
+            error.contains("exit status: 3") && error.contains("no such datastore"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_part_is_ready_with_its_line_and_ends_when_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let args = [
+            "-c".to_owned(),
+            "echo noise; echo ready: here; exec sleep 600".to_owned(),
+        ];
+        let (process, line) = start(
+            "hostsim",
+            Path::new("/bin/sh"),
+            &args,
+            &dir.path().join("log"),
+        )
+        .unwrap();
+        assert_eq!(line, "here");
+        assert!(process.alive());
+        process.stop("hostsim", Duration::from_secs(60)).unwrap();
+        assert!(!process.alive());
+    }
+
+    #[test]
+    fn a_part_that_ignores_sigterm_is_killed_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let args = [
+            "-c".to_owned(),
+            "trap '' TERM; echo ready: x; while :; do sleep 600; done".to_owned(),
+        ];
+        let (process, _) = start(
+            "endpoint",
+            Path::new("/bin/sh"),
+            &args,
+            &dir.path().join("log"),
+        )
+        .unwrap();
+        let error = process
+            .stop("endpoint", Duration::from_secs(1))
+            .unwrap_err();
+        assert!(
+            error.to_string().starts_with("endpoint (process "),
+            "{error}"
+        );
+        assert!(!process.alive());
+    }
+}

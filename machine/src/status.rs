@@ -1,0 +1,117 @@
+//! `vch status`: which parts of a virtual container host run.
+
+use crate::Error;
+use crate::state::{self, Part};
+use serde::Serialize;
+use std::path::Path;
+
+/// One part of a virtual container host, as `vch status --json` prints it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PartStatus {
+    /// `hostsim` or `endpoint`.
+    pub name: &'static str,
+    /// Its process ID, while it runs.
+    pub pid: Option<u32>,
+    /// `running`, `dead` (was started, and is gone) or `not started`.
+    pub state: &'static str,
+    /// What it serves: hostsim's URL and thumbprint, the endpoint's DOCKER_HOST.
+    pub serves: Option<String>,
+}
+
+/// The state of all parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Identity of the virtual container host; none where there never was one.
+    pub vch: Option<String>,
+    /// Whether every part runs.
+    pub up: bool,
+    /// The parts.
+    pub parts: Vec<PartStatus>,
+}
+
+/// Reads the status.
+///
+/// # Errors
+/// [`Error::State`] when the state folder's record cannot be read.
+pub fn read(state: &Path) -> Result<Status, Error> {
+    let record = state::load(state)?;
+    let part = |name, part: Option<&Part>| match part {
+        Some(p) if p.process.alive() => PartStatus {
+            name,
+            pid: Some(p.process.pid),
+            state: "running",
+            serves: Some(p.ready.clone()),
+        },
+        Some(_) => PartStatus {
+            name,
+            pid: None,
+            state: "dead",
+            serves: None,
+        },
+        None => PartStatus {
+            name,
+            pid: None,
+            state: "not started",
+            serves: None,
+        },
+    };
+    let parts = vec![
+        part("hostsim", record.as_ref().and_then(|r| r.hostsim.as_ref())),
+        part(
+            "endpoint",
+            record.as_ref().and_then(|r| r.endpoint.as_ref()),
+        ),
+    ];
+    Ok(Status {
+        vch: record.map(|r| r.vch),
+        up: parts.iter().all(|p| p.pid.is_some()),
+        parts,
+    })
+}
+
+/// Prints the status.
+///
+/// # Errors
+/// As [`read`].
+pub fn run(state: &Path, json: bool) -> Result<(), Error> {
+    let status = read(state)?;
+    if json {
+        // Strings, numbers and booleans always serialise.
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&status).unwrap_or_default()
+        );
+        return Ok(());
+    }
+    println!("{:<10} {:<12} {:>8}  SERVES", "PART", "STATE", "PID");
+    for p in &status.parts {
+        let pid = p.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        println!(
+            "{:<10} {:<12} {:>8}  {}",
+            p.name,
+            p.state,
+            pid,
+            p.serves.as_deref().unwrap_or("-")
+        );
+    }
+    if !status.up {
+        println!(
+            "\nstart what is missing with: vch up --state {}",
+            state.display()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_without_a_host_is_not_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let status = read(dir.path()).unwrap();
+        assert!(!status.up && status.vch.is_none());
+        assert!(status.parts.iter().all(|p| p.state == "not started"));
+    }
+}
