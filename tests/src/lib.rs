@@ -1,3 +1,9 @@
-//! End to end tests: the harness. The cases are in `tests/tests/`.
+//! End to end: what the tests, benchmarks and long counts share. Real clients, real VMs.
 
+pub mod command;
+pub mod docker;
 pub mod guest;
+pub mod places;
+pub mod random;
+pub mod registry;
+pub mod vch;

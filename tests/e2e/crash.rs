@@ -1,0 +1,166 @@
+//! `kill -9` of the endpoint, of hostsim and of a VM in the middle of output.
+
+use crate::hosts::{BUSYBOX, Hosts, alone, equal, holds, load};
+use crate::output::same;
+use anyhow::{Result, ensure};
+use libtest_mimic::Trial;
+use std::sync::Arc;
+use std::time::Duration;
+use tests::random::{Random, times};
+use tests::vch::{Settings, Vch, kill_process};
+
+pub fn tests(_: &Arc<Hosts>) -> Vec<Trial> {
+    let mut all = Vec::new();
+    for part in ["endpoint", "hostsim"] {
+        for link in ["vsock", "serial"] {
+            all.push(alone(
+                &format!("{link}::crash::kill_9_of_{part}_in_the_middle_of_output"),
+                move || part_killed(part, link),
+            ));
+        }
+    }
+    all.push(alone(
+        "crash::a_killed_vm_s_log_is_an_exact_prefix",
+        vm_killed,
+    ));
+    all.push(alone(
+        "crash::a_vm_destroyed_by_hand_leaves_the_others_whole",
+        destroyed_by_hand,
+    ));
+    all
+}
+
+/// Lines with a number each, as fast as a shell loop makes them, until there are `n`.
+fn counter(n: u64) -> String {
+    format!("i=0; while [ $i -lt {n} ]; do i=$((i+1)); echo line $i; done; exit 11")
+}
+
+fn should(n: u64) -> Vec<u8> {
+    (1..=n)
+        .flat_map(|i| format!("line {i}\n").into_bytes())
+        .collect()
+}
+
+fn part_killed(part: &'static str, link: &'static str) -> Result<()> {
+    let vch = Vch::start(Settings::link(link))?;
+    load(&vch.docker, "busybox")?;
+    let mut random = Random::seeded(3);
+    // Both links together make the 20 times of the whole count.
+    for round in 0..times(2, 10) {
+        let n = 60_000;
+        let ids = (0..4)
+            .map(|_| {
+                vch.docker
+                    .ok(&["run", "-d", "-m", "96m", BUSYBOX, "sh", "-c", &counter(n)])
+            })
+            .collect::<Result<Vec<_>>>()?;
+        // At a random moment of the output.
+        let at = format!("line {}", 1 + random.below(n / 2));
+        let follower = vch.docker.spawn(&["logs", "-f", &ids[0]])?;
+        wait_for_line(follower, &at)?;
+        vch.kill(part)?;
+        vch.up()?;
+        for id in &ids {
+            let code = vch
+                .docker
+                .run_within(&["wait", id], Duration::from_secs(600))?
+                .ok()?
+                .text();
+            equal(&format!("round {round}: exit code"), code, "11".into())?;
+            let log = vch
+                .docker
+                .run_within(&["logs", id], Duration::from_secs(300))?
+                .ok()?;
+            same(&format!("round {round}: log"), &log.stdout, &should(n))?;
+            equal(
+                "state",
+                vch.docker
+                    .inspect(id, "{{.State.Status}} {{.State.ExitCode}}")?,
+                "exited 11".into(),
+            )?;
+        }
+        vch.docker.ok(&[
+            &["rm"],
+            ids.iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .as_slice(),
+        ]
+        .concat())?;
+    }
+    Ok(())
+}
+
+fn wait_for_line(mut follower: std::process::Child, line: &str) -> Result<()> {
+    use std::io::{BufRead, BufReader};
+    let out = BufReader::new(follower.stdout.take().expect("stdout was made a pipe"));
+    let found = out.lines().map_while(Result::ok).any(|l| l == line);
+    let _ = follower.kill();
+    let _ = follower.wait();
+    ensure!(found, "the log ended before {line:?}");
+    Ok(())
+}
+
+fn vm_killed() -> Result<()> {
+    let vch = Vch::start(Settings::link("auto"))?;
+    load(&vch.docker, "busybox")?;
+    for _ in 0..times(1, 5) {
+        let n = 10_000_000;
+        let id = vch
+            .docker
+            .ok(&["run", "-d", BUSYBOX, "sh", "-c", &counter(n)])?;
+        wait_for_line(vch.docker.spawn(&["logs", "-f", &id])?, "line 20000")?;
+        kill_process(vch.qemu(&id)?)?;
+        equal("exit code", vch.docker.ok(&["wait", &id])?, "137".into())?;
+        let state = vch.docker.inspect(
+            &id,
+            "{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}",
+        )?;
+        holds(&state, "exited 137 ")?;
+        ensure!(state.len() > "exited 137 ".len() + 5, "no reason: {state}");
+        let log = vch.docker.ok(&["logs", &id])? + "\n";
+        // An exact prefix; what is missing is younger than 100 ms, so most of it is there.
+        let lines = log.lines().count() as u64;
+        let whole = should(lines + 1);
+        ensure!(
+            whole.starts_with(log.trim_end().as_bytes()),
+            "the log is no prefix of what was written"
+        );
+        ensure!(lines > 10_000, "only {lines} lines");
+        // It can be started again.
+        vch.docker.ok(&["start", &id])?;
+        equal(
+            "running",
+            vch.docker.inspect(&id, "{{.State.Running}}")?,
+            "true".into(),
+        )?;
+        vch.docker.ok(&["rm", "-f", &id])?;
+    }
+    Ok(())
+}
+
+fn destroyed_by_hand() -> Result<()> {
+    let vch = Vch::start(Settings::link("auto"))?;
+    load(&vch.docker, "busybox")?;
+    let one = vch.docker.ok(&["create", BUSYBOX, "true"])?;
+    let two = vch.docker.ok(&["create", BUSYBOX, "echo", "whole"])?;
+    let mut c = std::process::Command::new(tests::places::programs().join("hostsim"));
+    c.args(["destroy", "--state"])
+        .arg(vch.state().join("hostsim"))
+        .arg("--vm")
+        .arg(&one[..12]);
+    tests::command::run(c, b"", tests::command::DEADLINE)?.ok()?;
+    tests::command::eventually("the container is gone", || {
+        Ok(vch.docker.run(&["inspect", &one])?.code != 0)
+    })?;
+    equal(
+        "the other",
+        vch.docker.ok(&["start", "-a", &two])?,
+        "whole".into(),
+    )?;
+    equal(
+        "a new one",
+        vch.docker.ok(&["run", "--rm", BUSYBOX, "echo", "new"])?,
+        "new".into(),
+    )
+}

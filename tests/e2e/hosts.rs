@@ -1,0 +1,141 @@
+//! The hosts that tests share: one for each link, started when first wanted, ended after the last test.
+
+use anyhow::{Context, Result, anyhow};
+use libtest_mimic::{Failed, Trial};
+use std::sync::{Arc, Mutex, MutexGuard};
+use tests::docker::Docker;
+use tests::registry::Registry;
+use tests::vch::{Settings, Vch};
+
+/// A virtual container host with the test images on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    Vsock,
+    Serial,
+}
+
+impl Link {
+    pub const BOTH: [Link; 2] = [Link::Vsock, Link::Serial];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Link::Vsock => "vsock",
+            Link::Serial => "serial",
+        }
+    }
+}
+
+#[derive(Default)]
+pub struct Hosts {
+    vsock: Mutex<Option<Arc<Vch>>>,
+    serial: Mutex<Option<Arc<Vch>>>,
+    registry: Mutex<Option<Arc<Registry>>>,
+}
+
+impl Hosts {
+    /// The shared host of a link.
+    pub fn get(&self, link: Link) -> Result<Arc<Vch>> {
+        let place = match link {
+            Link::Vsock => &self.vsock,
+            Link::Serial => &self.serial,
+        };
+        once(place, || {
+            let vch = Vch::start(Settings::link(link.name()))?;
+            load(&vch.docker, "busybox")?;
+            Ok(vch)
+        })
+    }
+
+    /// A client of the shared host of a link.
+    pub fn docker(&self, link: Link) -> Result<Docker> {
+        Ok(self.get(link)?.docker.clone())
+    }
+
+    /// The shared registry, without authentication.
+    pub fn registry(&self) -> Result<Arc<Registry>> {
+        once(&self.registry, Registry::start)
+    }
+
+    /// Ends all.
+    pub fn end(&self) {
+        lock(&self.vsock).take();
+        lock(&self.serial).take();
+        lock(&self.registry).take();
+    }
+}
+
+fn lock<T>(place: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A test that panicked while it held the lock has left the option as it was.
+    place
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn once<T>(place: &Mutex<Option<Arc<T>>>, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+    let mut place = lock(place);
+    if let Some(made) = &*place {
+        return Ok(made.clone());
+    }
+    let made = Arc::new(make()?);
+    *place = Some(made.clone());
+    Ok(made)
+}
+
+/// Loads a test image from its archive; its reference is `mooring-test/<name>`.
+pub fn load(docker: &Docker, name: &str) -> Result<()> {
+    let archive = tests::places::archive(name);
+    docker
+        .ok(&["load", "-i", archive.to_str().context("archive's path")?])
+        .map(|_| ())
+}
+
+/// The busybox test image.
+pub const BUSYBOX: &str = "mooring-test/busybox";
+
+/// A test over one link.
+pub fn on(
+    hosts: &Arc<Hosts>,
+    link: Link,
+    name: &str,
+    test: impl FnOnce(&Docker) -> Result<()> + Send + 'static,
+) -> Trial {
+    let hosts = hosts.clone();
+    Trial::test(format!("{}::{name}", link.name()), move || {
+        judge(hosts.docker(link).and_then(|d| test(&d)))
+    })
+}
+
+/// A test over each of the links.
+pub fn on_both(hosts: &Arc<Hosts>, name: &str, test: fn(&Docker) -> Result<()>) -> Vec<Trial> {
+    Link::BOTH
+        .into_iter()
+        .map(|link| on(hosts, link, name, test))
+        .collect()
+}
+
+/// A test that makes its own host, or none.
+pub fn alone(name: &str, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    Trial::test(name, move || judge(test()))
+}
+
+fn judge(result: Result<()>) -> Result<(), Failed> {
+    result.map_err(|e| Failed::from(format!("{e:?}")))
+}
+
+/// Fails unless `text` holds `part`.
+pub fn holds(text: &str, part: &str) -> Result<()> {
+    if text.contains(part) {
+        Ok(())
+    } else {
+        Err(anyhow!("no {part:?} in:\n{text}"))
+    }
+}
+
+/// Fails unless both are equal.
+pub fn equal<T: PartialEq + std::fmt::Debug>(what: &str, is: T, should: T) -> Result<()> {
+    if is == should {
+        Ok(())
+    } else {
+        Err(anyhow!("{what} is {is:?} and should be {should:?}"))
+    }
+}

@@ -1,0 +1,59 @@
+//! End to end: the stock Docker client against real VMs, over both links.
+//!
+//! Run by `make e2e` (or `make test`), with a filter: `make e2e ARGS=exec`.
+
+mod crash;
+mod exec;
+mod hosts;
+mod images;
+mod leaks;
+mod lifecycle;
+mod logs;
+mod output;
+mod real;
+mod refusals;
+mod run;
+mod serial;
+
+use hosts::Hosts;
+use libtest_mimic::{Arguments, Trial};
+use std::sync::Arc;
+
+fn main() {
+    let mut args = Arguments::from_args();
+    if std::env::var_os("MOORING_E2E").is_none() {
+        println!(
+            "end-to-end tests are run by `make e2e` or `make test`, which build what they need; not run now"
+        );
+        return;
+    }
+    if let Some(path) = tests::places::missing() {
+        eprintln!(
+            "end-to-end tests need {}; `make test` makes it",
+            path.display()
+        );
+        std::process::exit(1);
+    }
+    // A VM under software emulation takes a core: more than the machine has would only wait for each other.
+    args.test_threads.get_or_insert(2);
+    let hosts = Arc::new(Hosts::default());
+    let mut trials: Vec<Trial> = Vec::new();
+    for module in [
+        run::tests,
+        output::tests,
+        exec::tests,
+        lifecycle::tests,
+        logs::tests,
+        images::tests,
+        real::tests,
+        refusals::tests,
+        serial::tests,
+        crash::tests,
+        leaks::tests,
+    ] {
+        trials.extend(module(&hosts));
+    }
+    let conclusion = libtest_mimic::run(&args, trials);
+    hosts.end();
+    conclusion.exit();
+}

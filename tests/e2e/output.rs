@@ -1,0 +1,187 @@
+//! Output written and the end at once after it: every byte, exactly once, whoever reads.
+
+use crate::hosts::{BUSYBOX, Hosts, Link, equal, on};
+use anyhow::{Result, ensure};
+use libtest_mimic::Trial;
+use sha2::{Digest, Sha256};
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+use tests::docker::Docker;
+use tests::random::times;
+
+const LONG: Duration = Duration::from_secs(900);
+
+pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
+    let mut all = Vec::new();
+    for link in Link::BOTH {
+        // 300 KB is 53,000 lines; whole: 100 MB over vsock, 10 MB over serial.
+        let large = match link {
+            Link::Vsock => times(2_500_000, 12_500_000),
+            Link::Serial => times(300_000, 1_450_000),
+        } as u64;
+        all.push(on(
+            hosts,
+            link,
+            "output::attached_300_kb_on_both_streams",
+            |d| attached(d, 53_000),
+        ));
+        all.push(on(
+            hosts,
+            link,
+            "output::detached_300_kb_on_both_streams",
+            |d| detached(d, 53_000),
+        ));
+        all.push(on(
+            hosts,
+            link,
+            "output::a_paused_reader_gets_all",
+            move |d| paused(d, 53_000),
+        ));
+        all.push(on(hosts, link, "output::attached_large", move |d| {
+            attached_one(d, large)
+        }));
+        all.push(on(hosts, link, "output::detached_large", move |d| {
+            detached_large(d, large)
+        }));
+    }
+    all.push(on(
+        hosts,
+        Link::Vsock,
+        "output::a_grandchild_that_keeps_stdout_does_not_delay_run",
+        grandchild,
+    ));
+    all.push(on(
+        hosts,
+        Link::Vsock,
+        "output::the_first_byte_is_not_lost",
+        first_byte,
+    ));
+    all
+}
+
+/// What `seq 1 n` writes.
+pub fn seq(n: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(n as usize * 8);
+    for i in 1..=n {
+        out.extend_from_slice(i.to_string().as_bytes());
+        out.push(b'\n');
+    }
+    out
+}
+
+/// Fails with where two outputs part, not with megabytes.
+pub fn same(what: &str, is: &[u8], should: &[u8]) -> Result<()> {
+    if is == should {
+        return Ok(());
+    }
+    let at = is
+        .iter()
+        .zip(should)
+        .position(|(a, b)| a != b)
+        .unwrap_or(is.len().min(should.len()));
+    let near = |b: &[u8]| {
+        String::from_utf8_lossy(&b[at.saturating_sub(20)..(at + 20).min(b.len())]).into_owned()
+    };
+    ensure!(
+        false,
+        "{what}: {} bytes instead of {}, first difference at byte {at}: {:?} instead of {:?}",
+        is.len(),
+        should.len(),
+        near(is),
+        near(should)
+    );
+    Ok(())
+}
+
+fn both_streams(lines: u64) -> String {
+    format!("seq 1 {lines} & seq 1 {lines} >&2; wait")
+}
+
+fn attached(docker: &Docker, lines: u64) -> Result<()> {
+    let out = docker
+        .run_within(
+            &["run", "--rm", BUSYBOX, "sh", "-c", &both_streams(lines)],
+            LONG,
+        )?
+        .ok()?;
+    same("stdout", &out.stdout, &seq(lines))?;
+    same("stderr", &out.stderr, &seq(lines))
+}
+
+fn attached_one(docker: &Docker, lines: u64) -> Result<()> {
+    let out = docker
+        .run_within(
+            &["run", "--rm", BUSYBOX, "seq", "1", &lines.to_string()],
+            LONG,
+        )?
+        .ok()?;
+    same("stdout", &out.stdout, &seq(lines))
+}
+
+fn detached(docker: &Docker, lines: u64) -> Result<()> {
+    let id = docker.ok(&["run", "-d", BUSYBOX, "sh", "-c", &both_streams(lines)])?;
+    let _gone = docker.container(&id);
+    equal(
+        "exit code",
+        docker.run_within(&["wait", &id], LONG)?.ok()?.text(),
+        "0".into(),
+    )?;
+    let log = docker.run_within(&["logs", &id], LONG)?.ok()?;
+    same("stdout", &log.stdout, &seq(lines))?;
+    same("stderr", &log.stderr, &seq(lines))
+}
+
+fn detached_large(docker: &Docker, lines: u64) -> Result<()> {
+    let id = docker.ok(&["run", "-d", BUSYBOX, "seq", "1", &lines.to_string()])?;
+    let _gone = docker.container(&id);
+    equal(
+        "exit code",
+        docker.run_within(&["wait", &id], LONG)?.ok()?.text(),
+        "0".into(),
+    )?;
+    let log = docker.run_within(&["logs", &id], LONG)?.ok()?;
+    same("the log", &log.stdout, &seq(lines))
+}
+
+/// A client that does not read for a while holds the writer back; nothing is lost.
+fn paused(docker: &Docker, lines: u64) -> Result<()> {
+    let mut child = docker.spawn(&[
+        "run",
+        "--rm",
+        BUSYBOX,
+        "sh",
+        "-c",
+        &format!("seq 1 {lines}; echo done >&2"),
+    ])?;
+    // Reading stderr shows that the client runs; stdout is left alone until then or until the pipe is full.
+    let mut out = child.stdout.take().expect("stdout was made a pipe");
+    let mut first = [0u8; 1];
+    out.read_exact(&mut first)?;
+    std::thread::sleep(Duration::from_secs(3)); // the pause is what is tested
+    let mut rest = Vec::new();
+    out.read_to_end(&mut rest)?;
+    let end = tests::command::finish(child, "docker run … seq".into(), b"", LONG)?.ok()?;
+    equal("stderr", end.errors(), "done".into())?;
+    same("stdout", &[&first[..], &rest].concat(), &seq(lines))
+}
+
+fn grandchild(docker: &Docker) -> Result<()> {
+    // Were it waited for, this would take an hour and run into the deadline.
+    let out = docker
+        .run(&["run", "--rm", BUSYBOX, "sh", "-c", "sleep 3600 & echo done"])?
+        .ok()?;
+    equal("stdout", out.text(), "done".into())
+}
+
+fn first_byte(docker: &Docker) -> Result<()> {
+    for i in 0..times(5, 50) {
+        let word = hex::encode(Sha256::digest(i.to_string().as_bytes()));
+        equal(
+            "stdout",
+            docker.ok(&["run", "--rm", BUSYBOX, "echo", &word])?,
+            word,
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! The serial link on bad lines, and as ESXi has it.
+
+use crate::hosts::{BUSYBOX, Hosts, alone, equal, load};
+use crate::output::{same, seq};
+use anyhow::Result;
+use libtest_mimic::Trial;
+use std::sync::Arc;
+use std::time::Duration;
+use tests::random::times;
+use tests::vch::{Settings, Vch};
+
+pub fn tests(_: &Arc<Hosts>) -> Vec<Trial> {
+    vec![
+        alone(
+            "serial::one_byte_in_1000_corrupted_and_one_dropped_both_ways",
+            bad_line,
+        ),
+        alone(
+            "serial::strict_boots_from_the_iso_on_the_packaged_kernel",
+            strict,
+        ),
+    ]
+}
+
+fn bad_line() -> Result<()> {
+    let mut settings = Settings::link("serial");
+    for arg in [
+        "--vm-key=hostsim.serial.corrupt=1000",
+        "--vm-key=hostsim.serial.drop=1000",
+        "--vm-key=hostsim.serial.seed=7",
+    ] {
+        settings.more.push(format!("--endpoint-arg={arg}"));
+    }
+    let vch = Vch::start(settings)?;
+    load(&vch.docker, "busybox")?;
+    let lines = times(60_000, 400_000) as u64;
+    let long = Duration::from_secs(1200);
+    // Back through cat: the same bytes go both ways.
+    let input = seq(lines);
+    let mut c = vch.docker.command(&["run", "--rm", "-i", BUSYBOX, "cat"]);
+    c.env("DOCKER_CLI_HINTS", "false");
+    let out = tests::command::run(c, &input, long)?.ok()?;
+    same("what came back", &out.stdout, &input)
+}
+
+fn strict() -> Result<()> {
+    let mut settings = Settings::link("auto");
+    settings.strict = true;
+    settings.boot = tests::places::boot_packaged();
+    let vch = Vch::start(settings)?;
+    load(&vch.docker, "busybox")?;
+    let out = vch
+        .docker
+        .run(&[
+            "run",
+            "--rm",
+            BUSYBOX,
+            "sh",
+            "-c",
+            "echo strict; uname -r; exit 6",
+        ])?
+        .exits(6)?;
+    equal("first line", out.text().lines().next(), Some("strict"))?;
+    let lines = 20_000;
+    let out = vch
+        .docker
+        .run(&["run", "--rm", BUSYBOX, "seq", "1", &lines.to_string()])?
+        .ok()?;
+    same("stdout", &out.stdout, &seq(lines))
+}

@@ -1,0 +1,65 @@
+//! Where `make` puts what the tests need.
+
+use std::path::PathBuf;
+
+/// The checkout's root.
+pub fn root() -> PathBuf {
+    // This crate's folder is one below the root.
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .components()
+        .collect()
+}
+
+/// Folder of the programs under test (`MOORING_BIN`, else target/release).
+pub fn programs() -> PathBuf {
+    std::env::var_os("MOORING_BIN").map_or_else(|| target().join("release"), PathBuf::from)
+}
+
+/// Cargo's target folder in the checkout.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// Boot files on the built, fast kernel (`make kernel`).
+pub fn boot_fast() -> PathBuf {
+    target().join("boot-fast")
+}
+
+/// Boot files on the distribution's packaged kernel (`make iso`).
+pub fn boot_packaged() -> PathBuf {
+    target().join("boot")
+}
+
+/// The fast kernel's boot files where they are built, else the packaged kernel's.
+pub fn boot() -> PathBuf {
+    let fast = boot_fast();
+    if fast.join("initrd.img").is_file() {
+        fast
+    } else {
+        boot_packaged()
+    }
+}
+
+/// OCI layout of a test image (`make images`).
+pub fn image(name: &str) -> PathBuf {
+    target().join("images").join(name)
+}
+
+/// `docker load` archive of a test image, with the reference `mooring-test/<name>:latest`.
+pub fn archive(name: &str) -> PathBuf {
+    target().join("images").join(format!("{name}.docker.tar"))
+}
+
+/// The first of what an end-to-end test needs that is not there.
+pub fn missing() -> Option<PathBuf> {
+    [
+        programs().join("vch"),
+        programs().join("hostsim"),
+        programs().join("endpoint"),
+        boot().join("initrd.img"),
+        image("busybox"),
+    ]
+    .into_iter()
+    .find(|p| !p.exists())
+}

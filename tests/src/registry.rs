@@ -1,0 +1,100 @@
+//! Debian's docker-registry on loopback, filled by skopeo.
+
+use crate::places;
+use anyhow::{Context, Result, bail};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+
+/// A running registry; ended when this goes out of scope.
+#[derive(Debug)]
+pub struct Registry {
+    child: Child,
+    /// `127.0.0.1:PORT`.
+    pub address: String,
+    /// Its storage, for looking at.
+    pub storage: TempDir,
+}
+
+impl Registry {
+    /// Starts one without authentication.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start() -> Result<Self> {
+        Self::start_with("")
+    }
+
+    /// Starts one that wants basic authentication (user `robot`, this password).
+    ///
+    /// # Errors
+    /// When it does not start, or no bcrypt hash can be made.
+    pub fn with_password(htpasswd: &std::path::Path) -> Result<Self> {
+        Self::start_with(&format!(
+            "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
+            htpasswd.display()
+        ))
+    }
+
+    fn start_with(auth: &str) -> Result<Self> {
+        let storage = tempfile::tempdir()?;
+        // The port is free now; Debian's registry cannot be told to choose one itself.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+        let config = storage.path().join("config.yml");
+        std::fs::write(
+            &config,
+            format!(
+                "version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: {address}\n{auth}",
+                storage.path().join("data").display()
+            ),
+        )?;
+        let mut child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("start docker-registry (Debian package docker-registry)")?;
+        let mut log = BufReader::new(child.stderr.take().context("its log")?);
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if log.read_line(&mut line)? == 0 {
+                bail!("docker-registry ended before it listened");
+            }
+            if line.contains("listening on") {
+                break;
+            }
+        }
+        // Its log must be read on, or it would block.
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Ok(Registry {
+            child,
+            address,
+            storage,
+        })
+    }
+
+    /// Pushes a test image with skopeo; returns its reference.
+    ///
+    /// # Errors
+    /// When skopeo fails.
+    pub fn push(&self, image: &str) -> Result<String> {
+        let reference = format!("{}/mooring-test/{image}:latest", self.address);
+        let mut c = Command::new("skopeo");
+        c.args(["copy", "-q", "--insecure-policy", "--dest-tls-verify=false"]);
+        c.arg(format!("oci:{}:latest", places::image(image).display()));
+        c.arg(format!("docker://{reference}"));
+        crate::command::run(c, b"", crate::command::DEADLINE)?.ok()?;
+        Ok(reference)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,207 @@
+//! A virtual container host of its own, made by `vch up` and ended with the test.
+
+use crate::command::{self, DEADLINE, Outcome};
+use crate::docker::Docker;
+use crate::places;
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// How a host is started.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `vsock`, `serial` or `auto`.
+    pub link: &'static str,
+    /// Announce nothing that ESXi lacks.
+    pub strict: bool,
+    /// Boot files; by default the fast kernel's where they are built.
+    pub boot: PathBuf,
+    /// Further arguments of `vch up`.
+    pub more: Vec<String>,
+}
+
+impl Settings {
+    /// A host with this link.
+    pub fn link(link: &'static str) -> Self {
+        Settings {
+            link,
+            strict: false,
+            boot: places::boot(),
+            more: Vec::new(),
+        }
+    }
+}
+
+/// A running virtual container host; ended, with all of its VMs, when this goes out of scope.
+#[derive(Debug)]
+pub struct Vch {
+    dir: TempDir,
+    settings: Settings,
+    /// A client for it.
+    pub docker: Docker,
+}
+
+impl Vch {
+    /// Starts one in a new folder.
+    ///
+    /// # Errors
+    /// When `vch up` fails.
+    pub fn start(settings: Settings) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("mooring-").tempdir()?;
+        let host = format!("unix://{}", dir.path().join("docker.sock").display());
+        let config = dir.path().join("docker-config");
+        std::fs::create_dir(&config)?;
+        let vch = Vch {
+            docker: Docker::new(host, &config),
+            dir,
+            settings,
+        };
+        vch.up()?;
+        Ok(vch)
+    }
+
+    /// Its state folder.
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// Where hostsim keeps the datastore's files.
+    pub fn datastore(&self) -> PathBuf {
+        self.state().join("hostsim/datastore1")
+    }
+
+    /// `vch up --detach`: starts what is missing.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn up(&self) -> Result<Outcome> {
+        let s = &self.settings;
+        let mut c = self.command("up");
+        c.args(["--docker", self.docker.host(), "--detach", "--link", s.link]);
+        c.arg("--boot").arg(&s.boot);
+        if s.strict {
+            c.arg("--strict");
+        }
+        c.args(&s.more);
+        let outcome = command::run(c, b"", DEADLINE)?.ok()?;
+        ensure!(
+            outcome.text().contains("ready: DOCKER_HOST="),
+            "vch up did not say that it is ready: {}",
+            outcome.text()
+        );
+        Ok(outcome)
+    }
+
+    /// `vch down`.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn down(&self) -> Result<Outcome> {
+        command::run(self.command("down"), b"", DEADLINE)?.ok()
+    }
+
+    /// `vch status --json`.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn status(&self) -> Result<Value> {
+        let mut c = self.command("status");
+        c.arg("--json");
+        Ok(serde_json::from_slice(
+            &command::run(c, b"", DEADLINE)?.ok()?.stdout,
+        )?)
+    }
+
+    /// The process of a part.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self, part: &str) -> Result<u32> {
+        let status = self.status()?;
+        let parts = status["parts"].as_array().context("parts of vch status")?;
+        let pid = parts
+            .iter()
+            .find(|p| p["name"] == part)
+            .and_then(|p| p["pid"].as_u64());
+        u32::try_from(pid.with_context(|| format!("{part} does not run: {status}"))?)
+            .context("a process ID")
+    }
+
+    /// Kills a part with SIGKILL, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&self, part: &str) -> Result<()> {
+        kill_process(self.pid(part)?)
+    }
+
+    /// The QEMU process of a container's VM, found by its VM folder.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn qemu(&self, container_id: &str) -> Result<u32> {
+        let mark = &container_id[..12];
+        for entry in std::fs::read_dir("/proc")? {
+            let path = entry?.path();
+            let Some(pid) = path
+                .file_name()
+                .and_then(|n| n.to_str())
+                .and_then(|n| n.parse::<u32>().ok())
+            else {
+                continue;
+            };
+            // A process may end between the two reads.
+            let Ok(line) = std::fs::read(path.join("cmdline")) else {
+                continue;
+            };
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            let program = line.split(' ').next().unwrap_or_default();
+            let is_qemu = program.rsplit('/').next() == Some("qemu-system-x86_64");
+            if is_qemu && line.contains(mark) && line.contains(&*self.dir.path().to_string_lossy())
+            {
+                return Ok(pid);
+            }
+        }
+        anyhow::bail!("no QEMU process for container {mark}")
+    }
+
+    fn command(&self, sub: &str) -> Command {
+        let mut c = Command::new(places::programs().join("vch"));
+        c.arg(sub).arg("--state").arg(self.state());
+        c
+    }
+
+    /// The whole folder, for tests that look for leaks.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for Vch {
+    fn drop(&mut self) {
+        if std::env::var_os("MOORING_KEEP").is_some() {
+            eprintln!("kept: {}", self.dir.path().display());
+            self.dir.disable_cleanup(true);
+        }
+        if let Err(e) = self.down() {
+            eprintln!("vch down of {}: {e}", self.dir.path().display());
+        }
+    }
+}
+
+/// Kills a process with SIGKILL and waits until it is gone (a zombie counts as gone).
+///
+/// # Errors
+/// When it cannot be signalled.
+pub fn kill_process(pid: u32) -> Result<()> {
+    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL)
+        .with_context(|| format!("kill -9 {pid}"))?;
+    command::eventually(&format!("process {pid} is gone"), || {
+        Ok(std::fs::read_to_string(format!("/proc/{pid}/stat"))
+            .map_or(true, |s| s[s.rfind(')').unwrap_or(0)..].starts_with(") Z")))
+    })
+}
