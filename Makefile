@@ -1,0 +1,73 @@
+# The one entry point, for people and for CI. `make help` lists what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+TRIPLE := x86_64-unknown-linux-gnu
+TETHER := $(TARGET)/$(TRIPLE)/guest/tether
+export MOORING_BIN ?= $(abspath $(TARGET)/release)
+
+.PHONY: help setup setup-test build tether iso kernel images run test check bench soak deny fuzz fmt clean programs unit e2e
+
+help: ## Show this list
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: ## Install what is missing to build and run (Debian packages; root)
+	@scripts/setup run
+
+setup-test: ## ... and to test: peers, oracles, image tools
+	@scripts/setup test
+
+programs:
+	@cargo build --release --locked -p bootimage -p hostsim -p endpoint -p machine
+
+# The target is named so that procedural macros stay dynamic while the tether is static.
+tether:
+	@RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile guest --target $(TRIPLE) -p tether
+
+build: setup programs tether ## Build every program
+
+iso: build ## Boot files on the distribution's kernel package, in target/boot
+	@scripts/fetch-kernel
+	@scripts/boot-files packaged
+
+kernel: setup-test programs tether ## Build the trimmed kernel (about 5 minutes, cached in target/kernel) and its boot files, in target/boot-fast
+	@scripts/boot-files fast
+
+images: setup-test ## Test images from Debian's packages, in target/images
+	@scripts/images
+
+run: iso ## Start a virtual container host on this machine, run a first container, stay in the foreground
+	@scripts/images busybox
+	@scripts/run
+
+unit:
+	@cargo test --release --locked --workspace --exclude tests
+
+e2e:
+	@MOORING_E2E=1 cargo test --release --locked -p tests -- $(ARGS)
+
+test: setup-test programs tether kernel iso images ## Everything, real VMs included (within 40 minutes on 2 cores)
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory e2e
+
+check: ## Quick: formatting, lints, tests without VMs
+	@cargo fmt --all --check
+	@cargo clippy --locked --workspace --all-targets -- -D warnings
+	@cargo test --locked --workspace --exclude tests --lib
+	@scripts/hygiene
+
+bench: setup-test programs tether kernel iso images ## Benchmarks as ratios against floors and peers; writes target/bench.json
+	@cargo run --release --locked -p tests --bin bench -- $(ARGS)
+
+soak: setup-test programs tether kernel iso images ## The long counts, whole; can be resumed; its result goes into SPECIFICATION.md
+	@scripts/soak
+
+deny: ## Licences, bans and sources of all crates (installs cargo-deny into target/tools)
+	@[ -x $(TARGET)/tools/bin/cargo-deny ] || cargo install --locked --root $(TARGET)/tools cargo-deny
+	@$(TARGET)/tools/bin/cargo-deny --offline --locked check bans licenses sources
+
+fmt: ## Format the code
+	@cargo fmt --all
+
+clean: ## Remove what was built
+	@rm -rf $(TARGET) .state
