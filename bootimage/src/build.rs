@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::compress::Compression;
 use crate::modules::{self, Selection, Wanted};
 use crate::package::{KernelPackage, PackageKind};
-use crate::{Error, Result, initramfs, order, vmlinux};
+use crate::{Error, Result, initramfs, iso, order, vmlinux};
 
 /// An init larger than this is refused.
 const MAX_INIT: u64 = 256 << 20;
@@ -26,6 +26,8 @@ pub struct Options {
     pub modules: Vec<Wanted>,
     /// Compression of the initramfs; `None` takes the best that the kernel reads.
     pub compression: Option<Compression>,
+    /// Kernel command line of the ISO; `None` makes no ISO.
+    pub iso: Option<String>,
 }
 
 /// One file that was written.
@@ -77,7 +79,7 @@ pub struct Kernel {
 
 /// Builds the images and writes them to the output folder.
 ///
-/// `vmlinuz`, `vmlinux` (where one can be had and has a PVH entry), `initrd.img` and
+/// `vmlinuz`, `vmlinux` (where one can be had and has a PVH entry), `initrd.img`, `boot.iso` and
 /// `manifest.json`, each first under another name and then renamed, the manifest last.
 ///
 /// # Errors
@@ -115,6 +117,13 @@ pub fn build(options: &Options, note: &mut dyn FnMut(&str)) -> Result<Manifest> 
         .unwrap_or_else(|| initramfs::choose(config.as_deref()));
     let initrd = initramfs::pack(&archive, compression, config.as_deref())?;
     out.write("initrd.img", &initrd)?;
+    match &options.iso {
+        Some(cmdline) => {
+            note("writing the ISO");
+            out.write("boot.iso", &iso::build(image, initrd, cmdline)?)?;
+        }
+        None => out.remove("boot.iso")?,
+    }
 
     let Selection {
         modules,

@@ -7,8 +7,10 @@
 pub mod build;
 pub mod compress;
 pub mod cpio;
+pub mod efi;
 mod error;
 pub mod initramfs;
+pub mod iso;
 pub mod modinfo;
 pub mod modules;
 pub mod order;

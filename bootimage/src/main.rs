@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use bootimage::build::{Options, build};
 use bootimage::compress::Compression;
+use bootimage::iso::DEFAULT_CMDLINE;
 use bootimage::modules::{DEFAULT_LIST, parse_list};
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -30,7 +31,7 @@ struct BuildArgs {
     /// Static program that becomes /init: the tether.
     #[arg(long)]
     init: PathBuf,
-    /// Folder for vmlinuz, vmlinux, initrd.img and manifest.json.
+    /// Folder for vmlinuz, vmlinux, initrd.img, boot.iso and manifest.json.
     #[arg(long)]
     out: PathBuf,
     /// File that lists the modules: GROUP required|optional NAME [ALIAS…], one a line.
@@ -40,6 +41,12 @@ struct BuildArgs {
     /// Compression of the initramfs.
     #[arg(long, value_enum, default_value = "auto")]
     compress: CompressArg,
+    /// Also make boot.iso, which boots by BIOS and UEFI.
+    #[arg(long)]
+    iso: bool,
+    /// Kernel command line of the ISO.
+    #[arg(long, default_value = DEFAULT_CMDLINE)]
+    cmdline: String,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -72,6 +79,7 @@ fn run_build(args: BuildArgs) -> anyhow::Result<()> {
         init: args.init,
         out: args.out.clone(),
         modules,
+        iso: args.iso.then_some(args.cmdline),
         compression: match args.compress {
             CompressArg::Auto => None,
             CompressArg::None => Some(Compression::None),
