@@ -11,6 +11,7 @@ pub mod efi;
 mod error;
 pub mod initramfs;
 pub mod iso;
+pub mod kernel;
 pub mod modinfo;
 pub mod modules;
 pub mod order;

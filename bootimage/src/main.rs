@@ -6,8 +6,10 @@ use anyhow::Context;
 use bootimage::build::{Options, build};
 use bootimage::compress::Compression;
 use bootimage::iso::DEFAULT_CMDLINE;
+use bootimage::kernel::{self, Progress};
 use bootimage::modules::{DEFAULT_LIST, parse_list};
 use clap::{Parser, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// Builds and inspects what container VMs boot from: kernel, initramfs and ISO.
 #[derive(Parser)]
@@ -21,6 +23,30 @@ struct Cli {
 enum Command {
     /// Build kernel, initramfs and ISO from a kernel package and a static init.
     Build(BuildArgs),
+    /// Build the trimmed kernel, which boots in a fifth of the time, from the distribution's source.
+    ///
+    /// Takes about 5 minutes on two cores, once: the result is kept in the cache folder, by source
+    /// and configuration. An interrupted build goes on where it was.
+    Kernel(KernelArgs),
+}
+
+#[derive(clap::Args)]
+struct KernelArgs {
+    /// Tarball of the kernel's source; the newest /usr/src/linux-source-*.tar.xz if not given.
+    #[arg(long)]
+    source: Option<PathBuf>,
+    /// Configuration fragment (CONFIG_X=y lines) in place of the one that comes with bootimage.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Folder for finished kernels and for the build under way.
+    #[arg(long, default_value = "target/kernel/cache")]
+    cache: PathBuf,
+    /// Folder for bzImage, vmlinux, config, modules.builtin and release.
+    #[arg(long, default_value = "target/kernel/fast")]
+    out: PathBuf,
+    /// Processes that compile at the same time; one a CPU if not given.
+    #[arg(long, short)]
+    jobs: Option<usize>,
 }
 
 #[derive(clap::Args)]
@@ -62,7 +88,59 @@ enum CompressArg {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Build(args) => run_build(args),
+        Command::Kernel(args) => run_kernel(args),
     }
+}
+
+fn run_kernel(args: KernelArgs) -> anyhow::Result<()> {
+    let config = match &args.config {
+        Some(path) => std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the configuration {}", path.display()))?,
+        None => kernel::DEFAULT_CONFIG.to_string(),
+    };
+    let jobs = match args.jobs {
+        Some(jobs) => jobs.max(1),
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let options = kernel::Options {
+        source: args.source,
+        config,
+        cache: args.cache,
+        out: args.out.clone(),
+        jobs,
+    };
+    let bar = progress_bar();
+    let mut tenths = 0;
+    let built = kernel::build(&options, &mut |progress| match progress {
+        // Where there is no terminal, a line a step and a tenth.
+        Progress::Step(step) if bar.is_hidden() => {
+            tenths = 0;
+            eprintln!("bootimage: {step}");
+        }
+        Progress::Step(step) => bar.set_message(step),
+        Progress::Unpacked(done, all) | Progress::Compiled(done, all) => {
+            bar.set_length(all);
+            bar.set_position(done);
+            let now = done * 10 / all.max(1);
+            if bar.is_hidden() && now > tenths {
+                tenths = now;
+                eprintln!("bootimage: {}%", now * 10);
+            }
+        }
+    })?;
+    bar.finish_and_clear();
+    let how = if built { "built" } else { "from the cache" };
+    println!("kernel ({how}) in {}", args.out.display());
+    Ok(())
+}
+
+/// A bar on a terminal; hidden elsewhere.
+fn progress_bar() -> ProgressBar {
+    let bar = ProgressBar::new(1);
+    if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:40}] {percent}% {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
 }
 
 fn run_build(args: BuildArgs) -> anyhow::Result<()> {
