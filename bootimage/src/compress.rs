@@ -160,7 +160,8 @@ pub fn compress(kind: Compression, input: &[u8]) -> Result<Vec<u8>> {
             out.finish().map_err(error())?
         }
         Compression::Zstd => {
-            let mut out = zstd::stream::write::Encoder::new(Vec::new(), 19).map_err(error())?;
+            // Level 19 takes 4 s in place of 0.5 s on Debian's modules, for 5 % less.
+            let mut out = zstd::stream::write::Encoder::new(Vec::new(), 12).map_err(error())?;
             out.include_checksum(true).map_err(error())?;
             out.write_all(input).map_err(error())?;
             out.finish().map_err(error())?

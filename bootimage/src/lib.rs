@@ -10,6 +10,7 @@ pub mod cpio;
 pub mod efi;
 mod error;
 pub mod initramfs;
+pub mod inspect;
 pub mod iso;
 pub mod kernel;
 pub mod modinfo;

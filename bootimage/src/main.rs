@@ -1,6 +1,7 @@
 //! `bootimage`: builds and inspects what container VMs boot from.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context;
 use bootimage::build::{Options, build};
@@ -23,6 +24,14 @@ struct Cli {
 enum Command {
     /// Build kernel, initramfs and ISO from a kernel package and a static init.
     Build(BuildArgs),
+    /// List what is inside an initramfs, an ISO, a kernel, or a kernel package: sizes, versions.
+    Inspect {
+        /// The file, or a kernel's folder.
+        file: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Build the trimmed kernel, which boots in a fifth of the time, from the distribution's source.
     ///
     /// Takes about 5 minutes on two cores, once: the result is kept in the cache folder, by source
@@ -85,10 +94,29 @@ enum CompressArg {
     Lz4,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bootimage: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Build(args) => run_build(args),
         Command::Kernel(args) => run_kernel(args),
+        Command::Inspect { file, json } => {
+            let report = bootimage::inspect::inspect(&file)?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&report)?);
+            } else {
+                print!("{}", report.text());
+            }
+            Ok(())
+        }
     }
 }
 
