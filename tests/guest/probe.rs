@@ -51,6 +51,18 @@ fn attempt(name: &str) -> i64 {
             "write_sysctl" => i64::from(open(c("/proc/sys/kernel/core_pattern").as_ptr(), 1)),
             "write_sysrq" => i64::from(open(c("/proc/sysrq-trigger").as_ptr(), 1)),
             "write_cgroup" => i64::from(open(c("/sys/fs/cgroup/cgroup.procs").as_ptr(), 1)),
+            "chroot_escape" => {
+                // The classic way: a root below the working directory, then up and up.
+                let outside = open(c("/").as_ptr(), 0);
+                syscall(83, c("/tmp/jail").as_ptr(), 0o700);
+                syscall(161, c("/tmp/jail").as_ptr());
+                syscall(81, outside);
+                for _ in 0..64 {
+                    syscall(80, c("..").as_ptr());
+                }
+                syscall(161, c(".").as_ptr());
+                i64::from(open(c("/init").as_ptr(), 0))
+            }
             other => panic!("no attempt is called {other}"),
         }
     }

@@ -1,28 +1,56 @@
 //! A tether VM, driven as the endpoint drives it.
 
-use anyhow::{Context, Result};
-use link::serial::{Side, reliable};
+use anyhow::Result;
+use std::path::PathBuf;
 use tests::guest::build;
 use tests::guest::disk::{Disk, busybox};
-use tests::guest::peer::{Keys, Peer};
+use tests::guest::peer::{Attached, Keys, Output, Peer};
 use tests::guest::vm::{Vm, config, process};
-use wire::message::{Reply, SessionId};
+use wire::config::{GuestConfig, Process};
+use wire::message::{Reply, SessionId, ToGuest, ToHost};
 
-#[tokio::test]
-async fn output_exit_code_and_power_off() -> Result<()> {
+/// A disk with the busybox layer and what boots it.
+struct Bench {
+    folder: tempfile::TempDir,
+    kernel: PathBuf,
+    disk: Disk,
+}
+
+fn bench() -> Result<Option<Bench>> {
     let Some(kernel) = build::kernel() else {
-        return Ok(());
+        return Ok(None);
     };
     let folder = tempfile::tempdir()?;
     let layer = busybox(&folder.path().join("layer"))?;
-    let disk = Disk::make(&folder.path().join("disk"), &[layer], 64, 16)?;
-    let config = config(
-        &disk,
-        process(&["sh", "-c", "echo hello; echo error >&2; exit 7"]),
-    );
-    let mut vm = Vm::boot(folder.path(), &kernel, &disk, &config, &[]).await?;
-    let (stream, _pipe) = reliable(vm.serial.take().context("the serial port")?, Side::Listener);
-    let mut peer = Peer::accept(stream, &Keys::fresh()?).await?;
+    let disk = Disk::make(&folder.path().join("disk"), &[layer], 64, 32)?;
+    Ok(Some(Bench {
+        folder,
+        kernel,
+        disk,
+    }))
+}
+
+impl Bench {
+    async fn boot(&self, config: &GuestConfig, keys: &Keys) -> Result<(Vm, Peer)> {
+        let mut vm = Vm::boot(self.folder.path(), &self.kernel, &self.disk, config, &[])?;
+        let peer = Peer::accept(vm.connection().await?, keys).await?;
+        Ok((vm, peer))
+    }
+}
+
+fn sh(script: &str) -> Process {
+    process(&["sh", "-c", script])
+}
+
+fn started(reply: &Reply) {
+    assert!(matches!(reply, Reply::Started { .. }), "{reply:?}");
+}
+
+#[tokio::test]
+async fn output_exit_code_and_power_off() -> Result<()> {
+    let Some(bench) = bench()? else { return Ok(()) };
+    let config = config(&bench.disk, sh("echo hello; echo error >&2; exit 7"));
+    let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
     let attached = peer.attach(SessionId::CONTAINER, false).await?;
     let reply = peer.start().await?;
     assert!(matches!(reply, Reply::Started { pid: 1, .. }), "{reply:?}");
@@ -37,5 +65,319 @@ async fn output_exit_code_and_power_off() -> Result<()> {
     );
     assert_eq!(peer.exit(SessionId::CONTAINER).await?.code, 7);
     peer.goodbye().await?;
+    vm.off().await
+}
+
+/// Everything that can be asked of a container that runs, in one boot.
+#[tokio::test]
+async fn execs_beside_a_container_that_runs() -> Result<()> {
+    let Some(bench) = bench()? else { return Ok(()) };
+    let script = "trap 'echo got-usr1' USR1; trap 'echo got-rt' 40; trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 1 & wait $!; done";
+    let mut config = config(&bench.disk, sh(script));
+    config.hosts = vec![("10.1.2.3".into(), vec!["db".into()])];
+    config.dns = vec!["10.9.9.9".into()];
+    config.process.cwd = "/made/for/it".into();
+    let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
+    let mut main = peer.attach(SessionId::CONTAINER, false).await?;
+    let mut seen = Output::default();
+    started(&peer.start().await?);
+    main.wait_for(&mut seen, "up\n").await?;
+
+    let text = |out: &Output| out.text().trim().to_owned();
+    // Users, groups, HOME, working directory.
+    let who = Process {
+        user: "app".into(),
+        cwd: "/tmp".into(),
+        ..sh("id; echo $HOME; pwd; umask; ulimit -n; cat /proc/self/oom_score_adj")
+    };
+    let (out, code) = peer.run(who).await?;
+    assert_eq!(
+        text(&out),
+        "uid=1000(app) gid=1001(app) groups=29(audio),1001(app)\n/home/app\n/tmp\n0022\n1048576\n0"
+    );
+    assert_eq!(code, 0);
+    let numbers = Process {
+        user: "4242:77".into(),
+        groups: vec!["audio".into()],
+        ..sh("id; readlink /proc/1/cwd || echo denied")
+    };
+    assert_eq!(
+        text(&peer.run(numbers).await?.0),
+        "uid=4242 gid=77 groups=29(audio),77\ndenied"
+    );
+    assert_eq!(
+        text(&peer.run(sh("readlink /proc/1/cwd")).await?.0),
+        "/made/for/it"
+    );
+    // Exit codes.
+    assert_eq!(peer.run(sh("exit 42")).await?.1, 42);
+    assert_eq!(peer.run(sh("kill -9 $$")).await?.1, 137);
+    // What cannot be started.
+    for (args, code, message) in [
+        (
+            vec!["nope"],
+            127,
+            "exec: \"nope\": executable file not found in $PATH",
+        ),
+        (
+            vec!["/no/pe"],
+            127,
+            "exec: \"/no/pe\": stat /no/pe: no such file or directory",
+        ),
+        (
+            vec!["/etc/plain"],
+            126,
+            "exec: \"/etc/plain\": permission denied",
+        ),
+        (vec!["/etc"], 126, "exec: \"/etc\": is a directory"),
+    ] {
+        let (reply, _, attached) = peer.exec(process(&args)).await?;
+        assert_eq!(
+            reply,
+            Reply::StartFailed {
+                code,
+                message: message.into()
+            }
+        );
+        assert_eq!(attached.collect().await?, Output::default());
+    }
+    let (reply, ..) = peer
+        .exec(Process {
+            user: "ghost".into(),
+            ..sh("true")
+        })
+        .await?;
+    assert_eq!(
+        reply,
+        Reply::StartFailed {
+            code: 125,
+            message: "unable to find user ghost: no matching entries in passwd file".into()
+        }
+    );
+    // stdin and its end.
+    let (reply, session, mut cat) = peer
+        .exec(Process {
+            stdin: true,
+            ..sh("cat; echo end")
+        })
+        .await?;
+    started(&reply);
+    cat.write(b"one\n").await?;
+    let mut out = Output::default();
+    cat.wait_for(&mut out, "one\n").await?;
+    cat.stdin.end(wire::message::Channel::Stdin, 0)?;
+    cat.wait_for(&mut out, "end\n").await?;
+    assert_eq!(peer.exit(session).await?.code, 0);
+    // A terminal, its size, its change, Ctrl-C.
+    let shell = Process {
+        tty: true,
+        stdin: true,
+        size: Some((33, 101)),
+        ..sh(
+            "stty size; tty; echo $TERM; trap 'stty size; exit 5' WINCH; echo ready; while :; do sleep 1 & wait $!; done",
+        )
+    };
+    let (reply, session, mut tty) = peer.exec(shell).await?;
+    started(&reply);
+    let mut out = Output::default();
+    tty.wait_for(&mut out, "ready\r\n").await?;
+    assert!(
+        out.text().starts_with("33 101\r\n/dev/pts/0\r\nxterm\r\n"),
+        "{:?}",
+        out.text()
+    );
+    let resized = peer
+        .request(|request| ToGuest::Resize {
+            request,
+            session,
+            rows: 40,
+            cols: 90,
+        })
+        .await?;
+    assert_eq!(resized, Reply::Done);
+    tty.wait_for(&mut out, "40 90\r\n").await?;
+    assert_eq!(peer.exit(session).await?.code, 5);
+    let (_, session, mut tty) = peer
+        .exec(Process {
+            tty: true,
+            stdin: true,
+            ..sh("echo go; sleep 1000")
+        })
+        .await?;
+    let mut out = Output::default();
+    tty.wait_for(&mut out, "go").await?;
+    tty.write(&[3]).await?;
+    assert_eq!(peer.exit(session).await?.code, 130);
+    // A grandchild that keeps stdout open delays neither exit nor end.
+    let (out, code) = peer.run(sh("sleep 1000 & echo quick")).await?;
+    assert_eq!((text(&out).as_str(), code), ("quick", 0));
+    // Files.
+    let (out, _) = peer.run(sh("hostname; cat /etc/hostname; grep db /etc/hosts; cat /etc/resolv.conf; df -P /dev/shm | tail -1 | awk '{print $2}'")).await?;
+    assert_eq!(
+        text(&out),
+        "box\nbox\n10.1.2.3\tdb\nnameserver 10.9.9.9\n65536"
+    );
+    // A burst, every byte once, from each channel.
+    let (reply, session, burst) = peer.exec(sh("seq 1 40000; seq 1 20000 >&2")).await?;
+    started(&reply);
+    let lines = |n: u32| {
+        (1..=n)
+            .map(|i| format!("{i}\n"))
+            .collect::<String>()
+            .into_bytes()
+    };
+    // The reader is paused until the process has ended, where it can; then it takes all.
+    let out = burst.collect().await?;
+    assert!(
+        out.stdout == lines(40_000) && out.stderr == lines(20_000) && out.left == 0,
+        "{} {}",
+        out.stdout.len(),
+        out.stderr.len()
+    );
+    assert_eq!(peer.exit(session).await?.code, 0);
+    // Processes.
+    match peer
+        .request(|request| ToGuest::Processes { request })
+        .await?
+    {
+        Reply::Processes(rows) => {
+            let first = rows.iter().find(|r| r.pid == 1).expect("pid 1 is listed");
+            assert!(
+                first.user == "root" && first.ppid == 0 && first.command.starts_with("sh -c trap"),
+                "{first:?}"
+            );
+            assert!(rows.iter().any(|r| r.command == "sleep 1000"), "{rows:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // Signals by number, real-time ones too.
+    for (signal, word) in [(10, "got-usr1"), (40, "got-rt")] {
+        let reply = peer
+            .request(|request| ToGuest::Signal {
+                request,
+                session: SessionId::CONTAINER,
+                signal,
+            })
+            .await?;
+        assert_eq!(reply, Reply::Done);
+        main.wait_for(&mut seen, word).await?;
+    }
+    // The power button asks, the process ends with its own words, the journal has them.
+    vm.press_power_button().await?;
+    let mut rest = Attached::collect(main).await?;
+    rest.stdout.splice(0..0, seen.stdout);
+    assert!(rest.text().ends_with("bye\n"), "{:?}", rest.text());
+    assert_eq!(peer.exit(SessionId::CONTAINER).await?.code, 3);
+    peer.goodbye().await?;
+    vm.off().await
+}
+
+/// A lost endpoint loses nothing; the next session finds the container and its logs.
+#[tokio::test]
+async fn a_lost_link_is_dialled_again_and_nothing_is_lost() -> Result<()> {
+    let Some(bench) = bench()? else { return Ok(()) };
+    let mut config = config(
+        &bench.disk,
+        sh(
+            "echo first; read line; echo $line; seq 1 30000; exec 2>&1; echo last >&2; read more; echo $more; exit 9",
+        ),
+    );
+    config.process.stdin = true;
+    config.init = true;
+    let keys = Keys::fresh()?;
+    let (mut vm, mut peer) = bench.boot(&config, &keys).await?;
+    let mut attached = peer.attach(SessionId::CONTAINER, true).await?;
+    started(&peer.start().await?);
+    let mut seen = Output::default();
+    attached.wait_for(&mut seen, "first\n").await?;
+    attached.write(b"go\n").await?;
+    // In the middle of the burst.
+    attached.wait_for(&mut seen, "go\n").await?;
+    peer.hang_up();
+    drop(attached);
+
+    let mut peer = Peer::accept(vm.connection().await?, &keys).await?;
+    assert_eq!((peer.container.pid, peer.container.exit), (1, None));
+    started(&peer.start().await?);
+    let mut attached = peer.attach(SessionId::CONTAINER, true).await?;
+    attached.write(b"end\n").await?;
+    // Followed to the exit.
+    let logs = peer.logs(None, true).await?;
+    let expected = format!(
+        "first\ngo\n{}last\nend\n",
+        (1..=30_000).map(|i| format!("{i}\n")).collect::<String>()
+    );
+    assert!(
+        logs.text() == expected,
+        "{} of {} bytes",
+        logs.stdout.len(),
+        expected.len()
+    );
+    assert_eq!(peer.exit(SessionId::CONTAINER).await?.code, 9);
+    peer.goodbye().await?;
+    vm.off().await?;
+    // The journal on the disk ends with the exit record.
+    let mut reader = journal::Reader::open(bench.disk.journal()?)?;
+    assert_eq!(reader.exit()?.map(|e| e.code), Some(9));
+    Ok(())
+}
+
+/// Memory runs out in the container, not in the tether.
+#[tokio::test]
+async fn a_container_that_takes_all_memory_must_not_take_the_tether_along() -> Result<()> {
+    let Some(bench) = bench()? else { return Ok(()) };
+    let config = config(
+        &bench.disk,
+        sh("exec awk 'BEGIN { s = \"0123456789abcdef\"; while (1) { s = s s; a[n++] = s } }'"),
+    );
+    let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
+    started(&peer.start().await?);
+    let status = peer.exit(SessionId::CONTAINER).await?;
+    assert_eq!((status.code, status.oom), (137, true));
+    peer.goodbye().await?;
+    vm.off().await
+}
+
+/// A start that fails is told with Docker's code, and the VM goes.
+#[tokio::test]
+async fn a_program_that_does_not_exist_ends_the_vm_with_127() -> Result<()> {
+    let Some(bench) = bench()? else { return Ok(()) };
+    let config = config(&bench.disk, process(&["missing"]));
+    let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
+    let message = "exec: \"missing\": executable file not found in $PATH";
+    assert_eq!(
+        peer.start().await?,
+        Reply::StartFailed {
+            code: 127,
+            message: message.into()
+        }
+    );
+    peer.goodbye().await?;
+    vm.off().await?;
+    let exit = journal::Reader::open(bench.disk.journal()?)?
+        .exit()?
+        .expect("an exit record");
+    assert_eq!((exit.code, exit.reason.as_str()), (127, message));
+    Ok(())
+}
+
+/// A fault of the boot names its step.
+#[tokio::test]
+async fn a_fault_of_the_boot_is_told_by_its_step() -> Result<()> {
+    let Some(bench) = bench()? else { return Ok(()) };
+    let mut config = config(&bench.disk, sh("true"));
+    // The journal is no ext4.
+    config.disk.layers.push(config.disk.journal);
+    let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
+    match peer.event().await? {
+        ToHost::BootFault { step, message } => {
+            assert_eq!(step, "layers");
+            assert!(
+                message.contains("layer 2, partition 3 (/dev/sda3)"),
+                "{message}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
     vm.off().await
 }

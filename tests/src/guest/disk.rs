@@ -177,3 +177,33 @@ pub fn busybox(folder: &Path) -> Result<Layer> {
         mib: 32,
     })
 }
+
+/// The journal's bytes within the disk.
+#[derive(Debug)]
+pub struct JournalPartition {
+    file: File,
+    span: Span,
+}
+
+impl Disk {
+    /// The journal partition, to be read while the VM is off.
+    ///
+    /// # Errors
+    /// If the disk cannot be opened.
+    pub fn journal(&self) -> Result<JournalPartition> {
+        Ok(JournalPartition {
+            file: File::open(&self.path)?,
+            span: self.journal,
+        })
+    }
+}
+
+impl journal::ReadAt for JournalPartition {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, buf, self.span.offset + offset)
+    }
+
+    fn size(&self) -> std::io::Result<u64> {
+        Ok(self.span.len)
+    }
+}

@@ -3,26 +3,39 @@
 use super::build;
 use super::disk::Disk;
 use anyhow::{Context, Result, bail};
+use link::serial::{Pipe, Side, reliable};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use wire::config::{CONFIG_VERSION, GuestConfig, LinkConfig, Process, Transport, to_chunks};
 
 /// How long anything in a VM may take. Only a broken run gets near it.
-pub const DEADLINE: Duration = Duration::from_secs(180);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The per-boot secret of test VMs.
 pub const SECRET: &str = "5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f";
+
+/// A connection of the tether.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// Where the tether's connections arrive.
+#[derive(Debug)]
+enum Arrival {
+    /// QEMU's second serial port connects once; the tether opens connections over it.
+    Serial(UnixListener, Option<Pipe>),
+    /// Each connection of the tether is one to the socket.
+    Vsock(UnixListener, Child),
+}
 
 /// A VM that runs; killed when dropped.
 #[derive(Debug)]
 pub struct Vm {
     qemu: Child,
     folder: PathBuf,
-    /// The far end of the VM's second serial port.
-    pub serial: Option<UnixStream>,
-    listener: UnixListener,
+    arrival: Arrival,
 }
 
 /// A process with these arguments and all else as `docker run` gives it.
@@ -74,12 +87,42 @@ pub fn config(disk: &Disk, process: Process) -> GuestConfig {
     }
 }
 
+/// The port of the tests' endpoint where they run over vsock.
+const PORT: u32 = 1024;
+
+/// Starts vhost-device-vsock for a VM, if `MOORING_TEST_VSOCK` names it: then the tests run over
+/// vsock, else over the serial port.
+fn vsock(folder: &Path) -> Result<Option<Child>> {
+    let Some(program) = std::env::var_os("MOORING_TEST_VSOCK") else {
+        return Ok(None);
+    };
+    let socket = folder.join("vhost");
+    for stale in ["vhost", "vsock"] {
+        let _ = std::fs::remove_file(folder.join(stale));
+    }
+    let vm = format!(
+        "guest-cid=3,socket={},uds-path={}",
+        socket.display(),
+        folder.join("vsock").display()
+    );
+    let child = Command::new(program)
+        .arg("--vm")
+        .arg(vm)
+        .spawn()
+        .context("starting vhost-device-vsock")?;
+    let begin = Instant::now();
+    while !socket.exists() && begin.elapsed() < DEADLINE {
+        std::thread::yield_now();
+    }
+    Ok(Some(child))
+}
+
 impl Vm {
-    /// Starts QEMU on this disk with this configuration and waits for its serial port's connection.
+    /// Starts QEMU on this disk with this configuration.
     ///
     /// # Errors
     /// If something is missing or QEMU does not start.
-    pub async fn boot(
+    pub fn boot(
         folder: &Path,
         kernel: &Path,
         disk: &Disk,
@@ -90,9 +133,7 @@ impl Vm {
         if !initramfs.exists() {
             build::initramfs(&build::tether()?, &initramfs)?;
         }
-        let socket = folder.join("serial");
-        let _ = std::fs::remove_file(&socket);
-        let listener = UnixListener::bind(&socket)?;
+        let mut config = config.clone();
         let mut command = Command::new("qemu-system-x86_64");
         command.args([
             "-accel",
@@ -115,16 +156,46 @@ impl Vm {
         command
             .arg("-serial")
             .arg(format!("file:{}", folder.join("console.log").display()));
-        command
-            .arg("-chardev")
-            .arg(format!("socket,id=link,path={}", socket.display()));
-        command.args(["-serial", "chardev:link", "-device", "pvscsi,id=s0"]);
+        let arrival = match vsock(folder)? {
+            Some(helper) => {
+                config.link.transport = Transport::Vsock { port: PORT };
+                command.args([
+                    "-object",
+                    "memory-backend-memfd,id=mem0,size=256M,share=on",
+                    "-machine",
+                    "memory-backend=mem0",
+                ]);
+                command.arg("-chardev").arg(format!(
+                    "socket,id=c0,path={}",
+                    folder.join("vhost").display()
+                ));
+                command.args(["-device", "vhost-user-vsock-pci,chardev=c0"]);
+                let socket = folder.join(format!("vsock_{PORT}"));
+                let _ = std::fs::remove_file(&socket);
+                Arrival::Vsock(UnixListener::bind(socket)?, helper)
+            }
+            None => {
+                let socket = folder.join("serial");
+                let _ = std::fs::remove_file(&socket);
+                let listener = UnixListener::bind(&socket)?;
+                command
+                    .arg("-chardev")
+                    .arg(format!("socket,id=link,path={}", socket.display()));
+                command.args(["-serial", "chardev:link"]);
+                Arrival::Serial(listener, None)
+            }
+        };
+        command.args([
+            "-device",
+            "pvscsi,id=s0",
+            "-device",
+            "scsi-hd,drive=d0,bus=s0.0",
+        ]);
         command.arg("-drive").arg(format!(
             "file={},if=none,id=d0,format=raw",
             disk.path.display()
         ));
-        command.args(["-device", "scsi-hd,drive=d0,bus=s0.0"]);
-        for (key, value) in to_chunks(config)? {
+        for (key, value) in to_chunks(&config)? {
             let file = folder.join(&key);
             std::fs::write(&file, value)?;
             command
@@ -138,21 +209,38 @@ impl Vm {
         command.args(more);
         command.stderr(std::fs::File::create(folder.join("qemu.log"))?);
         let qemu = command.spawn().context("starting qemu-system-x86_64")?;
-        let mut vm = Vm {
+        Ok(Vm {
             qemu,
             folder: folder.to_owned(),
-            serial: None,
-            listener,
+            arrival,
+        })
+    }
+
+    /// The tether's next connection.
+    ///
+    /// # Errors
+    /// With the console's text, if none comes.
+    pub async fn connection(&mut self) -> Result<Box<dyn Connection>> {
+        let next = async {
+            Ok::<Box<dyn Connection>, std::io::Error>(match &mut self.arrival {
+                Arrival::Vsock(listener, _) => Box::new(listener.accept().await?.0),
+                Arrival::Serial(_, Some(pipe)) => Box::new(pipe.next().await?),
+                Arrival::Serial(listener, pipe) => {
+                    let (stream, new) = reliable(listener.accept().await?.0, Side::Listener);
+                    *pipe = Some(new);
+                    Box::new(stream)
+                }
+            })
         };
-        let accepted = tokio::time::timeout(DEADLINE, vm.listener.accept()).await;
-        match accepted {
-            Ok(Ok((stream, _))) => vm.serial = Some(stream),
-            _ => bail!(
-                "QEMU did not connect its serial port: {}",
-                vm.text("qemu.log")
+        match tokio::time::timeout(DEADLINE, next).await {
+            Ok(Ok(stream)) => Ok(stream),
+            other => bail!(
+                "no connection ({:?}); QEMU: {} console:\n{}",
+                other.map(|r| r.err()),
+                self.text("qemu.log"),
+                self.console()
             ),
         }
-        Ok(vm)
     }
 
     fn text(&self, file: &str) -> String {
@@ -205,6 +293,10 @@ impl Vm {
         // It may have ended by itself.
         let _ = self.qemu.kill();
         let _ = self.qemu.wait();
+        if let Arrival::Vsock(_, helper) = &mut self.arrival {
+            let _ = helper.kill();
+            let _ = helper.wait();
+        }
     }
 }
 

@@ -16,7 +16,7 @@ pub fn run(args: Vec<CString>, env: &[CString]) -> i32 {
         return 127;
     };
     process::block_all_signals();
-    let child = match process::spawn(0, None, || {
+    let child = match process::fork(|| {
         // Its own group and the terminal's foreground, so that Ctrl-C reaches it and not this init twice.
         let _ = nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0));
         let _ = nix::unistd::tcsetpgrp(std::io::stdin(), nix::unistd::getpid());
@@ -44,7 +44,7 @@ pub fn run(args: Vec<CString>, env: &[CString]) -> i32 {
             Ok(libc::SIGCHLD) => {
                 let mut ended: Option<Ended> = None;
                 while let Ok(Some((pid, how))) = process::reap(false) {
-                    if pid == child.pid {
+                    if pid == child {
                         ended = Some(how);
                     }
                 }
@@ -52,10 +52,7 @@ pub fn run(args: Vec<CString>, env: &[CString]) -> i32 {
                     return how.code();
                 }
             }
-            Ok(signal) => drop(process::signal(
-                std::os::fd::AsFd::as_fd(&child.pidfd),
-                signal,
-            )),
+            Ok(signal) => drop(process::kill(child, signal)),
             Err(_) => {}
         }
     }

@@ -1,0 +1,344 @@
+//! What root in a container must not be able to do. One boot, in which a prober tries everything;
+//! each rule is a test of its own.
+
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use tests::guest::build;
+use tests::guest::disk::{Disk, busybox};
+use tests::guest::peer::{Keys, Peer};
+use tests::guest::vm::{Vm, config, process};
+use wire::message::{Reply, SessionId};
+
+/// What the prober found: key, then lines.
+type Findings = BTreeMap<String, Vec<String>>;
+
+/// Attempts of tests/guest/probe.rs.
+const ATTEMPTS: &str = "vsock io_uring finit_module init_module reboot kexec mknod_disk mknod_serial mount_proc mount_devtmpfs \
+    remount_proc_sys remount_sys umount_mask pivot_root new_user_namespace new_mount_namespace setns iopl ioperm bpf settime \
+    sethostname open_by_handle clone3 write_sysctl write_sysrq write_cgroup chroot_escape";
+
+fn script() -> String {
+    let mut script = format!("say() {{ sed \"s/^/$1\t/\"; }}\nprobe {ATTEMPTS} | say attempt\n");
+    for (key, command) in [
+        ("dev", "ls /dev"),
+        ("firmware", "ls -A /sys/firmware"),
+        ("processes", "cat /proc/[0-9]*/comm"),
+        ("threads", "ls /proc/1/task"),
+        ("root", "ls -A /"),
+        ("nodes", "find / -xdev -type b -o -xdev -type c"),
+        ("nodes_dev", "find /dev -type b"),
+        ("mounts", "cat /proc/self/mountinfo"),
+        ("status", "cat /proc/self/status"),
+        ("kmsg", "dmesg 2>&1 | head -1"),
+        ("kcore", "head -c 1 /proc/kcore | wc -c"),
+        ("keys", "cat /proc/keys"),
+        ("cgroup", "cat /proc/self/cgroup"),
+        ("cgroup_folder", "ls /sys/fs/cgroup"),
+        ("environ", "cat /proc/1/environ | tr '\\0' '\\n'"),
+        (
+            "secret",
+            "grep -rl 5f5f5f5f5f5f5f5f /sys/firmware /proc/cmdline /proc/1/environ /run /tmp 2>/dev/null",
+        ),
+        (
+            "write",
+            "for f in /proc/sys/kernel/hostname /sys/kernel/mm/transparent_hugepage/enabled /sys/block/sda/queue/read_ahead_kb /proc/irq/default_smp_affinity; do [ -e $f ] && (echo 1 > $f) 2>/dev/null && echo $f; done; true",
+        ),
+        ("killall", "kill -9 -1; echo alive"),
+    ] {
+        script += &format!("( {command} ) 2>/dev/null | say {key}\n");
+    }
+    // `kill -1` spares who sends it; the shell that is process 1 of the namespace cannot be killed from inside.
+    script + "echo 'done\tyes'"
+}
+
+async fn probe(kernel: PathBuf) -> Result<Findings> {
+    let folder = tempfile::tempdir()?;
+    let layer = busybox(&folder.path().join("layer"))?;
+    let disk = Disk::make(&folder.path().join("disk"), &[layer], 64, 16)?;
+    let config = config(&disk, process(&["sh", "-c", &script()]));
+    let mut vm = Vm::boot(folder.path(), &kernel, &disk, &config, &[])?;
+    let mut peer = Peer::accept(vm.connection().await?, &Keys::fresh()?).await?;
+    let attached = peer.attach(SessionId::CONTAINER, false).await?;
+    let reply = peer.start().await?;
+    if !matches!(reply, Reply::Started { .. }) {
+        bail!("{reply:?}");
+    }
+    let text = attached.collect().await?.text();
+    // After all of it the tether still tells the exit and powers off.
+    peer.exit(SessionId::CONTAINER).await?;
+    peer.goodbye().await?;
+    vm.off().await?;
+    let mut findings = Findings::new();
+    for (key, line) in text.lines().filter_map(|l| l.split_once('\t')) {
+        findings
+            .entry(key.to_owned())
+            .or_default()
+            .push(line.to_owned());
+    }
+    if !findings.contains_key("done") {
+        bail!("the prober broke off:\n{text}");
+    }
+    Ok(findings)
+}
+
+/// The findings, of one boot for all tests of a run. Under nextest, which gives each test a process
+/// of its own, the first one leaves them in a file for the others. `None`: skipped, no kernel.
+fn findings() -> Option<&'static Findings> {
+    static FINDINGS: OnceLock<Option<Findings>> = OnceLock::new();
+    let boot =
+        |kernel| -> Result<Findings> { tokio::runtime::Runtime::new()?.block_on(probe(kernel)) };
+    let shared = |kernel, run: String| -> Result<Findings> {
+        let path = std::env::temp_dir().join(format!("mooring-isolation-{run}.json"));
+        let file = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .read(true)
+            .open(&path)?;
+        let lock = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive)
+            .map_err(|(_, e)| e)?;
+        let text = std::fs::read(&path)?;
+        if !text.is_empty() {
+            return serde_json::from_slice(&text).context("the findings of this run's first test");
+        }
+        let findings = boot(kernel)?;
+        serde_json::to_writer(&*lock, &findings)?;
+        Ok(findings)
+    };
+    FINDINGS
+        .get_or_init(|| {
+            let kernel = build::kernel()?;
+            let result = match std::env::var("NEXTEST_RUN_ID") {
+                Ok(run) => shared(kernel, run),
+                Err(_) => boot(kernel),
+            };
+            Some(result.expect("the prober's boot"))
+        })
+        .as_ref()
+}
+
+fn lines<'a>(findings: &'a Findings, key: &str) -> &'a [String] {
+    findings.get(key).map_or(&[], Vec::as_slice)
+}
+
+/// The prober was refused, with one of these error numbers (1 EPERM, 2 ENOENT, 13 EACCES, 30 EROFS, 38 ENOSYS).
+fn refused(attempt: &str, errors: &[i32]) {
+    let Some(findings) = findings() else { return };
+    let line = lines(findings, "attempt")
+        .iter()
+        .find(|l| l.starts_with(&format!("{attempt} ")))
+        .expect("it was tried");
+    assert!(
+        errors
+            .iter()
+            .any(|e| *line == format!("{attempt} refused {e}")),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_container_root_must_not_open_the_journal_disk() {
+    let Some(findings) = findings() else { return };
+    let mut devices: Vec<&str> = lines(findings, "dev").iter().map(String::as_str).collect();
+    devices.sort_unstable();
+    let expected = [
+        "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin",
+        "stdout", "tty", "urandom", "zero",
+    ];
+    assert_eq!(devices, expected);
+    assert_eq!(lines(findings, "nodes_dev"), [""; 0]);
+    assert_eq!(
+        lines(findings, "nodes"),
+        [""; 0],
+        "no device node outside /dev"
+    );
+}
+
+#[test]
+fn a_container_root_must_not_mknod_a_disk() {
+    refused("mknod_disk", &[1]);
+}
+
+#[test]
+fn a_container_root_must_not_mknod_a_serial_port() {
+    refused("mknod_serial", &[1]);
+}
+
+#[test]
+fn a_device_node_in_an_image_must_not_work() {
+    let Some(findings) = findings() else { return };
+    for line in lines(findings, "mounts") {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let (root, target, options) = (fields[3], fields[4], fields[5]);
+        // Its own /dev has nodes, its devpts has terminals, and masked files are /dev/null.
+        let own = ["/dev", "/dev/pts"].contains(&target) || root == "/null";
+        assert!(own || options.split(',').any(|o| o == "nodev"), "{line}");
+    }
+    assert!(lines(findings, "mounts").len() > 10);
+}
+
+#[test]
+fn a_container_root_must_not_see_the_tether_process() {
+    let Some(findings) = findings() else { return };
+    let names = lines(findings, "processes");
+    assert!(
+        names
+            .iter()
+            .all(|n| ["sh", "cat", "sed", "ls"].contains(&n.as_str())),
+        "{names:?}"
+    );
+    assert_eq!(lines(findings, "threads"), ["1"]);
+}
+
+#[test]
+fn a_container_root_must_not_kill_the_tether() {
+    let Some(findings) = findings() else { return };
+    // The VM told its exit after this: `probe` checks it.
+    assert_eq!(lines(findings, "done"), ["yes"]);
+}
+
+#[test]
+fn a_container_root_must_not_see_the_initramfs() {
+    let Some(findings) = findings() else { return };
+    let root = lines(findings, "root");
+    assert!(
+        !root
+            .iter()
+            .any(|f| f == "init" || f == "modules" || f == "cg"),
+        "{root:?}"
+    );
+}
+
+#[test]
+fn a_container_root_must_not_leave_its_root_by_chroot() {
+    refused("chroot_escape", &[2]);
+}
+
+#[test]
+fn a_container_root_must_not_reach_the_endpoint_by_vsock() {
+    refused("vsock", &[1]);
+}
+
+#[test]
+fn a_container_root_must_not_pass_by_the_filter_with_io_uring() {
+    refused("io_uring", &[1]);
+}
+
+#[test]
+fn a_container_root_must_not_load_modules() {
+    refused("finit_module", &[1]);
+    refused("init_module", &[1]);
+}
+
+#[test]
+fn a_container_root_must_not_reboot_the_vm() {
+    refused("reboot", &[1]);
+    refused("kexec", &[1]);
+    refused("write_sysrq", &[2, 30]);
+}
+
+#[test]
+fn a_container_root_must_not_remount_proc_sys_writable() {
+    refused("remount_proc_sys", &[1]);
+    refused("remount_sys", &[1]);
+    refused("write_sysctl", &[2, 30]);
+    let Some(findings) = findings() else { return };
+    assert_eq!(lines(findings, "write"), [""; 0]);
+}
+
+#[test]
+fn a_container_root_must_not_mount() {
+    for attempt in ["mount_proc", "mount_devtmpfs", "umount_mask", "pivot_root"] {
+        refused(attempt, &[1]);
+    }
+}
+
+#[test]
+fn a_container_root_must_not_make_or_join_namespaces() {
+    for attempt in ["new_user_namespace", "new_mount_namespace", "setns"] {
+        refused(attempt, &[1]);
+    }
+    refused("clone3", &[38]);
+}
+
+#[test]
+fn a_container_root_must_not_read_the_link_secret_from_fw_cfg() {
+    let Some(findings) = findings() else { return };
+    assert_eq!(lines(findings, "firmware"), [""; 0]);
+    assert_eq!(lines(findings, "secret"), [""; 0]);
+}
+
+#[test]
+fn a_container_root_must_not_read_kernel_memory_or_messages() {
+    let Some(findings) = findings() else { return };
+    assert!(["", "0"].contains(&lines(findings, "kcore").first().map_or("", |l| l.trim())));
+    assert_eq!(lines(findings, "keys"), [""; 0]);
+    let kmsg = lines(findings, "kmsg");
+    assert!(kmsg.iter().all(|l| l.contains("not permitted")), "{kmsg:?}");
+}
+
+#[test]
+fn a_container_root_must_not_leave_its_cgroup() {
+    let Some(findings) = findings() else { return };
+    assert_eq!(lines(findings, "cgroup"), ["0::/"]);
+    assert!(
+        !lines(findings, "cgroup_folder")
+            .iter()
+            .any(|f| f == "container")
+    );
+    refused("write_cgroup", &[13, 30]);
+}
+
+#[test]
+fn a_container_root_must_not_hold_more_capabilities_than_dockers_less_mknod() {
+    let Some(findings) = findings() else { return };
+    let status = lines(findings, "status");
+    let field = |name: &str| {
+        status
+            .iter()
+            .find_map(|l| l.strip_prefix(name))
+            .map(str::trim)
+    };
+    for (name, value) in [
+        ("CapInh:", "0000000000000000"),
+        ("CapPrm:", "00000000a00425fb"),
+        ("CapEff:", "00000000a00425fb"),
+        ("CapBnd:", "00000000a00425fb"),
+        ("CapAmb:", "0000000000000000"),
+        ("NoNewPrivs:", "0"),
+        ("Seccomp:", "2"),
+    ] {
+        assert_eq!(field(name), Some(value), "{name}");
+    }
+}
+
+#[test]
+fn a_container_root_must_not_use_io_ports_by_permission() {
+    refused("iopl", &[1]);
+    refused("ioperm", &[1]);
+}
+
+#[test]
+fn a_container_root_must_not_change_clock_or_host_name() {
+    refused("settime", &[1]);
+    refused("sethostname", &[1]);
+}
+
+#[test]
+fn a_container_root_must_not_use_bpf_or_open_by_handle() {
+    refused("bpf", &[1]);
+    refused("open_by_handle", &[1]);
+}
+
+#[test]
+fn a_container_must_not_inherit_the_tethers_environment() {
+    let Some(findings) = findings() else { return };
+    let environ = lines(findings, "environ");
+    let names: Vec<&str> = environ
+        .iter()
+        .filter_map(|l| l.split_once('='))
+        .map(|(n, _)| n)
+        .collect();
+    assert_eq!(names, ["PATH", "HOSTNAME", "HOME"]);
+}
