@@ -273,10 +273,10 @@ async fn end(vm: &Rc<Vm>, mut ends: mpsc::UnboundedReceiver<End>) {
         let _ = tokio::time::timeout(GOODBYE_DEADLINE, link.flush()).await;
     }
     root::unmount();
-    if let Some(link) = &link {
-        if link.send(ToHost::Goodbye).await.is_ok() {
-            let _ = tokio::time::timeout(GOODBYE_DEADLINE, link.flush()).await;
-        }
+    if let Some(link) = &link
+        && link.send(ToHost::Goodbye).await.is_ok()
+    {
+        let _ = tokio::time::timeout(GOODBYE_DEADLINE, link.flush()).await;
     }
 }
 

@@ -279,10 +279,10 @@ impl Vm {
         }
         let waiting = self.waiting.borrow_mut().take()?;
         let recorder = self.recorder.get().cloned();
-        if let Some(recorder) = &recorder {
-            if let Err(error) = recorder.start(crate::io::now(), self.config.boot) {
-                crate::console(&error.to_string());
-            }
+        if let Some(recorder) = &recorder
+            && let Err(error) = recorder.start(crate::io::now(), self.config.boot)
+        {
+            crate::console(&error.to_string());
         }
         match self.container.start(waiting, recorder).await {
             Ok(ended) => {

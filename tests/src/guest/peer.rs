@@ -284,10 +284,10 @@ impl Peer {
     /// If the link ends before.
     pub async fn exit(&mut self, wanted: SessionId) -> Result<ExitStatus> {
         loop {
-            if let ToHost::Exit { session, status } = self.event().await? {
-                if session == wanted {
-                    return Ok(status);
-                }
+            if let ToHost::Exit { session, status } = self.event().await?
+                && session == wanted
+            {
+                return Ok(status);
             }
         }
     }

@@ -226,7 +226,7 @@ impl Vm {
                 Arrival::Vsock(listener, _) => Box::new(listener.accept().await?.0),
                 Arrival::Serial(_, Some(pipe)) => Box::new(pipe.next().await?),
                 Arrival::Serial(listener, pipe) => {
-                    let (stream, new) = reliable(listener.accept().await?.0, Side::Listener);
+                    let (stream, new) = reliable(listener.accept().await?.0, Side::Listener)?;
                     *pipe = Some(new);
                     Box::new(stream)
                 }

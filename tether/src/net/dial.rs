@@ -59,7 +59,8 @@ impl Dialer {
                     None => {
                         let tty =
                             serial(device).map_err(failed(format!("opening /dev/{device}")))?;
-                        let (stream, pipe) = reliable(tty, Side::Dialer);
+                        let (stream, pipe) = reliable(tty, Side::Dialer)
+                            .map_err(failed(format!("starting the link over {device}")))?;
                         self.pipe = Some(pipe);
                         stream
                     }

@@ -65,9 +65,10 @@ pub fn spawn(
         unsafe { libc::_exit(code) }
     }
     // SAFETY: CLONE_PIDFD made the kernel store a new descriptor there.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Child {
         pid: pid as i32,
-        pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+        pidfd,
     })
 }
 
