@@ -2,8 +2,8 @@
 //!
 //! The course of a pull:
 //!
-//! 1. A layer's compressed stream is read once and becomes an ext4 partition, kept as grains in a bounded
-//!    [`spool::Spool`].
+//! 1. [`convert::convert`] reads a layer's compressed stream once and gives a [`convert::ConvertedLayer`]: the ext4
+//!    partition as grains in a bounded [`spool::Spool`], and the [`recipe`] that rebuilds the layer's tar byte for byte.
 //! 2. [`chain::plan`] decides, from the layers' diff IDs and partition sizes, which VMDKs the image consists of,
 //!    their names, parents and partition tables.
 //! 3. [`chain::VmdkPlan::body`] renders one of them as a stream of known length for a [`chain::BlockSink`];
@@ -12,11 +12,14 @@
 #![forbid(unsafe_code)]
 
 pub mod chain;
+pub mod convert;
 pub mod digest;
 pub mod ext4;
 pub mod gpt;
 pub mod io;
+pub mod recipe;
 pub mod spool;
+pub mod tar;
 pub mod vmdk;
 
 pub use digest::{Digest, chain_id};

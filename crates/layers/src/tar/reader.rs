@@ -1,0 +1,445 @@
+//! The reader itself.
+
+use std::io::Read;
+
+use super::header::{BLOCK, Format, Header, text};
+use super::pax::Records;
+use super::{Entry, Kind, RawSink, TarError, sparse};
+
+/// Largest extended header or long name in bytes: room for an extended attribute of 64 KiB several times over.
+const MAX_EXTENDED: u64 = 1 << 20;
+
+/// Bounds of an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TarLimits {
+    /// Entries at most.
+    pub entries: u64,
+    /// Bytes of headers, extended ones included, at most.
+    pub metadata: u64,
+}
+
+/// Reads an archive from a stream.
+#[derive(Debug)]
+pub struct Reader<R> {
+    input: R,
+    limits: TarLimits,
+    entries: u64,
+    metadata: u64,
+    global: Records,
+    /// Bytes of the current entry's data that were not read yet, and of the padding after it.
+    data: u64,
+    padding: u64,
+    ended: bool,
+}
+
+impl<R: Read> Reader<R> {
+    /// Starts at the archive's first byte.
+    pub fn new(input: R, limits: TarLimits) -> Self {
+        Self {
+            input,
+            limits,
+            entries: 0,
+            metadata: 0,
+            global: Records::default(),
+            data: 0,
+            padding: 0,
+            ended: false,
+        }
+    }
+
+    /// Goes on to the next entry; `None` at the archive's end, which is two blocks of zeros or, as other readers
+    /// allow, the end of the stream between entries. Data of the last entry that was not read goes to `raw`.
+    pub fn next_entry(&mut self, raw: &mut dyn RawSink) -> Result<Option<Entry>, TarError> {
+        self.skip_data(raw)?;
+        if self.ended {
+            return Ok(None);
+        }
+        let mut records = self.global.clone();
+        let (mut long_name, mut long_link) = (None, None);
+        // An extended header without an entry after it is a truncated archive.
+        let mut extended = false;
+        loop {
+            let mut block = [0; BLOCK];
+            if !self.block(&mut block, raw, extended)? {
+                return Ok(None);
+            }
+            if block == [0; BLOCK] {
+                if self.block(&mut block, raw, false)? && block != [0; BLOCK] {
+                    return Err(
+                        self.malformed("a block of zeros is followed by something else".into())
+                    );
+                }
+                self.ended = true;
+                return Ok(None);
+            }
+            let header = Header(&block);
+            if !header.checksum_is_right() {
+                return Err(self.malformed("a header's checksum is wrong".into()));
+            }
+            let size = header
+                .size()
+                .and_then(|size| u64::try_from(size).map_err(|_| format!("its size is {size}")));
+            let size = size.map_err(|reason| self.malformed(reason))?;
+            extended = matches!(header.kind(), b'x' | b'X' | b'L' | b'K') || extended;
+            match header.kind() {
+                b'g' => {
+                    let bytes = self.extended(size, raw)?;
+                    self.global
+                        .add(&bytes)
+                        .map_err(|reason| self.malformed(reason))?;
+                    if !self.global.sparse.is_empty() {
+                        return Err(
+                            self.malformed("a global header describes a sparse file".into())
+                        );
+                    }
+                    records = self.global.clone();
+                }
+                b'x' | b'X' => {
+                    let bytes = self.extended(size, raw)?;
+                    records
+                        .add(&bytes)
+                        .map_err(|reason| self.malformed(reason))?;
+                }
+                b'L' => long_name = Some(text(&self.extended(size, raw)?).to_vec()),
+                b'K' => long_link = Some(text(&self.extended(size, raw)?).to_vec()),
+                // A volume's label.
+                b'V' => self.skip_entry(size, raw)?,
+                _ => {
+                    self.entries += 1;
+                    if self.entries > self.limits.entries {
+                        return Err(TarError::Limit {
+                            what: "entries",
+                            limit: self.limits.entries,
+                        });
+                    }
+                    return self
+                        .entry(&block, size, &records, long_name, long_link, raw)
+                        .map(Some);
+                }
+            }
+        }
+    }
+
+    fn entry(
+        &mut self,
+        block: &[u8; BLOCK],
+        size: u64,
+        records: &Records,
+        long_name: Option<Vec<u8>>,
+        long_link: Option<Vec<u8>>,
+        raw: &mut dyn RawSink,
+    ) -> Result<Entry, TarError> {
+        let (mut entry, format_of_map) =
+            self.describe(block, size, records, long_name, long_link)?;
+        let (stored, padding) = (
+            entry.data,
+            entry.data.next_multiple_of(BLOCK as u64) - entry.data,
+        );
+        self.data = stored;
+        self.padding = padding;
+        let map = match format_of_map {
+            Map::None => return Ok(entry),
+            Map::Old => self.old_map(block, raw)?,
+            Map::Given(map) => map,
+            Map::InData => {
+                let mut lines = sparse::Lines::default();
+                loop {
+                    if self.data < BLOCK as u64 {
+                        return Err(self.malformed("its sparse map does not end".into()));
+                    }
+                    let mut block = [0; BLOCK];
+                    self.block(&mut block, raw, true)?;
+                    self.data -= BLOCK as u64;
+                    if lines
+                        .block(&block)
+                        .map_err(|reason| self.malformed(reason))?
+                    {
+                        break;
+                    }
+                }
+                lines.map
+            }
+        };
+        entry.data = self.data;
+        entry.sparse = Some(
+            sparse::check(map, entry.data, entry.size).map_err(|reason| self.malformed(reason))?,
+        );
+        Ok(entry)
+    }
+
+    /// The map in an old GNU header and the blocks that follow it.
+    fn old_map(
+        &mut self,
+        block: &[u8; BLOCK],
+        raw: &mut dyn RawSink,
+    ) -> Result<Vec<(u64, u64)>, TarError> {
+        let mut map = Vec::new();
+        sparse::add_pairs(&mut map, &block[386..482]).map_err(|reason| self.malformed(reason))?;
+        let mut more = block[482] != 0;
+        while more {
+            let mut block = [0; BLOCK];
+            self.block(&mut block, raw, true)?;
+            sparse::add_pairs(&mut map, &block[..504]).map_err(|reason| self.malformed(reason))?;
+            more = block[504] != 0;
+        }
+        Ok(map)
+    }
+
+    /// Puts together what header, long names and records say.
+    fn describe(
+        &self,
+        block: &[u8; BLOCK],
+        size: u64,
+        records: &Records,
+        long_name: Option<Vec<u8>>,
+        long_link: Option<Vec<u8>>,
+    ) -> Result<(Entry, Map), TarError> {
+        let header = Header(block);
+        let wrong = |reason| self.malformed(reason);
+        let path = match records.name("GNU.sparse.name").map_err(wrong)? {
+            Some(path) => Some(path),
+            None => records.name("path").map_err(wrong)?,
+        };
+        let path = path.or(long_name).unwrap_or_else(|| header.path());
+        let link = records
+            .name("linkpath")
+            .map_err(wrong)?
+            .or(long_link)
+            .unwrap_or_else(|| header.link().to_vec());
+        let shown = String::from_utf8_lossy(&path[..path.len().min(200)]).into_owned();
+        let at = |reason: String| self.malformed(format!("{shown:?}: {reason}"));
+
+        let kind = match header.kind() {
+            0 | b'0' | b'7' | b'S' if path.ends_with(b"/") && size == 0 => Kind::Directory,
+            0 | b'0' | b'7' | b'S' => Kind::File,
+            b'1' => Kind::HardLink,
+            b'2' => Kind::Symlink,
+            b'3' => Kind::Char,
+            b'4' => Kind::Block,
+            b'5' | b'D' => Kind::Directory,
+            b'6' => Kind::Fifo,
+            other => {
+                return Err(at(format!(
+                    "entries of type {:?} are not known",
+                    char::from(other)
+                )));
+            }
+        };
+        // Only these have data; the size of others is a mere statement, as it is for Go's reader.
+        let has_data = kind == Kind::File || header.kind() == b'D';
+        let stored = records.number("size").map_err(at)?.unwrap_or(size);
+        let stored = if has_data { stored } else { 0 };
+        if stored > i64::MAX as u64 {
+            return Err(at(format!("its size is {stored}")));
+        }
+        let id = |key: &str, field: Result<i64, String>| {
+            let value = match records.number(key)? {
+                Some(value) => value,
+                None => u64::try_from(field?).map_err(|_| format!("its {key} is negative"))?,
+            };
+            u32::try_from(value).map_err(|_| format!("its {key} {value} is above 4294967295"))
+        };
+        let device = |part: i64| {
+            u32::try_from(part).map_err(|_| at(format!("its device number {part} is out of range")))
+        };
+        let device = match kind {
+            Kind::Char | Kind::Block => {
+                let (major, minor) = header.device().map_err(at)?;
+                (device(major)?, device(minor)?)
+            }
+            _ => (0, 0),
+        };
+        let map = self.map_of(&header, records).map_err(at)?;
+        let size = match &map {
+            Map::None => stored,
+            Map::Old => u64::try_from(header.field(483..495, "real size").map_err(at)?)
+                .map_err(|_| at("its real size is negative".into()))?,
+            Map::Given(_) | Map::InData => {
+                let real = records.number("GNU.sparse.realsize").map_err(at)?;
+                let real = real.or(records.number("GNU.sparse.size").map_err(at)?);
+                real.ok_or_else(|| at("it is sparse, but its real size is not told".into()))?
+            }
+        };
+        let old_times = header.format() == Format::Gnu && header.kind() == b'S';
+        let mtime = match records.time("mtime").map_err(at)? {
+            Some(time) => time,
+            None => header.mtime().map_err(at)?,
+        };
+        let entry = Entry {
+            path,
+            kind,
+            mode: (header.mode().map_err(at)? & 0o7777) as u16,
+            uid: id("uid", header.uid()).map_err(at)?,
+            gid: id("gid", header.gid()).map_err(at)?,
+            mtime,
+            atime: records.time("atime").map_err(at)?.filter(|_| !old_times),
+            ctime: records.time("ctime").map_err(at)?.filter(|_| !old_times),
+            link: if matches!(kind, Kind::HardLink | Kind::Symlink) {
+                link
+            } else {
+                Vec::new()
+            },
+            device,
+            xattrs: records.xattrs().map_err(at)?,
+            data: stored,
+            size,
+            sparse: None,
+        };
+        Ok((entry, map))
+    }
+
+    fn map_of(&self, header: &Header<'_>, records: &Records) -> Result<Map, String> {
+        if header.kind() == b'S' {
+            return Ok(Map::Old);
+        }
+        let version = (
+            records.number("GNU.sparse.major")?,
+            records.number("GNU.sparse.minor")?,
+        );
+        Ok(match version {
+            (Some(1), Some(0)) => Map::InData,
+            (Some(1..), _) => return Err(format!("its sparse format {version:?} is not known")),
+            _ if !records.sparse.is_empty() => Map::Given(records.sparse.clone()),
+            _ => match records.get("GNU.sparse.map") {
+                Some(list) => Map::Given(sparse::from_list(list)?),
+                None if records.get("GNU.sparse.size").is_some() => Map::Given(Vec::new()),
+                None => Map::None,
+            },
+        })
+    }
+
+    /// Bytes of the current entry's data that were not read yet.
+    pub fn data_left(&self) -> u64 {
+        self.data
+    }
+
+    /// Reads some of the current entry's data; 0 at its end, which is not before all of it was read.
+    pub fn read_data(&mut self, buf: &mut [u8]) -> Result<usize, TarError> {
+        let most = (buf.len() as u64).min(self.data) as usize;
+        if most == 0 {
+            return Ok(0);
+        }
+        let count = self.input.read(&mut buf[..most])?;
+        if count == 0 {
+            return Err(TarError::Truncated("inside a file's data"));
+        }
+        self.data -= count as u64;
+        Ok(count)
+    }
+
+    /// Reads what follows the archive's end, up to the stream's.
+    pub fn finish(mut self, raw: &mut dyn RawSink) -> Result<(), TarError> {
+        let mut buf = vec![0; 64 * 1024];
+        loop {
+            match self.input.read(&mut buf)? {
+                0 => return Ok(()),
+                count => raw.raw(&buf[..count])?,
+            }
+        }
+    }
+
+    fn skip_data(&mut self, raw: &mut dyn RawSink) -> Result<(), TarError> {
+        let mut buf = [0; 8192];
+        while self.data > 0 {
+            let count = self.read_data(&mut buf)?;
+            raw.raw(&buf[..count])?;
+        }
+        let padding = std::mem::take(&mut self.padding) as usize;
+        let mut filled = 0;
+        while filled < padding {
+            match self.input.read(&mut buf[filled..padding])? {
+                0 => {
+                    return Err(TarError::Truncated(
+                        "inside the padding after a file's data",
+                    ));
+                }
+                count => filled += count,
+            }
+        }
+        raw.raw(&buf[..padding])?;
+        Ok(())
+    }
+
+    fn skip_entry(&mut self, size: u64, raw: &mut dyn RawSink) -> Result<(), TarError> {
+        if size > i64::MAX as u64 {
+            return Err(self.malformed(format!("a size of {size} bytes")));
+        }
+        self.data = size;
+        self.padding = size.next_multiple_of(BLOCK as u64) - size;
+        self.skip_data(raw)
+    }
+
+    /// Reads an extended header's bytes.
+    fn extended(&mut self, size: u64, raw: &mut dyn RawSink) -> Result<Vec<u8>, TarError> {
+        if size > MAX_EXTENDED {
+            return Err(TarError::Limit {
+                what: "bytes in one extended header",
+                limit: MAX_EXTENDED,
+            });
+        }
+        self.count(size)?;
+        let mut bytes = vec![0; size as usize];
+        self.data = size;
+        self.padding = size.next_multiple_of(BLOCK as u64) - size;
+        let mut filled = 0;
+        while self.data > 0 {
+            filled += self.read_data(&mut bytes[filled..])?;
+        }
+        raw.raw(&bytes)?;
+        self.skip_data(raw)?;
+        Ok(bytes)
+    }
+
+    fn count(&mut self, bytes: u64) -> Result<(), TarError> {
+        self.metadata = self.metadata.saturating_add(bytes);
+        if self.metadata > self.limits.metadata {
+            return Err(TarError::Limit {
+                what: "bytes of headers",
+                limit: self.limits.metadata,
+            });
+        }
+        Ok(())
+    }
+
+    /// Reads a block; false where the stream ends before it and `needed` is not.
+    fn block(
+        &mut self,
+        block: &mut [u8; BLOCK],
+        raw: &mut dyn RawSink,
+        needed: bool,
+    ) -> Result<bool, TarError> {
+        self.count(BLOCK as u64)?;
+        let mut filled = 0;
+        while filled < BLOCK {
+            match self.input.read(&mut block[filled..])? {
+                0 if filled == 0 && !needed => {
+                    self.ended = true;
+                    return Ok(false);
+                }
+                0 => return Err(TarError::Truncated("inside a header")),
+                count => filled += count,
+            }
+        }
+        raw.raw(block)?;
+        Ok(true)
+    }
+
+    fn malformed(&self, reason: String) -> TarError {
+        TarError::Malformed {
+            after: self.entries,
+            reason,
+        }
+    }
+}
+
+/// Where a sparse file's map is.
+enum Map {
+    /// The file is not sparse.
+    None,
+    /// In its header.
+    Old,
+    /// In its extended header.
+    Given(Vec<(u64, u64)>),
+    /// Before its data.
+    InData,
+}
