@@ -83,8 +83,10 @@ pub fn prober(folder: &Path) -> Result<PathBuf> {
 /// with everything built in. `None`: there is none here, and why.
 #[must_use]
 pub fn kernel() -> Option<PathBuf> {
-    let path = std::env::var_os("MOORING_TEST_KERNEL")
-        .map_or_else(|| checkout().join("target/kernel/vmlinux"), PathBuf::from);
+    let path = std::env::var_os("MOORING_TEST_KERNEL").map_or_else(
+        || checkout().join("target/kernel/fast/vmlinux"),
+        PathBuf::from,
+    );
     if path.is_file() {
         return Some(path);
     }

@@ -129,8 +129,10 @@ impl Vm {
         config: &GuestConfig,
         more: &[&str],
     ) -> Result<Vm> {
-        let initramfs = folder.join("initramfs");
-        if !initramfs.exists() {
+        // A kernel with modules needs an initramfs of bootimage's.
+        let given = std::env::var_os("MOORING_TEST_INITRAMFS").map(PathBuf::from);
+        let initramfs = given.clone().unwrap_or_else(|| folder.join("initramfs"));
+        if given.is_none() && !initramfs.exists() {
             build::initramfs(&build::tether()?, &initramfs)?;
         }
         let mut config = config.clone();
