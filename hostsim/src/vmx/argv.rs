@@ -35,13 +35,9 @@ const OVMF: [(&str, &str); 2] = [
     ),
 ];
 
-/// Descriptors that QEMU inherits, by their numbers.
-#[derive(Debug)]
-pub(super) struct Inherited {
-    /// QMP's socket.
-    pub(super) qmp: RawFd,
-    /// The socket of each network-backed serial port; `None` for the others.
-    pub(super) serials: Vec<Option<RawFd>>,
+/// The base name of a network-backed serial port's FIFOs in the run folder.
+pub(super) fn fifo(number: usize) -> String {
+    format!("serial{number}")
 }
 
 /// Write the files that QEMU reads besides the VM's own, into the run folder, which is the
@@ -99,11 +95,11 @@ fn ovmf() -> Result<(&'static str, &'static str), String> {
     })
 }
 
-/// The arguments, for a QEMU that runs in the run folder.
+/// The arguments, for a QEMU that runs in the run folder and inherits QMP's socket.
 ///
 /// # Errors
 /// A sentence that says what is missing.
-pub(super) fn build(spec: &VmxSpec, inherited: &Inherited) -> Result<Vec<OsString>, String> {
+pub(super) fn build(spec: &VmxSpec, qmp: RawFd) -> Result<Vec<OsString>, String> {
     let mut args = Args::default();
     args.flag("-nodefaults").flag("-no-user-config");
     args.pair("-display", "none");
@@ -119,7 +115,7 @@ pub(super) fn build(spec: &VmxSpec, inherited: &Inherited) -> Result<Vec<OsStrin
         "-action",
         "reboot=shutdown,shutdown=poweroff,panic=shutdown",
     );
-    args.pair("-chardev", format!("socket,id=qmp,fd={}", inherited.qmp));
+    args.pair("-chardev", format!("socket,id=qmp,fd={qmp}"));
     args.pair("-mon", "chardev=qmp,mode=control");
 
     let uds = matches!(spec.vsock, Some(VsockSpec::Uds { .. }));
@@ -169,14 +165,14 @@ pub(super) fn build(spec: &VmxSpec, inherited: &Inherited) -> Result<Vec<OsStrin
         vnic(&mut args, n, nic);
     }
     for (n, serial) in spec.serials.iter().enumerate() {
-        let backend = match (serial, inherited.serials.get(n).copied().flatten()) {
-            (SerialSpec::File { path, append }, _) => format!(
+        let backend = match serial {
+            SerialSpec::File { path, append } => format!(
                 "file,id=serial{n},path={},append={}",
                 escape(&path.to_string_lossy()),
                 if *append { "on" } else { "off" }
             ),
-            (SerialSpec::Uri(_), Some(fd)) => format!("socket,id=serial{n},fd={fd}"),
-            (SerialSpec::Uri(_) | SerialSpec::Disconnected, _) => format!("null,id=serial{n}"),
+            SerialSpec::Uri(_) => format!("pipe,id=serial{n},path={}", fifo(n)),
+            SerialSpec::Disconnected => format!("null,id=serial{n}"),
         };
         args.pair("-chardev", backend);
         args.pair("-serial", format!("chardev:serial{n}"));

@@ -1,6 +1,6 @@
 //! One run of QEMU, from its start to its exit record.
 
-use super::argv::{self, Inherited};
+use super::argv;
 use super::control::{VmxState, VmxStatus};
 use super::exit::{ExitReason, ExitRecord};
 use super::qmp::{Event, Qmp};
@@ -110,6 +110,7 @@ struct Vm {
     qmp: Option<UnixStream>,
     stderr: Stderr,
     serials: JoinSet<()>,
+    guards: Vec<serial::Guard>,
     vsock: Option<vsock::Device>,
     /// A power-off was asked for, and QEMU may be killed for it.
     power_off: bool,
@@ -124,42 +125,32 @@ async fn start(spec: &VmxSpec, lock: OwnedFd) -> Result<Vm, String> {
         ),
         _ => None,
     };
-    let pair = || {
-        StdUnixStream::pair()
-            .and_then(|(ours, theirs)| {
-                ours.set_nonblocking(true)?;
-                Ok((UnixStream::from_std(ours)?, OwnedFd::from(theirs)))
-            })
-            .map_err(|e| format!("socket pair: {e}"))
-    };
-    let (qmp, qmp_fd) = pair()?;
-    let mut inherited = Inherited {
-        qmp: qmp_fd.as_raw_fd(),
-        serials: Vec::new(),
-    };
-    let mut fds = vec![qmp_fd];
+    let (qmp, qmp_fd) = StdUnixStream::pair()
+        .and_then(|(ours, theirs)| {
+            ours.set_nonblocking(true)?;
+            Ok((UnixStream::from_std(ours)?, OwnedFd::from(theirs)))
+        })
+        .map_err(|e| format!("socket pair: {e}"))?;
     let mut ports = Vec::new();
+    let mut guards = Vec::new();
     for (n, serial) in spec.serials.iter().enumerate() {
-        inherited.serials.push(match serial {
-            SerialSpec::Uri(uri) => {
-                let (ours, theirs) = pair()?;
-                let number = theirs.as_raw_fd();
-                fds.push(theirs);
-                ports.push(serial::Port::new(n, uri, spec).map(|port| (port, ours))?);
-                Some(number)
-            }
-            _ => None,
-        });
+        if let SerialSpec::Uri(uri) = serial {
+            let port = serial::Port::new(n, uri, spec)?;
+            let (uart, guard) = serial::Uart::create(&argv::fifo(n))
+                .map_err(|e| format!("serial port {n}: {e}"))?;
+            ports.push((port, uart));
+            guards.push(guard);
+        }
     }
 
     let mut command = std::process::Command::new(argv::QEMU);
     command
-        .args(argv::build(spec, &inherited)?)
+        .args(argv::build(spec, qmp_fd.as_raw_fd())?)
         // The lock is free once shim and QEMU are both gone.
         .stdin(Stdio::from(lock))
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    sys::tie_to_this_thread(&mut command, fds);
+    sys::tie_to_this_thread(&mut command, vec![qmp_fd]);
     let mut command = tokio::process::Command::from(command);
     let mut child = command.spawn().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => {
@@ -171,14 +162,15 @@ async fn start(spec: &VmxSpec, lock: OwnedFd) -> Result<Vm, String> {
     drop(command);
     let stderr = Stderr::collect(child.stderr.take());
     let mut serials = JoinSet::new();
-    for (port, stream) in ports {
-        serials.spawn(port.run(stream));
+    for (port, uart) in ports {
+        serials.spawn(port.run(uart));
     }
     Ok(Vm {
         child,
         qmp: Some(qmp),
         stderr,
         serials,
+        guards,
         vsock,
         power_off: false,
     })
@@ -204,6 +196,8 @@ impl Vm {
                 Ok(Err("powered off while it was starting".to_owned()))
             }
         };
+        // QEMU has opened its files by now, or never will.
+        self.guards.clear();
         let (mut qmp, mut events) = match connected {
             Ok(Ok(both)) => both,
             Ok(Err(why)) => return End::Ended(self.ended_in_start(&why).await),

@@ -1,6 +1,7 @@
 //! Test guests: a kernel from the boot folder, and an initramfs with nothing but `init.c`.
 
 use hostsim::vmx::{Accelerator, DirectBoot, Launcher, SerialSpec, VmxHandle, VmxSpec};
+use sha2::Digest;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -40,10 +41,18 @@ pub fn boot() -> Option<(PathBuf, PathBuf)> {
 }
 
 fn build_initrd(boot: &Path) -> PathBuf {
-    // Each test may be a process of its own: nobody must see a half-written file.
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let init = folder.path().join("init");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/init.c");
+    let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let mut hash = sha2::Sha256::new();
+    hash.update(std::fs::read(&source).unwrap());
+    hash.update(boot.as_os_str().as_encoded_bytes());
+    let kept = temporary.join(format!("initrd-{}", hex::encode(&hash.finalize()[..8])));
+    if kept.exists() {
+        return kept;
+    }
+    // Each test may be a process of its own: nobody must see a half-written file.
+    let folder = tempfile::tempdir_in(temporary).unwrap();
+    let init = folder.path().join("init");
     let status = Command::new("gcc")
         .args(["-static", "-O2", "-Wall", "-o"])
         .args([&init, &source])
@@ -71,9 +80,10 @@ fn build_initrd(boot: &Path) -> PathBuf {
         }
     }
     entry(&mut archive, "TRAILER!!!", 0, &[]);
-    let path = folder.keep().join("initrd");
+    let path = folder.path().join("initrd");
     std::fs::write(&path, archive).unwrap();
-    path
+    std::fs::rename(&path, &kept).unwrap();
+    kept
 }
 
 /// One file of a newc archive (Documentation/driver-api/early-userspace/buffer-format.rst).

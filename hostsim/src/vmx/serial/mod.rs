@@ -6,6 +6,7 @@
 
 mod faults;
 mod proxy;
+mod uart;
 
 use super::spec::{SerialDirection, SerialUri, VmxSpec};
 use faults::Line;
@@ -14,8 +15,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 use wire::vspc::{Client, ClientEvent, Direction, PortIdentity};
+
+pub(super) use uart::{Guard, Uart};
 
 /// Bytes from the guest that wait for the proxy at most.
 const FROM_GUEST_MAX: usize = 64 * 1024;
@@ -75,7 +78,7 @@ impl Port {
     }
 
     /// Carry bytes until QEMU has closed its end and all that the guest wrote is handed over.
-    pub(super) async fn run(mut self, mut uart: UnixStream) {
+    pub(super) async fn run(mut self, mut uart: Uart) {
         let mut guest_ended = false;
         let mut pause = BACK_OFF.0;
         let mut said = String::new();
@@ -109,7 +112,7 @@ impl Port {
     /// Connect, while the guest may go on writing. `None`: the guest ended and left nothing.
     async fn dial(
         &mut self,
-        uart: &mut UnixStream,
+        uart: &mut Uart,
         guest_ended: &mut bool,
     ) -> io::Result<Option<Box<dyn Connection>>> {
         let proxy = self.proxy.clone();
@@ -117,7 +120,7 @@ impl Port {
         loop {
             tokio::select! {
                 connection = &mut connecting => return connection.map(Some),
-                () = self.from_guest.fill(uart, guest_ended) => {
+                () = self.from_guest.fill(&mut uart.reader, guest_ended) => {
                     if *guest_ended && self.from_guest.bytes.is_empty() {
                         return Ok(None);
                     }
@@ -126,12 +129,12 @@ impl Port {
         }
     }
 
-    async fn pause(&mut self, pause: Duration, uart: &mut UnixStream, guest_ended: &mut bool) {
+    async fn pause(&mut self, pause: Duration, uart: &mut Uart, guest_ended: &mut bool) {
         let mut over = std::pin::pin!(tokio::time::sleep(pause));
         loop {
             tokio::select! {
                 () = &mut over => return,
-                () = self.from_guest.fill(uart, guest_ended) => {
+                () = self.from_guest.fill(&mut uart.reader, guest_ended) => {
                     if *guest_ended && self.from_guest.bytes.is_empty() {
                         return;
                     }
@@ -144,7 +147,7 @@ impl Port {
     async fn session(
         &mut self,
         connection: Box<dyn Connection>,
-        uart: &mut UnixStream,
+        uart: &mut Uart,
         guest_ended: &mut bool,
         accepted: &mut bool,
     ) -> io::Result<()> {
@@ -153,7 +156,6 @@ impl Port {
         let mut out = Outgoing::default();
         let mut incoming = vec![0; CHUNK];
         let mut data = Vec::new();
-        let (mut uart_reader, mut uart_writer) = uart.split();
         loop {
             if out.is_empty() {
                 // What the protocol has to say goes first, so that a piece of data is never cut.
@@ -198,14 +200,14 @@ impl Port {
                         self.to_guest.line.carry(&data, &mut self.to_guest.bytes);
                     }
                 }
-                written = uart_writer.write(to_guest), if !to_guest.is_empty() && !*guest_ended => {
+                written = uart.writer.write(to_guest), if !to_guest.is_empty() && !*guest_ended => {
                     match written {
                         Ok(n) => drop(self.to_guest.bytes.drain(..n)),
                         // QEMU is gone; its last bytes are still to be read.
                         Err(_) => self.to_guest.bytes.clear(),
                     }
                 }
-                () = self.from_guest.fill(&mut uart_reader, guest_ended) => {}
+                () = self.from_guest.fill(&mut uart.reader, guest_ended) => {}
             }
         }
     }
@@ -213,16 +215,13 @@ impl Port {
 
 impl Wire {
     /// Take what the guest wrote; waits for ever where the buffer is full or the guest has ended.
-    async fn fill(&mut self, uart: &mut (impl AsyncReadExt + Unpin), ended: &mut bool) {
+    async fn fill(&mut self, uart: &mut mpsc::Receiver<Vec<u8>>, ended: &mut bool) {
         if *ended || self.bytes.len() >= FROM_GUEST_MAX {
             return std::future::pending().await;
         }
-        let mut buffer = [0; CHUNK];
-        match uart.read(&mut buffer).await {
-            Ok(n @ 1..) => self
-                .line
-                .carry(buffer.get(..n).unwrap_or_default(), &mut self.bytes),
-            Ok(0) | Err(_) => *ended = true,
+        match uart.recv().await {
+            Some(bytes) => self.line.carry(&bytes, &mut self.bytes),
+            None => *ended = true,
         }
     }
 
