@@ -36,7 +36,9 @@ pub struct VmxSpec {
     pub cpus: u32,
     /// How the guest's instructions are run. Ask [`super::host::HostFacts::detect`] once, not per VM.
     pub accelerator: Accelerator,
-    /// The host's TSC frequency in kHz, for the fast boot under TCG; `None` leaves the guest to calibrate.
+    /// The host's TSC frequency in kHz ([`super::host::HostFacts`]), for a direct boot under TCG.
+    /// `None` leaves the guest to calibrate, which is slow, and on a busy host can be wrong by far:
+    /// the guest's clock then runs many times too fast until its kernel finds out.
     #[serde(default)]
     pub tsc_khz: Option<u64>,
     /// Firmware for a boot from disk or CD-ROM. A direct boot takes the quickest one that fits.
@@ -125,7 +127,8 @@ pub struct NicSpec {
     pub mac: String,
     /// Name of the port group, for messages.
     pub port_group: String,
-    /// The cable is plugged in.
+    /// The cable is plugged in. Where it is not, nothing gets in or out; the guest sees a carrier
+    /// all the same, since QEMU's vmxnet3 cannot start without one.
     pub connected: bool,
     /// What is at the other end of the cable.
     pub backend: NicBackend,

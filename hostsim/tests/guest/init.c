@@ -3,11 +3,15 @@
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/vm_sockets.h>
+#include <net/if.h>
+#include <net/route.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/socket.h>
@@ -235,6 +239,46 @@ static void serial(size_t send, size_t receive)
 	tcdrain(fd);
 }
 
+static struct sockaddr_in address(const char *text, int port)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port) };
+
+	inet_pton(AF_INET, text, &a.sin_addr);
+	return a;
+}
+
+/* Take a static address on eth0, and say something to a port of the gateway's. */
+static void net(const char *own, const char *gateway, int port)
+{
+	struct sockaddr_in to = address(gateway, port);
+	struct ifreq r = { .ifr_name = "eth0" };
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	*(struct sockaddr_in *)&r.ifr_addr = address(own, 0);
+	if (ioctl(fd, SIOCSIFADDR, &r))
+		fail("SIOCSIFADDR");
+	*(struct sockaddr_in *)&r.ifr_netmask = address("255.255.0.0", 0);
+	if (ioctl(fd, SIOCSIFNETMASK, &r))
+		fail("SIOCSIFNETMASK");
+	r.ifr_flags = IFF_UP | IFF_RUNNING;
+	if (ioctl(fd, SIOCSIFFLAGS, &r))
+		fail("SIOCSIFFLAGS");
+	close(fd);
+	fd = open("/sys/class/net/eth1/address", O_RDONLY);
+	if (fd >= 0) {
+		char mac[32] = "";
+
+		if (read(fd, mac, sizeof mac - 1) > 0)
+			printf("eth1: %s", mac);
+		close(fd);
+	}
+	fd = socket(AF_INET, SOCK_STREAM, 0);
+	if (connect(fd, (void *)&to, sizeof to))
+		fail("connect");
+	write_all(fd, "hello", 5);
+	close(fd);
+}
+
 int main(void)
 {
 	const char *test;
@@ -308,6 +352,8 @@ int main(void)
 		write_all(fd, buffer, sizeof buffer);
 	} else if (!strcmp(test, "serial")) {
 		serial(strtoul(option("send="), NULL, 10), strtoul(option("receive="), NULL, 10));
+	} else if (!strcmp(test, "net")) {
+		net(option("own="), option("gateway="), atoi(option("port=")));
 	} else if (!strcmp(test, "disk")) {
 		char first[16] = "";
 

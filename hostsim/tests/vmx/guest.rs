@@ -1,6 +1,7 @@
 //! Test guests: a kernel from the boot folder, and an initramfs with nothing but `init.c`.
 
-use hostsim::vmx::{Accelerator, DirectBoot, Launcher, SerialSpec, VmxHandle, VmxSpec};
+use hostsim::vmx::host::HostFacts;
+use hostsim::vmx::{DirectBoot, Launcher, SerialSpec, VmxHandle, VmxSpec};
 use sha2::Digest;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -100,16 +101,28 @@ fn entry(archive: &mut Vec<u8>, name: &str, mode: u32, bytes: &[u8]) {
     archive.resize(archive.len().next_multiple_of(4), 0);
 }
 
+/// What this host can do; without its TSC's frequency an emulated guest on a busy machine takes
+/// seconds for minutes.
+pub async fn facts() -> &'static HostFacts {
+    static FACTS: tokio::sync::OnceCell<HostFacts> = tokio::sync::OnceCell::const_new();
+    let detect = || async {
+        let state = tempfile::tempdir().unwrap();
+        HostFacts::detect(state.path()).await.unwrap()
+    };
+    FACTS.get_or_init(detect).await
+}
+
 /// A VM with 128 MiB whose console goes to `console.log` in `folder` and that does `test`.
-pub fn spec(folder: &Path, boot: &(PathBuf, PathBuf), test: &str) -> VmxSpec {
+pub async fn spec(folder: &Path, boot: &(PathBuf, PathBuf), test: &str) -> VmxSpec {
+    let facts = facts().await;
     VmxSpec {
         uuid: uuid::Uuid::new_v4(),
         instance_uuid: uuid::Uuid::new_v4(),
         name: format!("test, {test}"),
         memory_mib: 128,
         cpus: 1,
-        accelerator: Accelerator::Tcg,
-        tsc_khz: None,
+        accelerator: facts.accelerator,
+        tsc_khz: facts.tsc_khz,
         firmware: Default::default(),
         boot: Some(DirectBoot {
             kernel: boot.0.clone(),

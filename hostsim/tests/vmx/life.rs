@@ -15,7 +15,7 @@ fn kill_9(pid: u32) {
 async fn a_guest_prints_and_powers_off() {
     let Some(boot) = boot() else { return };
     let dir = Folder::new();
-    let vm = power_on(dir.path(), &spec(dir.path(), &boot, "poweroff")).await;
+    let vm = power_on(dir.path(), &spec(dir.path(), &boot, "poweroff").await).await;
     let record = timeout(LONG, vm.exited()).await.unwrap().unwrap();
     assert_eq!(record.reason, ExitReason::GuestPowerOff);
     assert!(record.ran && record.at > 0);
@@ -39,7 +39,7 @@ async fn a_guest_prints_and_powers_off() {
 async fn a_guests_own_reset_is_an_end() {
     let Some(boot) = boot() else { return };
     let dir = Folder::new();
-    let vm = power_on(dir.path(), &spec(dir.path(), &boot, "reset")).await;
+    let vm = power_on(dir.path(), &spec(dir.path(), &boot, "reset").await).await;
     let record = timeout(LONG, vm.exited()).await.unwrap().unwrap();
     assert_eq!(record.reason, ExitReason::GuestReset);
 }
@@ -48,7 +48,7 @@ async fn a_guests_own_reset_is_an_end() {
 async fn a_vm_is_one_of_a_kind_and_can_be_reset_and_powered_off() {
     let Some(boot) = boot() else { return };
     let dir = Folder::new();
-    let spec = spec(dir.path(), &boot, "wait");
+    let spec = spec(dir.path(), &boot, "wait").await;
     let vm = power_on(dir.path(), &spec).await;
     until_console(dir.path(), "waiting").await;
     let again = launcher().power_on(vm.run_dir(), &spec).await;
@@ -81,7 +81,7 @@ async fn start_one_and_wait() {
         return;
     };
     let (folder, boot) = (Path::new(&folder), boot().unwrap());
-    power_on(folder, &spec(folder, &boot, "wait")).await;
+    power_on(folder, &spec(folder, &boot, "wait").await).await;
     std::fs::write(folder.join("started"), "").unwrap();
     std::future::pending().await
 }
@@ -129,7 +129,7 @@ async fn a_vm_survives_the_end_of_whoever_started_it() {
 async fn a_killed_qemu_leaves_its_signal() {
     let Some(boot) = boot() else { return };
     let dir = Folder::new();
-    let vm = power_on(dir.path(), &spec(dir.path(), &boot, "wait")).await;
+    let vm = power_on(dir.path(), &spec(dir.path(), &boot, "wait").await).await;
     kill_9(vm.status().await.unwrap().qemu_pid.unwrap());
     let record = timeout(LONG, vm.exited()).await.unwrap().unwrap();
     assert_eq!(record.reason, ExitReason::QemuSignal { signal: 9 });
@@ -139,7 +139,7 @@ async fn a_killed_qemu_leaves_its_signal() {
 async fn no_qemu_outlives_its_shim() {
     let Some(boot) = boot() else { return };
     let dir = Folder::new();
-    let vm = power_on(dir.path(), &spec(dir.path(), &boot, "wait")).await;
+    let vm = power_on(dir.path(), &spec(dir.path(), &boot, "wait").await).await;
     let status = vm.status().await.unwrap();
     let waiting = tokio::spawn({
         let vm = vm.clone();
@@ -161,7 +161,7 @@ async fn what_is_missing_is_named() {
     let dir = Folder::new();
     let kernel = dir.path().join("no-kernel");
     let boot = (kernel.clone(), dir.path().join("no-initrd"));
-    let mut spec = spec(dir.path(), &boot, "poweroff");
+    let mut spec = spec(dir.path(), &boot, "poweroff").await;
     let fault = launcher()
         .power_on(&dir.path().join("run"), &spec)
         .await
@@ -211,7 +211,7 @@ async fn what_is_missing_is_named() {
 async fn guestinfo_is_seen_by_the_guest_and_by_nobody_else() {
     let Some(boot) = boot() else { return };
     let dir = Folder::new();
-    let mut spec = spec(dir.path(), &boot, "fwcfg key=guestinfo.mooring.config.0");
+    let mut spec = spec(dir.path(), &boot, "fwcfg key=guestinfo.mooring.config.0").await;
     spec.guestinfo
         .insert("guestinfo.mooring.config.0".into(), "c2VjcmV0".into());
     for n in 1..40 {
@@ -270,7 +270,7 @@ async fn a_child_disk_shows_its_parent_and_takes_the_writes() {
         "leaf, 1.vmdk",
     ]);
     let base = std::fs::read(dir.path().join("base.vmdk")).unwrap();
-    let mut spec = spec(dir.path(), &boot, "disk");
+    let mut spec = spec(dir.path(), &boot, "disk").await;
     let path = dir.path().join("leaf, 1.vmdk");
     spec.disks = vec![DiskSpec {
         path,

@@ -15,13 +15,13 @@ const URI: &str = "mooring:vch-1:0123456789ab";
 /// Bytes that the guest sends.
 const SENT: usize = 256 * 1024;
 
-fn with_port(
+async fn with_port(
     folder: &Folder,
     proxy_uri: String,
     test: &str,
     faults: SerialFaults,
 ) -> Option<VmxSpec> {
-    let mut spec = spec(folder.path(), &boot()?, test);
+    let mut spec = spec(folder.path(), &boot()?, test).await;
     spec.serials.push(SerialSpec::Uri(SerialUri {
         service_uri: URI.into(),
         proxy_uri,
@@ -109,7 +109,7 @@ async fn a_port_speaks_over_tls_to_the_pinned_proxy_once_it_is_taken() {
     let dir = Folder::new();
     let proxy = format!("telnets://127.0.0.1:{port}#thumbprint={print}");
     let test = format!("serial send={SENT} receive=4096");
-    let Some(spec) = with_port(&dir, proxy, &test, SerialFaults::default()) else {
+    let Some(spec) = with_port(&dir, proxy, &test, SerialFaults::default()).await else {
         return;
     };
     let vm = power_on(dir.path(), &spec).await;
@@ -153,7 +153,7 @@ async fn a_proxy_with_another_certificate_gets_nothing() {
     let port = listener.local_addr().unwrap().port();
     let dir = Folder::new();
     let proxy = format!("telnets://127.0.0.1:{port}#thumbprint={other}");
-    let Some(spec) = with_port(&dir, proxy, "wait", SerialFaults::default()) else {
+    let Some(spec) = with_port(&dir, proxy, "wait", SerialFaults::default()).await else {
         return;
     };
     let vm = power_on(dir.path(), &spec).await;
@@ -176,7 +176,7 @@ async fn faults_on_the_line_are_as_many_as_asked_for() {
     };
     let test = format!("serial send={SENT} receive=0");
     let proxy = format!("telnet://127.0.0.1:{port}");
-    let Some(spec) = with_port(&dir, proxy, &test, faults) else {
+    let Some(spec) = with_port(&dir, proxy, &test, faults).await else {
         return;
     };
     let vm = power_on(dir.path(), &spec).await;

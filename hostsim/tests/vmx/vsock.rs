@@ -7,12 +7,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::time::timeout;
 
-fn with_vsock(
+async fn with_vsock(
     folder: &Path,
     boot: &(std::path::PathBuf, std::path::PathBuf),
     test: &str,
 ) -> VmxSpec {
-    let mut spec = spec(folder, boot, test);
+    let mut spec = spec(folder, boot, test).await;
     std::fs::create_dir(folder.join("uds")).unwrap();
     spec.vsock = Some(VsockSpec::Uds {
         folder: folder.join("uds"),
@@ -40,7 +40,7 @@ async fn echo(listener: UnixListener) {
 async fn a_hundred_megabytes_come_back_unchanged() {
     let Some(boot) = boot() else { return };
     let dir = Folder::new();
-    let spec = with_vsock(dir.path(), &boot, "echo port=7 bytes=104857600");
+    let spec = with_vsock(dir.path(), &boot, "echo port=7 bytes=104857600").await;
     let server = tokio::spawn(echo(listen(dir.path(), 7)));
     let vm = power_on(dir.path(), &spec).await;
     timeout(LONG, vm.exited()).await.unwrap().unwrap();
@@ -60,7 +60,8 @@ async fn many_connections_at_once_do_not_mix() {
         dir.path(),
         &boot,
         "many port=7 bytes=1048576 connections=32",
-    );
+    )
+    .await;
     let server = tokio::spawn(echo(listen(dir.path(), 7)));
     let vm = power_on(dir.path(), &spec).await;
     timeout(LONG, vm.exited()).await.unwrap().unwrap();
@@ -77,7 +78,7 @@ async fn many_connections_at_once_do_not_mix() {
 async fn a_port_where_nobody_listens_is_refused_at_once() {
     let Some(boot) = boot() else { return };
     let dir = Folder::new();
-    let vm = power_on(dir.path(), &with_vsock(dir.path(), &boot, "refused")).await;
+    let vm = power_on(dir.path(), &with_vsock(dir.path(), &boot, "refused").await).await;
     timeout(LONG, vm.exited()).await.unwrap().unwrap();
     let console = console(dir.path());
     assert!(
@@ -90,7 +91,7 @@ async fn a_port_where_nobody_listens_is_refused_at_once() {
 async fn what_the_guest_sent_before_it_powered_off_arrives() {
     let Some(boot) = boot() else { return };
     let dir = Folder::new();
-    let spec = with_vsock(dir.path(), &boot, "burst port=7");
+    let spec = with_vsock(dir.path(), &boot, "burst port=7").await;
     let listener = listen(dir.path(), 7);
     let vm = power_on(dir.path(), &spec).await;
     let (mut stream, _) = timeout(LONG, listener.accept()).await.unwrap().unwrap();
@@ -113,7 +114,7 @@ async fn bulk_transfer_each_way() {
     const BYTES: usize = 256 * 1024 * 1024;
     let Some(boot) = boot() else { return };
     let dir = Folder::new();
-    let spec = with_vsock(dir.path(), &boot, &format!("speed port=7 bytes={BYTES}"));
+    let spec = with_vsock(dir.path(), &boot, &format!("speed port=7 bytes={BYTES}")).await;
     let (out, back) = (listen(dir.path(), 7), listen(dir.path(), 8));
     let server = tokio::spawn(async move {
         let (mut stream, _) = out.accept().await.unwrap();
