@@ -270,10 +270,20 @@ fn blockdev(node: &str, format: &str, path: &Path, read_only: bool) -> Result<St
 }
 
 fn vnic(args: &mut Args, n: usize, nic: &NicSpec) {
+    // Slots rise with the number, so that the guest's order is the specification's.
+    let device = format!(
+        "vmxnet3,id=nic{n},mac={},romfile=,addr={:#x}",
+        nic.mac,
+        8 + n
+    );
+    if !nic.connected {
+        // Nothing at the other end. QEMU's set_link would be the better way, but its vmxnet3
+        // writes the event to guest address 0 while no driver has told it where to; and a hub of
+        // its own keeps the guest from booting.
+        args.pair("-device", device);
+        return;
+    }
     let backend = match &nic.backend {
-        // A cable that ends nowhere. QEMU's set_link would be the better way, but its vmxnet3
-        // writes the event to guest address 0 while no driver has told it where to.
-        _ if !nic.connected => format!("hubport,id=net{n},hubid={n}"),
         NicBackend::User(net) => format!(
             "user,id=net{n},net={}/{},host={},dns={},ipv6=off",
             net.network, net.prefix, net.gateway, net.dns
@@ -286,15 +296,7 @@ fn vnic(args: &mut Args, n: usize, nic: &NicSpec) {
         }
     };
     args.pair("-netdev", backend);
-    // Slots rise with the number, so that the guest's order is the specification's.
-    args.pair(
-        "-device",
-        format!(
-            "vmxnet3,id=nic{n},netdev=net{n},mac={},romfile=,addr={:#x}",
-            nic.mac,
-            8 + n
-        ),
-    );
+    args.pair("-device", format!("{device},netdev=net{n}"));
 }
 
 /// A value inside one of QEMU's comma-separated options.
