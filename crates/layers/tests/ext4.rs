@@ -1,5 +1,7 @@
 //! The ext4 writer against e2fsck, debugfs and the kernel.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, which clippy.toml does not count as tests
+
 use layers::ext4::{Builder, DeviceKind, EmptyOptions, Metadata, Options, Time, format_empty};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;

@@ -168,6 +168,8 @@ impl<T: BlockTarget> Builder<T> {
         }
         for depth in 1..parts.len() {
             match self.tree.find(&parts[..depth]) {
+                // A directory takes the place of a whiteout that something is put into.
+                Some(id) if self.tree.node(id).kind == Kind::Whiteout => break,
                 Some(id) if self.tree.node(id).kind != Kind::Directory => {
                     return Err(Error::ParentNotDirectory {
                         path: path.to_vec(),
