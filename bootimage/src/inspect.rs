@@ -14,7 +14,7 @@ use crate::{Error, Result, cpio, iso, modinfo, order, vmlinux};
 /// A file to inspect, at most; an ISO or an initramfs is held in memory.
 const MAX_FILE: u64 = 2 << 30;
 /// An initramfs unpacked, at most.
-const MAX_INITRAMFS: u64 = 2 << 30;
+const MAX_INITRAMFS: u64 = 512 << 20;
 /// A text file inside one, at most.
 const MAX_TEXT: u64 = 16 << 20;
 

@@ -168,6 +168,21 @@ fn word64(bytes: &[u8], at: usize) -> Result<usize, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_damaged_module_never_panics(
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+        ) {
+            let mut elf = module(b"depends=a,b\0softdep=pre: c\0alias=x\0");
+            for (at, byte) in damage {
+                let place = at.index(elf.len());
+                elf[place] = byte;
+            }
+            let _ = parse(&elf, "damaged");
+        }
+    }
 
     /// The smallest ELF64 file with one `.modinfo` section.
     fn module(modinfo: &[u8]) -> Vec<u8> {

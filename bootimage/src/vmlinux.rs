@@ -7,7 +7,7 @@ use crate::compress::{self, Compression};
 use crate::{Error, Result};
 
 /// A kernel larger than this, unpacked, is refused.
-const MAX_VMLINUX: u64 = 1 << 30;
+const MAX_VMLINUX: u64 = 256 << 20;
 
 /// ELF note type of the 32-bit PVH entry (xen/interface/elfnote.h, XEN_ELFNOTE_PHYS32_ENTRY).
 const NOTE_PVH: u32 = 18;
@@ -151,4 +151,77 @@ fn long(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(
         bytes.get(at..at.checked_add(8)?)?.try_into().ok()?,
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A bzImage's header around a payload.
+    fn image(payload: &[u8]) -> Vec<u8> {
+        let mut image = vec![0; 0x400];
+        image[0x1f1] = 1;
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x206..0x208].copy_from_slice(&0x20f_u16.to_le_bytes());
+        image[0x20e..0x210].copy_from_slice(&0x100_u16.to_le_bytes());
+        image[0x300..0x310].copy_from_slice(b"6.1.0-x (me@here");
+        image[0x24c..0x250].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+        image.extend(payload);
+        image
+    }
+
+    /// An ELF kernel of one note segment, with a section table to be cut off.
+    fn elf(note: u32) -> Vec<u8> {
+        let mut elf = vec![0; 64 + 56 + 20 + 100];
+        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        elf[32] = 64;
+        elf[40] = 140;
+        elf[56] = 1;
+        elf[60] = 1;
+        elf[64] = 4;
+        elf[72] = 120;
+        elf[96] = 20;
+        elf[120] = 4;
+        elf[124] = 4;
+        elf[128..132].copy_from_slice(&note.to_le_bytes());
+        elf[132..136].copy_from_slice(b"Xen\0");
+        elf
+    }
+
+    #[test]
+    fn the_kernel_is_unpacked_and_stripped() {
+        for kind in [Compression::Gzip, Compression::Zstd, Compression::Lz4Legacy] {
+            let mut payload = compress::compress(kind, &elf(18)).unwrap();
+            if kind != Compression::Gzip {
+                payload.extend(240_u32.to_le_bytes());
+            }
+            let image = image(&payload);
+            assert_eq!(release(&image).as_deref(), Some("6.1.0-x"));
+            let kernel = extract(&image, "test").unwrap();
+            assert_eq!(kernel.len(), 140, "{kind:?}");
+            assert!(has_pvh_entry(&kernel));
+        }
+        assert!(!has_pvh_entry(&elf(17)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_kernel_never_panics(
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+        ) {
+            let mut kernel = image(&compress::compress(Compression::Gzip, &elf(18)).unwrap());
+            let mut unpacked = elf(18);
+            for (at, byte) in damage {
+                let place = at.index(kernel.len());
+                kernel[place] = byte;
+                let place = at.index(unpacked.len());
+                unpacked[place] = byte;
+            }
+            let _ = release(&kernel);
+            let _ = extract(&kernel, "damaged");
+            let _ = has_pvh_entry(&unpacked);
+            let _ = strip(&mut unpacked);
+        }
+    }
 }

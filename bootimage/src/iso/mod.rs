@@ -39,19 +39,23 @@ pub fn build(kernel: Vec<u8>, initrd: Vec<u8>, cmdline: &str) -> Result<Vec<u8>>
         "DEFAULT boot\nPROMPT 0\nTIMEOUT 0\nLABEL boot\n  KERNEL /vmlinuz\n  INITRD /initrd.img\n  APPEND {cmdline}\n"
     );
     let efi_image = efi::fat_image(&efi::grub(cmdline)?)?;
-    let size = kernel.len() + initrd.len() + efi_image.len() + (2 << 20);
+    assemble(vec![
+        InputEntry::file("EFI.IMG", efi_image),
+        InputEntry::file("INITRD.IMG", initrd),
+        InputEntry::file("ISOLINUX.BIN", efi::loader_file(Path::new(ISOLINUX))?),
+        InputEntry::file("ISOLINUX.CFG", isolinux_cfg.into_bytes()),
+        InputEntry::file("LDLINUX.C32", efi::loader_file(Path::new(LDLINUX))?),
+        InputEntry::file("VMLINUZ", kernel),
+    ])
+}
+
+/// Writes the volume; `entries` hold the two boot images that [`format_options`] names.
+fn assemble(entries: Vec<InputEntry>) -> Result<Vec<u8>> {
     let tree = InputTree {
         path_separator: PathSeparator::ForwardSlash,
-        entries: vec![
-            InputEntry::file("EFI.IMG", efi_image),
-            InputEntry::file("INITRD.IMG", initrd),
-            InputEntry::file("ISOLINUX.BIN", efi::loader_file(Path::new(ISOLINUX))?),
-            InputEntry::file("ISOLINUX.CFG", isolinux_cfg.into_bytes()),
-            InputEntry::file("LDLINUX.C32", efi::loader_file(Path::new(LDLINUX))?),
-            InputEntry::file("VMLINUZ", kernel),
-        ],
+        entries,
     };
-    let mut image = Cursor::new(vec![0; size]);
+    let mut image = Cursor::new(Vec::new());
     IsoImageWriter::create(&mut image, tree, format_options())
         .map_err(|error| Error::Iso(error.to_string()))?;
     let mut image = image.into_inner();
@@ -121,6 +125,77 @@ fn format_options() -> IsoFormatOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// A small ISO whose loaders are no real ones.
+    fn sample() -> Vec<u8> {
+        let entry = |name: &str, len: usize| InputEntry::file(name, vec![0x90; len]);
+        assemble(vec![
+            entry("EFI.IMG", 5000),
+            entry("INITRD.IMG", 10),
+            entry("ISOLINUX.BIN", 3000),
+            InputEntry::directory("DOCS", vec![entry("README", 1)]),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn files_and_boot_entries_are_read_back() {
+        let image = sample();
+        let volume = read(&image).unwrap();
+        assert_eq!(volume.size, image.len() as u64);
+        assert_eq!(volume.name, "MOORING");
+        let sizes: Vec<_> = volume
+            .files
+            .iter()
+            .map(|f| (f.path.as_str(), f.size))
+            .collect();
+        let expected = [
+            ("BOOT.CAT", 2048),
+            ("DOCS/README", 1),
+            ("EFI.IMG", 5000),
+            ("INITRD.IMG", 10),
+            ("ISOLINUX.BIN", 3000),
+        ];
+        assert_eq!(sizes, expected);
+        let boot: Vec<_> = volume
+            .boot
+            .iter()
+            .map(|b| (b.platform.as_str(), b.sectors))
+            .collect();
+        assert_eq!(boot, [("bios", 4), ("uefi", 1)]);
+        let efi = volume.files.iter().find(|f| f.path == "EFI.IMG").unwrap();
+        assert_eq!(volume.boot[1].offset, efi.offset);
+    }
+
+    #[test]
+    fn no_clock_is_in_it() {
+        let image = sample();
+        // The year of any time that the writer could have taken, as text and as a record has it.
+        let primary = &image[16 * 2048..17 * 2048];
+        assert_eq!(&primary[813..830], b"1980010100000000\0");
+        assert_eq!(&primary[830..847], b"1980010100000000\0");
+        assert_eq!(primary[156 + 18], 80);
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_iso_never_panics(
+            damage in proptest::collection::vec((16 * 2048_usize..26 * 2048, any::<u8>()), 1..40),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut image = sample();
+            for (at, byte) in damage {
+                if let Some(place) = image.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            let _ = crate::inspect::inspect_bytes(&image, "damaged");
+            image.truncate(cut.index(image.len()));
+            let _ = read(&image);
+            let _ = volume::settle(&mut image);
+        }
+    }
 
     #[test]
     fn a_command_line_that_a_loader_would_misread_is_refused() {

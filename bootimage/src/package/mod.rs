@@ -501,4 +501,77 @@ mod tests {
             "input: is no kernel package; an .rpm, a .deb or a folder is"
         );
     }
+
+    /// A Debian package with one file in it.
+    fn deb() -> Vec<u8> {
+        let tar_of = |path: &str, content: &[u8]| {
+            let mut tar = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, path, content).unwrap();
+            tar.into_inner().unwrap()
+        };
+        let mut deb = b"!<arch>\n".to_vec();
+        let members = [
+            ("debian-binary", b"2.0\n".to_vec()),
+            (
+                "control.tar",
+                tar_of("./control", b"Package: linux-image-x\nVersion: 6.1-2\n"),
+            ),
+            ("data.tar", tar_of("./boot/vmlinuz-6.1.0-x", b"kernel")),
+        ];
+        for (name, body) in members {
+            deb.extend(
+                format!(
+                    "{name:<16}0           0     0     100644  {:<10}`\n",
+                    body.len()
+                )
+                .bytes(),
+            );
+            deb.extend(body);
+        }
+        deb
+    }
+
+    #[test]
+    fn a_debian_package_tells_name_version_and_kernel() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.deb");
+        std::fs::write(&path, deb()).unwrap();
+        let package = KernelPackage::open(&path).unwrap();
+        assert_eq!(package.label(), "linux-image-x 6.1-2");
+        assert_eq!(package.version(), "6.1.0-x");
+        assert_eq!(package.kernel_image().unwrap(), b"kernel");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_damaged_package_never_panics(
+            damage in proptest::collection::vec(
+                (proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()), 1..20),
+            cut in proptest::prelude::any::<proptest::sample::Index>(),
+        ) {
+            let mut bytes = deb();
+            for (at, byte) in damage {
+                let place = at.index(bytes.len());
+                bytes[place] = byte;
+            }
+            bytes.truncate(cut.index(bytes.len()) + 1);
+            let _ = read_bytes(&bytes);
+        }
+
+        #[test]
+        fn a_damaged_rpm_header_never_panics(
+            words in proptest::collection::vec(proptest::prelude::any::<u32>(), 0..64),
+            rest in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..512),
+        ) {
+            let mut bytes = vec![0xed, 0xab, 0xee, 0xdb];
+            bytes.resize(96, 0);
+            bytes.extend([0x8e, 0xad, 0xe8, 1, 0, 0, 0, 0]);
+            bytes.extend(words.iter().flat_map(|word| (word % 300).to_be_bytes()));
+            bytes.extend(rest);
+            let _ = read_bytes(&bytes);
+        }
+    }
 }
