@@ -408,9 +408,11 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn arbitrary_tables_never_panic(header in prop::collection::vec(any::<u8>(), 92), entries in prop::collection::vec(any::<u8>(), 1280), fix in any::<bool>()) {
-            let mut disk = disk(&table());
+            let mut disk = disk(&Table { capacity: 64 << 20, ..table() });
             disk[1024..1024 + entries.len()].copy_from_slice(&entries);
             if fix {
                 // A forged table with right checksums.

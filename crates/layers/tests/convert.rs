@@ -439,3 +439,54 @@ fn a_hundred_thousand_files_are_converted() {
     assert_eq!((layer.entries, layer.diff_id), (100_000, Digest::of(&tar)));
     assert!(rebuilt(&layer) == tar);
 }
+
+/// What comes out of an archive with these bytes changed is an error or a layer that rebuilds it; nothing panics.
+fn survives(tar: &[u8]) {
+    if let Ok(layer) = converted(tar) {
+        assert!(rebuilt(&layer) == tar);
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn changed_archives_never_panic(changes in proptest::collection::vec((0usize..6000, proptest::prelude::any::<u8>()), 1..4), kind in proptest::prelude::any::<u8>()) {
+        let mut tar = Tar::default()
+            .pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.realsize", b"9000"), ("mtime", b"1.5")])
+            .file("sparse", &[b"2\n0\n3\n700\n5\n".to_vec(), vec![0; 498], b"abcdefgh".to_vec()].concat())
+            .header(kind, b"any", b"sparse", 0)
+            .file("f", b"data")
+            .end();
+        for (at, byte) in changes {
+            let at = at % tar.len();
+            tar[at] = byte;
+            // The header's checksum is made right again, so that the change gets past it.
+            let block = &mut tar[at / 512 * 512..][..512];
+            if &block[257..262] == b"ustar" {
+                block[148..156].fill(b' ');
+                let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+                block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            }
+        }
+        survives(&tar);
+    }
+
+    #[test]
+    fn damaged_vmdks_never_panic(changes in proptest::collection::vec((0usize..70_000, proptest::prelude::any::<u8>()), 1..8)) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.vmdk");
+        let identity = layers::vmdk::Identity { name: "a.vmdk".into(), capacity: 64 << 20, cid: 1, parent: None };
+        layers::vmdk::create_child(&path, &identity).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        for (at, byte) in changes {
+            let at = if at % 2 == 0 { at % 100 } else { at % bytes.len() };
+            bytes[at] = byte;
+        }
+        let chain = layers::vmdk::SparseFile::open(bytes).and_then(|file| layers::vmdk::Chain::new(vec![file]));
+        if let Ok(chain) = chain {
+            let mut buf = vec![0; 4 << 20];
+            let _ = chain.read_exact_at(0, &mut buf);
+        }
+    }
+}

@@ -128,7 +128,7 @@ impl<R: Read, F: Fn(u64)> Read for Source<R, F> {
 type Buffered<R, F> = BufReader<Chain<Cursor<Vec<u8>>, Source<R, F>>>;
 
 enum Decoder<R: Read, F: Fn(u64)> {
-    None(Buffered<R, F>),
+    None(Box<Buffered<R, F>>),
     Gzip(Box<flate2::bufread::MultiGzDecoder<Buffered<R, F>>>),
     Zstd(Box<zstd::Decoder<'static, Buffered<R, F>>>),
 }
@@ -154,7 +154,7 @@ impl<R: Read, F: Fn(u64)> Decoder<R, F> {
 
     fn into_inner(self) -> Buffered<R, F> {
         match self {
-            Self::None(reader) => reader,
+            Self::None(reader) => *reader,
             Self::Gzip(reader) => reader.into_inner(),
             Self::Zstd(reader) => reader.finish(),
         }
@@ -203,7 +203,7 @@ fn decompress<R: Read, F: Fn(u64)>(
     }
     let buffered = BufReader::with_capacity(CHUNK, Cursor::new(start).chain(source));
     let mut decoder = match compression {
-        Compression::None => Decoder::None(buffered),
+        Compression::None => Decoder::None(Box::new(buffered)),
         Compression::Gzip => {
             Decoder::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(buffered)))
         }

@@ -255,6 +255,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn a_changed_byte_is_found_out(at in any::<prop::sample::Index>(), flip in 1u8..) {
             let (mut recipe, partition, _) = recipe();
