@@ -1,9 +1,11 @@
 //! Converts layer files and says how long each took: `convert FILE…`. Compare with `time gzip -dc FILE`.
+//! With `PARTITION` set in the environment, the last one's partition is written to that file.
 
 use std::fs::File;
 use std::time::Instant;
 
 use layers::convert::{Expectations, Limits, convert};
+use layers::io::Stream;
 use layers::spool::Spool;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,6 +29,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             layer.tar_size as f64 / seconds / 1e6,
             layer.diff_id,
         );
+        if let Some(file) = std::env::var_os("PARTITION") {
+            std::io::copy(&mut Stream::new(layer.image)?, &mut File::create(file)?)?;
+        }
     }
     Ok(())
 }
