@@ -1,0 +1,376 @@
+//! Containers: create, list, start, stop and the like. Attach, logs, wait, inspect and exec have
+//! files of their own.
+
+use super::{JsonBody, attach, inspect, logs, ok, query::Query, wait};
+use crate::{
+    app::App,
+    containers::{create::CreateRequest, filters::Selection, state::Phase},
+    errors::{Error, Result},
+    timestamps,
+};
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{any, delete, get, post},
+};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use wire::message::{ProcessRow, Reply, SessionId, ToGuest};
+
+/// The calls under `/containers`.
+pub fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/containers/json", get(list))
+        .route("/containers/create", post(create))
+        .route("/containers/prune", post(prune))
+        .route("/containers/{id}", delete(remove))
+        .route("/containers/{id}/json", get(inspect::inspect))
+        .route("/containers/{id}/start", post(start))
+        .route("/containers/{id}/stop", post(stop))
+        .route("/containers/{id}/restart", post(restart))
+        .route("/containers/{id}/kill", post(kill))
+        .route("/containers/{id}/rename", post(rename))
+        .route("/containers/{id}/wait", post(wait::wait))
+        .route("/containers/{id}/attach", post(attach::attach))
+        .route("/containers/{id}/resize", post(resize))
+        .route("/containers/{id}/logs", get(logs::logs))
+        .route("/containers/{id}/top", get(top))
+        .route("/containers/{id}/{other}", any(not_yet))
+        .route("/containers/{id}/attach/ws", any(attach_ws))
+}
+
+async fn create(
+    State(app): State<Arc<App>>,
+    query: Query,
+    JsonBody(body): JsonBody<Value>,
+) -> Result<Response> {
+    let request = CreateRequest::read(&body, query.find("name"))?;
+    let reference = request.config.image.clone();
+    let image = app
+        .images
+        .resolve(&reference)
+        .ok_or_else(|| Error::no_such_image(&named(&reference)))?;
+    let platform = query.text("platform");
+    if !platform.is_empty() {
+        check_platform(platform, &image.config, &reference)?;
+    }
+    let created = app.containers.create(request, &image).await?;
+    let answer = json!({ "Id": created.container.id(), "Warnings": created.warnings });
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// The reference as Docker puts it into its error: with a tag, unless it is an ID or a digest.
+fn named(reference: &str) -> String {
+    let last = reference.rsplit('/').next().unwrap_or(reference);
+    if last.contains(':') || reference.contains('@') {
+        reference.to_owned()
+    } else {
+        format!("{reference}:latest")
+    }
+}
+
+fn check_platform(platform: &str, config: &Value, reference: &str) -> Result<()> {
+    let have = |field: &str| config[field].as_str().unwrap_or("").to_owned();
+    let (os, architecture) = (have("os"), have("architecture"));
+    let mut wanted = platform.split('/');
+    let fits = match (wanted.next(), wanted.next()) {
+        (Some(want), None) => want == os || want == architecture,
+        (Some(want_os), Some(want_arch)) => {
+            let want_arch = match want_arch {
+                "x86_64" | "x86-64" => "amd64",
+                "aarch64" => "arm64",
+                other => other,
+            };
+            want_os == os && want_arch == architecture
+        }
+        _ => false,
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(Error::not_found(format!(
+        "image with reference {reference} was found but its platform ({os}/{architecture}) does not match the specified platform ({platform})"
+    )))
+}
+
+async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
+    let limit = query.number("limit")?;
+    let selection = Selection::new(
+        query.filters()?,
+        query.flag("all"),
+        limit,
+        &app.containers,
+        &app.images,
+    )?;
+    let rows: Vec<Value> = selection
+        .apply(&app.containers)
+        .iter()
+        .map(|(container, status)| inspect::summary(&app, container, status, query.flag("size")))
+        .collect();
+    Ok(ok(Value::Array(rows)))
+}
+
+async fn start(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Result<StatusCode> {
+    if !query.text("checkpoint").is_empty() {
+        return Err(Error::not_yet("--checkpoint"));
+    }
+    attach::detach_keys(query.text("detachKeys"))?;
+    let container = app.containers.find(&name)?;
+    // A client that goes away does not leave a half-started container.
+    let containers = app.containers.clone();
+    own_task(async move { containers.start(&container).await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Runs to its end also where the client's connection goes.
+async fn own_task<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    tokio::spawn(work)
+        .await
+        .map_err(|e| Error::internal(format!("the request's task ended: {e}")))?
+}
+
+fn signal(query: &Query) -> Option<String> {
+    Some(query.text("signal").to_owned()).filter(|s| !s.is_empty())
+}
+
+async fn stop(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Result<StatusCode> {
+    let container = app.containers.find(&name)?;
+    let (signal, timeout) = (signal(&query), query.number("t")?);
+    let containers = app.containers.clone();
+    own_task(async move {
+        containers
+            .stop(&container, signal.as_deref(), timeout)
+            .await
+    })
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn restart(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Result<StatusCode> {
+    let container = app.containers.find(&name)?;
+    let (signal, timeout) = (signal(&query), query.number("t")?);
+    let containers = app.containers.clone();
+    own_task(async move {
+        containers
+            .restart(&container, signal.as_deref(), timeout)
+            .await
+    })
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn kill(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Result<StatusCode> {
+    let container = app.containers.find(&name)?;
+    app.containers
+        .kill(&container, &name, query.text("signal"))
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn rename(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Result<StatusCode> {
+    let container = app.containers.find(&name)?;
+    app.containers
+        .rename(&container, query.text("name"))
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn remove(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Result<StatusCode> {
+    if query.flag("link") {
+        return Err(Error::not_yet("rm --link"));
+    }
+    let container = app.containers.find(&name)?;
+    // `v` removes anonymous volumes; there are none.
+    let force = query.flag("force");
+    let containers = app.containers.clone();
+    own_task(async move { containers.remove(&container, force).await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
+    let filters = query.filters()?;
+    filters.allow(&["label", "label!", "until"])?;
+    let until = match filters.values("until") {
+        None => u64::MAX,
+        Some([one]) => timestamps::parse(one, timestamps::now())?,
+        Some(_) => return Err(Error::bad("more than one until filter specified")),
+    };
+    let mut deleted = Vec::new();
+    for container in app.containers.all() {
+        let status = container.status();
+        let labels = &container.spec.config.labels;
+        let excluded = filters.values("label!").is_some() && filters.labels("label!", labels);
+        let stopped = matches!(status.phase, Phase::Created | Phase::Exited) && !status.removing;
+        if !stopped
+            || container.spec.created > until
+            || !filters.labels("label", labels)
+            || excluded
+        {
+            continue;
+        }
+        match app.containers.remove(&container, false).await {
+            Ok(()) => deleted.push(container.id().to_owned()),
+            Err(error) => tracing::info!(id = container.id(), %error, "not pruned"),
+        }
+    }
+    let deleted = if deleted.is_empty() {
+        Value::Null
+    } else {
+        json!(deleted)
+    };
+    Ok(ok(
+        json!({ "ContainersDeleted": deleted, "SpaceReclaimed": 0 }),
+    ))
+}
+
+/// `h` and `w` of a resize.
+///
+/// # Errors
+/// 400 where one is missing or out of range.
+pub(super) fn size(query: &Query) -> Result<(u16, u16)> {
+    let need = |name: &str| {
+        query
+            .number::<u16>(name)?
+            .ok_or_else(|| Error::bad(format!("invalid resize: {name} is missing")))
+    };
+    Ok((need("h")?, need("w")?))
+}
+
+async fn resize(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Result<StatusCode> {
+    let container = app.containers.find(&name)?;
+    let (rows, cols) = size(&query)?;
+    container
+        .session()?
+        .resize(SessionId::CONTAINER, rows, cols)
+        .await?;
+    app.containers.tell(
+        &container,
+        "resize",
+        &[("height", rows.to_string()), ("width", cols.to_string())],
+    );
+    Ok(StatusCode::OK)
+}
+
+async fn top(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Result<Response> {
+    let container = app.containers.find(&name)?;
+    match query.text("ps_args") {
+        "" | "-ef" => {}
+        other => {
+            return Err(Error::bad(format!(
+                "top: ps options {other:?} are not supported by Mooring: leave them out"
+            )));
+        }
+    }
+    match container
+        .session()?
+        .request(|request| ToGuest::Processes { request })
+        .await?
+    {
+        Reply::Processes(rows) => {
+            let rows: Vec<Value> = rows.iter().map(|row| json!(process(row))).collect();
+            let titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
+            Ok(ok(json!({ "Titles": titles, "Processes": rows })))
+        }
+        Reply::Error(message) => Err(Error::internal(message)),
+        other => Err(Error::internal(format!(
+            "unexpected answer of the guest: {other:?}"
+        ))),
+    }
+}
+
+/// A row as `ps -ef` prints it.
+fn process(row: &ProcessRow) -> [String; 8] {
+    let started = timestamps::log_stamp(row.started);
+    let seconds = row.cpu_time / 1_000_000_000;
+    [
+        row.user.clone(),
+        row.pid.to_string(),
+        row.ppid.to_string(),
+        (row.cpu_permille / 10).to_string(),
+        started.get(11..16).unwrap_or("").to_owned(),
+        row.tty.clone(),
+        format!(
+            "{:02}:{:02}:{:02}",
+            seconds / 3600,
+            seconds / 60 % 60,
+            seconds % 60
+        ),
+        row.command.clone(),
+    ]
+}
+
+async fn attach_ws() -> Error {
+    Error::not_yet("attaching through a web socket")
+}
+
+async fn not_yet(
+    State(app): State<Arc<App>>,
+    Path((name, what)): Path<(String, String)>,
+) -> Result<Response> {
+    let command = match what.as_str() {
+        "stats" | "update" | "pause" | "unpause" | "export" => what.as_str(),
+        "archive" => "cp",
+        "changes" => "diff",
+        _ => return Err(Error::not_found("page not found")),
+    };
+    app.containers.find(&name)?;
+    Err(Error::not_yet(&format!("docker {command}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_that_is_missing_is_named_with_its_tag() {
+        assert_eq!(named("busybox"), "busybox:latest");
+        assert_eq!(named("127.0.0.1:5000/x"), "127.0.0.1:5000/x:latest");
+        assert_eq!(named("x:1"), "x:1");
+        assert_eq!(named("x@sha256:ab"), "x@sha256:ab");
+    }
+
+    #[test]
+    fn a_platform_must_be_the_images() {
+        let config = json!({"os": "linux", "architecture": "amd64"});
+        for good in ["linux/amd64", "linux", "amd64", "linux/x86_64"] {
+            assert!(check_platform(good, &config, "x").is_ok(), "{good}");
+        }
+        assert!(check_platform("linux/arm64", &config, "x").is_err());
+    }
+}

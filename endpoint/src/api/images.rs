@@ -1,0 +1,435 @@
+//! Images: pull, load, list, inspect, tag, remove; and `docker login`.
+
+use super::query::Query;
+use super::{JsonBody, ok};
+use crate::app::App;
+use crate::errors::{Error, Kind, Result};
+use crate::images::manifest::Platform;
+use crate::images::progress::Progress;
+use crate::images::registry::{Credentials, RegistryClient, RegistryError};
+use crate::images::{ImageRecord, Reference, User};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use base64::Engine as _;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The calls under `/images`, `/build` and `/auth`.
+pub fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/images/json", get(list))
+        .route("/images/create", post(create))
+        .route("/images/load", post(load))
+        .route("/images/prune", post(prune))
+        .route(
+            "/images/search",
+            get(async || Error::not_yet("docker search")),
+        )
+        .route("/images/get", get(async || Error::not_yet("docker save")))
+        .route(
+            "/images/{*rest}",
+            get(get_one).post(post_one).delete(delete_one),
+        )
+        .route("/build", post(async || Error::not_yet("docker build")))
+        .route(
+            "/build/prune",
+            post(async || Error::not_yet("docker builder prune")),
+        )
+        .route("/commit", post(async || Error::not_yet("docker commit")))
+        .route(
+            "/distribution/{*rest}",
+            get(async || Error::not_yet("inspection of an image in its registry")),
+        )
+        .route("/auth", post(login))
+}
+
+fn platform(query: &Query) -> Result<Option<Platform>> {
+    match query.text("platform") {
+        "" => Ok(None),
+        // Newer clients send JSON, older ones `os/architecture`.
+        text if text.starts_with('{') => serde_json::from_str(text)
+            .map(Some)
+            .map_err(|e| Error::bad(format!("invalid platform: {e}"))),
+        text => Platform::parse(text).map(Some).ok_or_else(|| {
+            Error::bad(format!(
+                "{text:?} is an invalid platform; write os/architecture"
+            ))
+        }),
+    }
+}
+
+fn credentials(headers: &HeaderMap) -> Result<Credentials> {
+    let text = headers
+        .get("x-registry-auth")
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    let invalid = |e: String| Error::bad(format!("invalid X-Registry-Auth header: {e}"));
+    // Clients differ in alphabet and padding.
+    let text: String = text
+        .trim_end_matches('=')
+        .chars()
+        .map(|c| match c {
+            '+' => '-',
+            '/' => '_',
+            c => c,
+        })
+        .collect();
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(text)
+        .map_err(|e| invalid(e.to_string()))?;
+    if bytes.is_empty() || bytes == b"null" {
+        return Ok(Credentials::default());
+    }
+    serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))
+}
+
+/// An answer whose lines come as the work goes on. Once it has begun, an error is its last line.
+fn stream<F>(work: impl FnOnce(Progress) -> F) -> Response
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let (progress, mut lines) = Progress::new();
+    let work = work(progress.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            result = work => if let Err(error) = result {
+                progress.error(&error.message);
+            },
+            // Ctrl-C at the client gives the work up.
+            () = progress.closed() => {}
+        }
+    });
+    let body = Body::from_stream(futures_util::stream::poll_fn(move |context| {
+        lines
+            .poll_recv(context)
+            .map(|line| line.map(Ok::<_, std::convert::Infallible>))
+    }));
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+async fn create(State(app): State<Arc<App>>, query: Query, headers: HeaderMap) -> Result<Response> {
+    if !query.text("fromSrc").is_empty() {
+        return Err(Error::not_yet("docker import"));
+    }
+    let name = query.text("fromImage");
+    if name.is_empty() {
+        return Err(Error::bad(
+            "fromImage is missing: which image is to be pulled?",
+        ));
+    }
+    let full = match query.text("tag") {
+        "" => name.to_owned(),
+        digest if digest.contains(':') => format!("{name}@{digest}"),
+        tag => format!("{name}:{tag}"),
+    };
+    let reference = Reference::parse(&full).map_err(|e| Error::bad(e.to_string()))?;
+    let (platform, credentials) = (platform(&query)?, credentials(&headers)?);
+    Ok(stream(move |progress| async move {
+        app.images
+            .pull(&reference, platform.as_ref(), credentials, &progress)
+            .await
+    }))
+}
+
+async fn load(State(app): State<Arc<App>>, query: Query, body: Body) -> Result<Response> {
+    let platform = platform(&query)?;
+    let file = app.images.receive(body.into_data_stream()).await?;
+    Ok(stream(move |progress| async move {
+        app.images.load(file, platform.as_ref(), &progress).await
+    }))
+}
+
+async fn login(JsonBody(credentials): JsonBody<Credentials>) -> Result<Response> {
+    let client = RegistryClient::new().map_err(|e| Error::internal(e.to_string()))?;
+    match client.login(credentials).await {
+        Ok(()) => Ok(ok(
+            json!({ "Status": "Login Succeeded", "IdentityToken": "" }),
+        )),
+        Err(e @ RegistryError::Unauthorized(_)) => Ok((
+            StatusCode::UNAUTHORIZED,
+            axum::Json(json!({ "message": e.to_string() })),
+        )
+            .into_response()),
+        Err(e) => Err(Error::internal(e.to_string())),
+    }
+}
+
+/// When the image was made, in seconds since 1970; 0 where it does not say.
+fn created(image: &ImageRecord) -> i64 {
+    seconds(
+        image
+            .config
+            .get("created")
+            .and_then(Value::as_str)
+            .unwrap_or_default(),
+    )
+}
+
+fn seconds(text: &str) -> i64 {
+    let format = &time::format_description::well_known::Rfc3339;
+    time::OffsetDateTime::parse(text, format).map_or(0, time::OffsetDateTime::unix_timestamp)
+}
+
+fn labels(image: &ImageRecord) -> BTreeMap<String, String> {
+    image
+        .config
+        .pointer("/config/Labels")
+        .and_then(|l| serde_json::from_value(l.clone()).ok())
+        .unwrap_or_default()
+}
+
+fn summary(app: &App, image: &ImageRecord) -> Value {
+    json!({
+        "Id": image.id,
+        "ParentId": "",
+        "RepoTags": image.repo_tags,
+        "RepoDigests": image.repo_digests,
+        "Created": created(image),
+        "Size": image.size,
+        "VirtualSize": image.size,
+        "SharedSize": -1,
+        "Labels": labels(image),
+        "Containers": users(app)(&image.id).len(),
+    })
+}
+
+/// Whether a pattern with `*` and `?` means a text; `*` stops at slashes, as in Go's path.Match.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    match (pattern.first(), text.first()) {
+        (None, None) => true,
+        (Some(b'*'), _) if matches(&pattern[1..], text) => true,
+        (Some(b'*'), Some(c)) => *c != b'/' && matches(pattern, &text[1..]),
+        (Some(b'?'), Some(c)) if *c != b'/' => matches(&pattern[1..], &text[1..]),
+        (Some(p), Some(c)) if p == c => matches(&pattern[1..], &text[1..]),
+        _ => false,
+    }
+}
+
+/// Whether a name of the image, with or without its tag, is what the pattern means.
+fn names_match(image: &ImageRecord, pattern: &str) -> bool {
+    // Matching is exponential in the number of stars: bound them.
+    let bounded = pattern.len() <= 256 && pattern.matches('*').count() <= 8;
+    bounded
+        && image
+            .repo_tags
+            .iter()
+            .chain(&image.repo_digests)
+            .any(|name| {
+                let bare = name.split('@').next().unwrap_or(name);
+                let bare = bare
+                    .rfind(':')
+                    .filter(|at| !bare[*at..].contains('/'))
+                    .map_or(bare, |at| &bare[..at]);
+                matches(pattern.as_bytes(), name.as_bytes())
+                    || matches(pattern.as_bytes(), bare.as_bytes())
+            })
+}
+
+async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
+    let filters = query.filters()?;
+    filters.allow(&["before", "dangling", "label", "reference", "since"])?;
+    let time_of = |name: &str| {
+        let first = filters.values(name).and_then(<[String]>::first);
+        first
+            .map(|r| find(&app, r).map(|i| created(&i)))
+            .transpose()
+    };
+    let (before, since, dangling) = (
+        time_of("before")?,
+        time_of("since")?,
+        filters.flag("dangling")?,
+    );
+    let mut images = app.images.all();
+    images.sort_by_key(|i| (std::cmp::Reverse(created(i)), i.id.clone()));
+    let shown = images.iter().filter(|i| {
+        before.is_none_or(|t| created(i) < t)
+            && since.is_none_or(|t| created(i) > t)
+            && dangling.is_none_or(|d| d == i.repo_tags.is_empty())
+            && filters.labels("label", &labels(i))
+            && filters.any("reference", |p| names_match(i, p))
+    });
+    Ok(ok(Value::Array(shown.map(|i| summary(&app, i)).collect())))
+}
+
+fn find(app: &App, name: &str) -> Result<Arc<ImageRecord>> {
+    app.images
+        .resolve(name)
+        .ok_or_else(|| Error::no_such_image(name))
+}
+
+async fn get_one(State(app): State<Arc<App>>, Path(rest): Path<String>) -> Result<Response> {
+    match rest.rsplit_once('/') {
+        Some((name, "json")) => Ok(ok(inspect(&*find(&app, name)?))),
+        Some((name, "history")) => Ok(ok(history(&*find(&app, name)?))),
+        Some((_, "get")) => Err(Error::not_yet("docker save")),
+        _ => Err(Error::not_found("page not found")),
+    }
+}
+
+async fn post_one(
+    State(app): State<Arc<App>>,
+    Path(rest): Path<String>,
+    query: Query,
+) -> Result<Response> {
+    match rest.rsplit_once('/') {
+        Some((name, "tag")) => {
+            let (repo, tag) = (query.text("repo"), query.text("tag"));
+            let target = if tag.is_empty() {
+                repo.to_owned()
+            } else {
+                format!("{repo}:{tag}")
+            };
+            app.images.tag(name, &target).await?;
+            Ok(StatusCode::CREATED.into_response())
+        }
+        Some((_, "push")) => Err(Error::not_yet("docker push")),
+        _ => Err(Error::not_found("page not found")),
+    }
+}
+
+/// The containers made from an image.
+fn users(app: &App) -> impl Fn(&str) -> Vec<User> {
+    move |image| {
+        let all = app.containers.all();
+        let of_image = all.iter().filter(|c| c.spec.image == image);
+        of_image
+            .map(|c| User {
+                container: c.id().to_owned(),
+                running: c.status().running(),
+            })
+            .collect()
+    }
+}
+
+async fn delete_one(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Result<Response> {
+    Ok(ok(app
+        .images
+        .remove(&name, query.flag("force"), users(&app))
+        .await?
+        .to_json()))
+}
+
+async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
+    let filters = query.filters()?;
+    filters.allow(&["dangling", "label", "label!", "until"])?;
+    if let Some(name) = ["label", "label!", "until"]
+        .iter()
+        .find(|n| filters.values(n).is_some())
+    {
+        let text = format!("docker image prune --filter {name} is not supported by Mooring yet");
+        return Err(Error::new(Kind::NotImplemented, text));
+    }
+    let all = filters.flag("dangling")? == Some(false);
+    let removed = app.images.prune(all, users(&app)).await?;
+    Ok(ok(
+        json!({ "ImagesDeleted": removed.to_json(), "SpaceReclaimed": removed.freed }),
+    ))
+}
+
+/// `docker image inspect` (Docker Engine API, `ImageInspect`).
+fn inspect(image: &ImageRecord) -> Value {
+    let text = |name: &str| {
+        image
+            .config
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let part = |pointer: &str| image.config.pointer(pointer).cloned();
+    json!({
+        "Id": image.id,
+        "RepoTags": image.repo_tags,
+        "RepoDigests": image.repo_digests,
+        "Parent": "",
+        "Comment": "",
+        "Created": text("created"),
+        "DockerVersion": text("docker_version"),
+        "Author": text("author"),
+        "Config": part("/config").unwrap_or_else(|| json!({})),
+        "Architecture": text("architecture"),
+        "Variant": text("variant"),
+        "Os": text("os"),
+        "Size": image.size,
+        "VirtualSize": image.size,
+        "GraphDriver": { "Name": "vmdk", "Data": { "Seal": image.chain.seal } },
+        "RootFS": { "Type": "layers", "Layers": part("/rootfs/diff_ids").unwrap_or_else(|| json!([])) },
+        "Metadata": { "LastTagTime": "0001-01-01T00:00:00Z" },
+    })
+}
+
+/// `docker history`: the steps that the image's configuration tells of, newest first.
+fn history(image: &ImageRecord) -> Value {
+    let steps = image
+        .config
+        .get("history")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let last = steps.len().saturating_sub(1);
+    let rows = steps.iter().enumerate().rev().map(|(at, step)| {
+        let text = |name: &str| step.get(name).and_then(Value::as_str).unwrap_or_default();
+        json!({
+            "Id": if at == last { image.id.as_str() } else { "<missing>" },
+            "Created": seconds(text("created")),
+            "CreatedBy": text("created_by"),
+            "Tags": if at == last { json!(image.repo_tags) } else { Value::Null },
+            "Size": 0,
+            "Comment": text("comment"),
+        })
+    });
+    Value::Array(rows.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_stop_at_slashes() {
+        for (pattern, text, is) in [
+            ("busybox", "busybox", true),
+            ("busy*", "busybox", true),
+            ("*", "a/b", false),
+            ("*/*", "a/b", true),
+            ("a?c", "abc", true),
+            ("a?c", "a/c", false),
+            ("*:latest", "x:latest", true),
+        ] {
+            assert_eq!(
+                matches(pattern.as_bytes(), text.as_bytes()),
+                is,
+                "{pattern} {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn credentials_in_either_alphabet() {
+        let json = br#"{"username":"u?>","password":"p"}"#;
+        let engines = [
+            &base64::engine::general_purpose::URL_SAFE,
+            &base64::engine::general_purpose::STANDARD,
+        ];
+        for engine in engines {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-registry-auth", engine.encode(json).parse().unwrap());
+            assert_eq!(credentials(&headers).unwrap().username, "u?>");
+        }
+        assert_eq!(
+            credentials(&HeaderMap::new()).unwrap(),
+            Credentials::default()
+        );
+        let mut headers = HeaderMap::new();
+        headers.insert("x-registry-auth", "!!".parse().unwrap());
+        assert!(credentials(&headers).is_err());
+    }
+}

@@ -1,0 +1,262 @@
+//! What clients read of a container: `inspect` and a row of `ps`.
+
+use super::{networks, ok, query::Query};
+use crate::{
+    app::App,
+    containers::{
+        Container,
+        filters::status_text,
+        spec::{SHM_SIZE, Spec},
+        state::{Phase, Status},
+    },
+    errors::Result,
+    timestamps::rfc3339,
+};
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// `GET /containers/{id}/json`.
+pub(super) async fn inspect(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Result<Response> {
+    let container = app.containers.find(&name)?;
+    Ok(ok(details(&app, &container, query.flag("size"))))
+}
+
+fn details(app: &App, container: &Container, size: bool) -> Value {
+    let spec = &container.spec;
+    let status = container.status();
+    let args = spec.config.args();
+    let execs = app.containers.execs().of(container.id());
+    let mut out = json!({
+        "Id": spec.id,
+        "Created": rfc3339(spec.created),
+        "Path": args.first(),
+        "Args": args.get(1..).unwrap_or(&[]),
+        "State": state(&status),
+        "Image": spec.image,
+        "ResolvConfPath": "",
+        "HostnamePath": "",
+        "HostsPath": "",
+        "LogPath": "",
+        "Name": format!("/{}", status.name),
+        "RestartCount": 0,
+        "Driver": "vmdk",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": if execs.is_empty() { Value::Null } else { json!(execs) },
+        "HostConfig": host_config(spec),
+        "GraphDriver": { "Name": "vmdk", "Data": { "Seal": spec.disk.seal } },
+        "Mounts": [],
+        "Config": spec.config,
+        "NetworkSettings": network_settings(spec, status.running()),
+    });
+    if size {
+        out["SizeRw"] = json!(0);
+        out["SizeRootFs"] = json!(image_size(app, spec));
+    }
+    out
+}
+
+fn image_size(app: &App, spec: &Spec) -> u64 {
+    app.images
+        .resolve(&spec.image)
+        .map_or(0, |image| image.size)
+}
+
+fn state(status: &Status) -> Value {
+    let record = &status.record;
+    let finished = if status.phase == Phase::Running || status.phase == Phase::Starting {
+        // Of the boot before this one, as Docker has it.
+        if record.ended > 0 { record.finished } else { 0 }
+    } else {
+        record.finished
+    };
+    json!({
+        "Status": status.word(),
+        "Running": status.running(),
+        "Paused": false,
+        "Restarting": false,
+        "OOMKilled": record.oom && !status.running(),
+        "Dead": false,
+        "Pid": status.pid,
+        "ExitCode": if status.running() { 0 } else { record.exit_code },
+        "Error": if status.running() { "" } else { &record.error },
+        "StartedAt": rfc3339(record.started),
+        "FinishedAt": rfc3339(finished),
+    })
+}
+
+/// The client's `HostConfig` over dockerd's defaults.
+fn host_config(spec: &Spec) -> Value {
+    let defaults = json!({
+        "Binds": null, "ContainerIDFile": "", "LogConfig": { "Type": "json-file", "Config": {} },
+        "NetworkMode": "bridge", "PortBindings": {},
+        "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 }, "AutoRemove": false,
+        "VolumeDriver": "", "VolumesFrom": null, "ConsoleSize": [0, 0], "CapAdd": null,
+        "CapDrop": null, "CgroupnsMode": "private", "Dns": [], "DnsOptions": [], "DnsSearch": [],
+        "ExtraHosts": null, "GroupAdd": null, "IpcMode": "private", "Cgroup": "", "Links": null,
+        "OomScoreAdj": 0, "PidMode": "", "Privileged": false, "PublishAllPorts": false,
+        "ReadonlyRootfs": false, "SecurityOpt": null, "UTSMode": "", "UsernsMode": "",
+        "ShmSize": SHM_SIZE, "Runtime": "mooring", "Isolation": "", "CpuShares": 0, "Memory": 0,
+        "NanoCpus": 0, "CgroupParent": "", "BlkioWeight": 0, "BlkioWeightDevice": [],
+        "BlkioDeviceReadBps": [], "BlkioDeviceWriteBps": [], "BlkioDeviceReadIOps": [],
+        "BlkioDeviceWriteIOps": [], "CpuPeriod": 0, "CpuQuota": 0, "CpuRealtimePeriod": 0,
+        "CpuRealtimeRuntime": 0, "CpusetCpus": "", "CpusetMems": "", "Devices": [],
+        "DeviceCgroupRules": null, "DeviceRequests": null, "MemoryReservation": 0,
+        "MemorySwap": 0, "MemorySwappiness": null, "OomKillDisable": false, "PidsLimit": null,
+        "Ulimits": [], "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0,
+        "IOMaximumBandwidth": 0,
+    });
+    let Value::Object(mut out) = defaults else {
+        return Value::Null;
+    };
+    for (field, value) in &spec.host {
+        let unset = value.is_null() || value.as_str() == Some("") || value.as_f64() == Some(0.0);
+        let keep = matches!(field.as_str(), "LogConfig" | "RestartPolicy") && is_empty(value);
+        if !unset && !keep {
+            out.insert(field.clone(), value.clone());
+        }
+    }
+    if out.get("NetworkMode").and_then(Value::as_str) == Some("default") {
+        out.insert("NetworkMode".to_owned(), json!("bridge"));
+    }
+    Value::Object(out)
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.as_object().is_none_or(|map: &Map<String, Value>| {
+        map.get("Type")
+            .or_else(|| map.get("Name"))
+            .and_then(Value::as_str)
+            .is_none_or(str::is_empty)
+    })
+}
+
+/// The name of a container's network.
+fn network_name(spec: &Spec) -> &'static str {
+    if spec.network.is_some() {
+        "bridge"
+    } else {
+        "none"
+    }
+}
+
+fn endpoint(spec: &Spec, running: bool) -> Value {
+    let name = network_name(spec);
+    let live = spec.network.as_ref().filter(|_| running);
+    json!({
+        "IPAMConfig": null,
+        "Links": null,
+        "Aliases": null,
+        "MacAddress": live.map_or("", |n| &n.mac),
+        "DriverOpts": null,
+        "GwPriority": 0,
+        "NetworkID": networks::id_of(name),
+        "EndpointID": live.map_or("", |n| &n.endpoint),
+        "Gateway": live.map_or(String::new(), |n| n.gateway.to_string()),
+        "IPAddress": live.map_or(String::new(), |n| n.address.to_string()),
+        "IPPrefixLen": live.map_or(0, |n| n.prefix),
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": null,
+    })
+}
+
+fn network_settings(spec: &Spec, running: bool) -> Value {
+    let endpoint = endpoint(spec, running);
+    let exposed: Map<String, Value> = if running {
+        spec.config
+            .exposed_ports
+            .keys()
+            .map(|port| (port.clone(), Value::Null))
+            .collect()
+    } else {
+        Map::new()
+    };
+    json!({
+        "Bridge": "",
+        "SandboxID": if running { &spec.id } else { "" },
+        "SandboxKey": "",
+        "Ports": exposed,
+        "HairpinMode": false,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": null,
+        "SecondaryIPv6Addresses": null,
+        "EndpointID": endpoint["EndpointID"],
+        "Gateway": endpoint["Gateway"],
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPAddress": endpoint["IPAddress"],
+        "IPPrefixLen": endpoint["IPPrefixLen"],
+        "IPv6Gateway": "",
+        "MacAddress": endpoint["MacAddress"],
+        "Networks": { (network_name(spec)): endpoint },
+    })
+}
+
+/// A row of `GET /containers/json`.
+pub(super) fn summary(app: &App, container: &Container, status: &Status, size: bool) -> Value {
+    let spec = &container.spec;
+    let ports: Vec<Value> = if status.running() {
+        spec.config
+            .exposed_ports
+            .keys()
+            .filter_map(|port| {
+                let (number, kind) = port.split_once('/').unwrap_or((port, "tcp"));
+                Some(json!({ "PrivatePort": number.parse::<u16>().ok()?, "Type": kind }))
+            })
+            .collect()
+    } else {
+        Vec::new()
+    };
+    // The name that it was created with, as long as it means this image.
+    let means_it = app
+        .images
+        .resolve(&spec.config.image)
+        .is_some_and(|image| image.id == spec.image);
+    let mut out = json!({
+        "Id": spec.id,
+        "Names": [format!("/{}", status.name)],
+        "Image": if means_it { &spec.config.image } else { &spec.image },
+        "ImageID": spec.image,
+        "Command": command(&spec.config.args()),
+        "Created": spec.created / 1_000_000_000,
+        "Ports": ports,
+        "Labels": spec.config.labels,
+        "State": status.word(),
+        "Status": status_text(status),
+        "HostConfig": { "NetworkMode": if spec.network.is_some() { "bridge" } else { "none" } },
+        "NetworkSettings": { "Networks": { (network_name(spec)): endpoint(spec, status.running()) } },
+        "Mounts": [],
+    });
+    if size {
+        out["SizeRw"] = json!(0);
+        out["SizeRootFs"] = json!(image_size(app, spec));
+    }
+    out
+}
+
+/// The command as Docker shows it: arguments with blanks are quoted.
+fn command(args: &[String]) -> String {
+    args.iter()
+        .map(|arg| {
+            if arg.contains(' ') {
+                format!("'{arg}'")
+            } else {
+                arg.clone()
+            }
+        })
+        .collect::<Vec<_>>()
+        .join(" ")
+}

@@ -1,0 +1,209 @@
+//! Ping, version, info, disk usage, and what there is none of.
+
+use super::{
+    ok,
+    version::{API_VERSION, MIN_API_VERSION},
+};
+use crate::{app::App, containers::state::Phase, errors::Error, timestamps};
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderValue, Method, header},
+    response::{IntoResponse, Response},
+    routing::{any, get},
+};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") {
+    "arm64"
+} else {
+    "amd64"
+};
+
+/// The calls that are about the host as a whole.
+pub fn router() -> Router<Arc<App>> {
+    let mut router = Router::new()
+        .route("/_ping", get(ping).head(ping))
+        .route("/version", get(version))
+        .route("/info", get(info))
+        .route("/system/df", get(usage));
+    for (path, what) in [
+        ("/swarm", "docker swarm"),
+        ("/services", "docker service"),
+        ("/nodes", "docker node"),
+        ("/tasks", "docker stack"),
+        ("/secrets", "docker secret"),
+        ("/configs", "docker config"),
+        ("/plugins", "docker plugin"),
+        ("/session", "BuildKit"),
+    ] {
+        let answer = move || async move { Error::not_yet(what) };
+        router = router
+            .route(path, any(answer))
+            .route(&format!("{path}/{{*rest}}"), any(answer));
+    }
+    router
+}
+
+async fn ping(method: Method) -> Response {
+    let body = if method == Method::HEAD { "" } else { "OK" };
+    let mut response = body.into_response();
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, no-store, must-revalidate"),
+    );
+    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    // No BuildKit: the client then builds the classic way, which is refused by name.
+    headers.insert("Builder-Version", HeaderValue::from_static("1"));
+    headers.insert("Swarm", HeaderValue::from_static("inactive"));
+    response
+}
+
+async fn version(State(app): State<Arc<App>>) -> Response {
+    let (host, _) = app.vsphere.about();
+    ok(json!({
+        "Platform": { "Name": "Mooring" },
+        "Components": [{
+            "Name": "Engine",
+            "Version": VERSION,
+            "Details": {
+                "ApiVersion": API_VERSION.to_string(),
+                "MinAPIVersion": MIN_API_VERSION.to_string(),
+                "Arch": ARCHITECTURE,
+                "Os": "linux",
+                "Experimental": "false",
+                "Hypervisor": host,
+            },
+        }],
+        "Version": VERSION,
+        "ApiVersion": API_VERSION.to_string(),
+        "MinAPIVersion": MIN_API_VERSION.to_string(),
+        "GitCommit": "",
+        "GoVersion": "",
+        "Os": "linux",
+        "Arch": ARCHITECTURE,
+        "KernelVersion": "",
+        "BuildTime": "",
+    }))
+}
+
+async fn info(State(app): State<Arc<App>>) -> Response {
+    let all = app.containers.all();
+    let running = all
+        .iter()
+        .filter(|c| c.status().phase == Phase::Running)
+        .count();
+    let (host, host_version) = app.vsphere.about();
+    let setup = app.containers.setup();
+    ok(json!({
+        "ID": app.settings.vch_id,
+        "Containers": all.len(),
+        "ContainersRunning": running,
+        "ContainersPaused": 0,
+        "ContainersStopped": all.len() - running,
+        "Images": app.images.all().len(),
+        "Driver": "vmdk",
+        "DriverStatus": [
+            ["Hypervisor", host],
+            ["Datastore", app.vsphere.datastore()],
+            ["Link", setup.link.place()],
+            ["VM memory", format!("{} MiB", setup.memory_mib)],
+        ],
+        "Plugins": { "Volume": [], "Network": ["bridge", "null"], "Authorization": null, "Log": ["json-file"] },
+        "MemoryLimit": true,
+        "SwapLimit": false,
+        "CpuCfsPeriod": false,
+        "CpuCfsQuota": false,
+        "CPUShares": false,
+        "CPUSet": false,
+        "PidsLimit": false,
+        "OomKillDisable": false,
+        "IPv4Forwarding": true,
+        "Debug": false,
+        "NFd": 0,
+        "NGoroutines": 0,
+        "SystemTime": timestamps::rfc3339(timestamps::now()),
+        "LoggingDriver": "json-file",
+        "CgroupDriver": "none",
+        "CgroupVersion": "2",
+        "NEventsListener": app.events.listeners(),
+        "KernelVersion": "",
+        "OperatingSystem": host,
+        "OSVersion": host_version,
+        "OSType": "linux",
+        "Architecture": if ARCHITECTURE == "amd64" { "x86_64" } else { "aarch64" },
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": {
+            "AllowNondistributableArtifactsCIDRs": null,
+            "AllowNondistributableArtifactsHostnames": null,
+            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
+            "IndexConfigs": {},
+            "Mirrors": null,
+        },
+        "NCPU": std::thread::available_parallelism().map_or(1, usize::from),
+        "MemTotal": 0,
+        "GenericResources": null,
+        "DockerRootDir": format!("[{}] mooring/{}", app.vsphere.datastore(), app.settings.vch_id),
+        "HttpProxy": "",
+        "HttpsProxy": "",
+        "NoProxy": "",
+        "Name": app.name(),
+        "Labels": [],
+        "ExperimentalBuild": false,
+        "ServerVersion": VERSION,
+        "Runtimes": { "mooring": { "path": "" } },
+        "DefaultRuntime": "mooring",
+        "Swarm": {
+            "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false,
+            "Error": "", "RemoteManagers": null,
+        },
+        "LiveRestoreEnabled": true,
+        "Isolation": "",
+        "InitBinary": "",
+        "ContainerdCommit": { "ID": "" },
+        "RuncCommit": { "ID": "" },
+        "InitCommit": { "ID": "" },
+        "SecurityOptions": ["name=seccomp,profile=builtin"],
+        "Warnings": null,
+    }))
+}
+
+async fn usage(State(app): State<Arc<App>>) -> Response {
+    let containers = app.containers.all();
+    let images: Vec<Value> = app
+        .images
+        .all()
+        .iter()
+        .map(|image| {
+            json!({
+                "Id": image.id,
+                "ParentId": "",
+                "RepoTags": image.repo_tags,
+                "RepoDigests": image.repo_digests,
+                "Created": 0,
+                "Size": image.size,
+                "SharedSize": 0,
+                "Labels": null,
+                "Containers": containers.iter().filter(|c| c.spec.image == image.id).count(),
+            })
+        })
+        .collect();
+    let rows: Vec<Value> = containers
+        .iter()
+        .map(|container| super::inspect::summary(&app, container, &container.status(), true))
+        .collect();
+    ok(json!({
+        "LayersSize": app.images.all().iter().map(|image| image.size).sum::<u64>(),
+        "Images": images,
+        "Containers": rows,
+        "Volumes": [],
+        "BuildCache": [],
+    }))
+}

@@ -1,0 +1,74 @@
+//! `POST /containers/{id}/wait`.
+
+use super::query::Query;
+use crate::{
+    app::App,
+    containers::{
+        Container,
+        state::{Phase, Status},
+    },
+    errors::{Error, Result},
+};
+use axum::{
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderValue, header},
+    response::Response,
+};
+use futures_util::stream;
+use serde_json::json;
+use std::sync::Arc;
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    NotRunning,
+    NextExit,
+    Removed,
+}
+
+/// Answers its head at once, and its body when it is over: the client starts the container in
+/// between.
+pub(super) async fn wait(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Result<Response> {
+    let condition = match query.text("condition") {
+        "" | "not-running" => Condition::NotRunning,
+        "next-exit" => Condition::NextExit,
+        "removed" => Condition::Removed,
+        other => return Err(Error::bad(format!("invalid condition: \"{other}\""))),
+    };
+    let container = app.containers.find(&name)?;
+    let before = container.status();
+    let body = async move {
+        let status = end(&container, condition, &before).await;
+        let mut answer = json!({ "StatusCode": status.record.exit_code });
+        if status.start_failures > before.start_failures
+            || (!status.record.error.is_empty() && status.phase == Phase::Created)
+        {
+            answer["Error"] = json!({ "Message": status.record.error });
+        }
+        Ok::<_, std::convert::Infallible>(format!("{answer}\n"))
+    };
+    let mut response = Response::new(Body::from_stream(stream::once(body)));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    Ok(response)
+}
+
+async fn end(container: &Container, condition: Condition, before: &Status) -> Status {
+    let over = |status: &Status| match condition {
+        _ if status.gone => true,
+        Condition::NotRunning => !matches!(status.phase, Phase::Running | Phase::Starting),
+        Condition::NextExit => {
+            status.exits > before.exits || status.start_failures > before.start_failures
+        }
+        Condition::Removed => false,
+    };
+    let status = container.until(None, over).await;
+    status.unwrap_or_else(|| container.status())
+}

@@ -1,0 +1,112 @@
+//! The command line of the program `endpoint`.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// Docker's API in front, vSphere behind, a VM for each container.
+#[derive(Debug, Parser)]
+#[command(name = "endpoint", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The program's commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the Docker API for one virtual container host until SIGTERM or SIGINT. VMs keep
+    /// running when it ends.
+    Serve(Box<Serve>),
+}
+
+/// Which link the containers' VMs use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LinkChoice {
+    /// vsock; an error where the host does not announce it.
+    Vsock,
+    /// The serial port, through the concentrator (vSPC).
+    Serial,
+    /// vsock where it is announced, else serial.
+    Auto,
+}
+
+/// Options of `endpoint serve`.
+#[derive(Debug, Clone, Args)]
+pub struct Serve {
+    /// The vSphere API: `https://host:port` (ESXi, vCenter or hostsim).
+    #[arg(long, value_name = "URL")]
+    pub vsphere: String,
+    /// SHA-256 of the vSphere server's certificate, hex with or without colons. Without it, the
+    /// certificate must be signed by a known authority.
+    #[arg(long, value_name = "SHA256")]
+    pub thumbprint: Option<String>,
+    /// File with the account: JSON `{"user": …, "password": …}`, or two lines.
+    #[arg(long, value_name = "FILE")]
+    pub credentials: PathBuf,
+    /// ID of the virtual container host: letters, digits, `-` and `_`; names its folder on the datastore.
+    #[arg(long, value_name = "ID")]
+    pub vch_id: String,
+    /// Name of the virtual container host, for `docker info`. Default: its ID.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Folder for sockets and the concentrator's certificate; nothing in it is a record.
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: PathBuf,
+    /// Where the Docker API is served: `unix://PATH` or `tcp://HOST:PORT`. Repeatable.
+    #[arg(long, value_name = "URL", required = true)]
+    pub docker: Vec<String>,
+    /// Certificate (PEM) for `--docker tcp://…`.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key (PEM) for `--docker tcp://…`.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Authority (PEM) that client certificates must be signed by.
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// Datastore for images and containers. Default: the first accessible one.
+    #[arg(long, value_name = "NAME")]
+    pub datastore: Option<String>,
+    /// Port group of the containers' default network.
+    #[arg(long, value_name = "NAME", default_value = "VM Network")]
+    pub port_group: String,
+    /// Boot ISO on the datastore: `[datastore1] mooring/boot.iso`.
+    #[arg(long, value_name = "PATH", required_unless_present = "boot_kernel")]
+    pub boot_iso: Option<String>,
+    /// Kernel on the datastore, booted directly; only where the host announces it.
+    #[arg(long, value_name = "PATH", requires = "boot_initrd")]
+    pub boot_kernel: Option<String>,
+    /// Initial RAM file system that goes with the kernel.
+    #[arg(long, value_name = "PATH", requires = "boot_kernel")]
+    pub boot_initrd: Option<String>,
+    /// Kernel command line that goes with the kernel.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "console=ttyS0,115200 panic=-1 quiet loglevel=0"
+    )]
+    pub boot_cmdline: String,
+    /// Which link the containers' VMs use.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub link: LinkChoice,
+    /// Where the virtual serial port concentrator listens. Port 0: one that is free at the first
+    /// start and kept from then on, since running VMs dial it.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub vspc_listen: SocketAddr,
+    /// Address of the concentrator as the host reaches it. Default: where it listens.
+    #[arg(long, value_name = "HOST")]
+    pub vspc_advertise: Option<String>,
+    /// Memory of a container VM in MiB, where the container asks for none.
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    pub memory: u32,
+    /// CPUs of a container VM, where the container asks for none.
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    pub cpus: u32,
+    /// Name server of the containers where they name none. Repeatable.
+    #[arg(long, value_name = "IP", default_value = "172.17.255.253")]
+    pub dns: Vec<std::net::IpAddr>,
+    /// There is no database and nothing to switch on: accepted so that scripts can say so.
+    #[arg(long, hide = true)]
+    pub state_less: bool,
+}

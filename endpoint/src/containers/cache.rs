@@ -1,0 +1,273 @@
+//! Reading the containers back from vSphere, and following what happens to their VMs.
+
+use super::{
+    Container, Containers,
+    keys::{self, Keys},
+    names,
+    spec::Spec,
+    state::{Phase, Prepared, Record, Status},
+};
+use crate::vsphere::{VmChange, VmRef, VmUpdate, VsphereError};
+use std::{collections::HashSet, sync::Arc, time::Duration};
+use tokio::sync::oneshot;
+
+/// Between two attempts to watch the VMs again, when vSphere is away.
+const RETRY: Duration = Duration::from_millis(500);
+
+impl Containers {
+    pub(super) fn add(&self, container: Container) -> Arc<Container> {
+        let container = Arc::new(container);
+        let id = container.id().to_owned();
+        let mut index = self.index();
+        // The watch may have told of a VM before its creation returned here.
+        if let Some(there) = index.by_id.get(&id) {
+            return there.clone();
+        }
+        if let Some(network) = &container.spec.network {
+            index.addresses.note(network.address);
+        }
+        index.names.insert(container.status().name, id.clone());
+        index.by_vm.insert(container.vm.clone(), id.clone());
+        index.by_id.insert(id, container.clone());
+        container
+    }
+
+    /// Takes a container out of the memory; its VM is gone.
+    pub(super) fn forget(&self, container: &Container) {
+        let mut index = self.index();
+        index.by_id.remove(container.id());
+        index.by_vm.remove(&container.vm);
+        index.names.retain(|_, id| id != container.id());
+        if let Some(network) = &container.spec.network {
+            index.addresses.release(network.address);
+        }
+        drop(index);
+        container.modify(|status| {
+            status.gone = true;
+            status.removing = true;
+            if let Some(session) = status.session.take() {
+                session.close();
+            }
+        });
+        container.pending().clear();
+        self.execs.forget(container.id());
+    }
+
+    /// Follows the VMs for ever; `first` is told once all that there are have been read.
+    pub async fn follow(self: Arc<Self>, first: oneshot::Sender<Result<(), VsphereError>>) {
+        let mut first = Some(first);
+        loop {
+            let result = self.follow_once(&mut first).await;
+            let Err(error) = result else { continue };
+            if let Some(first) = first.take() {
+                let _caller_is_gone = first.send(Err(error));
+                return;
+            }
+            tracing::warn!(%error, "the watch of the VMs ended; trying again");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn follow_once(
+        self: &Arc<Self>,
+        first: &mut Option<oneshot::Sender<Result<(), VsphereError>>>,
+    ) -> Result<(), VsphereError> {
+        let mut watch = self.vsphere.watch_vms().await?;
+        // A watch over no VM says nothing before there is one: read what there is beforehand.
+        let mut present: HashSet<VmRef> = HashSet::new();
+        let listed = self.vsphere.list_vms().await?;
+        for change in listed {
+            present.insert(change.vm.clone());
+            self.changed(change);
+        }
+        self.drop_absent(&present);
+        if let Some(first) = first.take() {
+            let _caller_is_gone = first.send(Ok(()));
+        }
+        loop {
+            for update in watch.next().await? {
+                match update {
+                    // Told anew: read what is gone by a watch of its own.
+                    VmUpdate::Reset => return Ok(()),
+                    VmUpdate::Changed(change) => self.changed(change),
+                    VmUpdate::Gone(vm) => self.vanished(&vm),
+                }
+            }
+        }
+    }
+
+    fn drop_absent(self: &Arc<Self>, present: &HashSet<VmRef>) {
+        let absent: Vec<VmRef> = self
+            .index()
+            .by_vm
+            .keys()
+            .filter(|vm| !present.contains(*vm))
+            .cloned()
+            .collect();
+        for vm in absent {
+            self.vanished(&vm);
+        }
+    }
+
+    /// A VM is gone: by our own removal, or by an administrator's hand.
+    fn vanished(&self, vm: &VmRef) {
+        let container = {
+            let index = self.index();
+            index
+                .by_vm
+                .get(vm)
+                .and_then(|id| index.by_id.get(id))
+                .cloned()
+        };
+        let Some(container) = container else { return };
+        if container.status().removing {
+            return;
+        }
+        tracing::info!(id = container.id(), "the VM was destroyed by someone else");
+        self.emit(&container, "destroy", &[]);
+        self.forget(&container);
+    }
+
+    fn changed(self: &Arc<Self>, change: VmChange) {
+        let known = {
+            let index = self.index();
+            index
+                .by_vm
+                .get(&change.vm)
+                .and_then(|id| index.by_id.get(id))
+                .cloned()
+        };
+        match known {
+            Some(container) => self.update(&container, &change),
+            None => self.adopt(change),
+        }
+    }
+
+    fn update(self: &Arc<Self>, container: &Arc<Container>, change: &VmChange) {
+        if let Some(vm_name) = &change.name {
+            self.renamed(container, vm_name);
+        }
+        if let Some(on) = change.on {
+            let before = container.modify(|status| std::mem::replace(&mut status.on, on));
+            if before && !on {
+                tokio::spawn(self.clone().powered_off(container.clone()));
+            }
+        }
+    }
+
+    /// An administrator's rename of the VM is one of the container, if the name can be one.
+    fn renamed(&self, container: &Container, vm_name: &str) {
+        let name = names::from_vm_name(vm_name, container.id());
+        let old = container.status().name;
+        if name == old || container.operation.try_lock().is_err() {
+            return;
+        }
+        if self.reserve_name(&name, container.id()).is_ok() {
+            container.modify(|status| status.name = name);
+            self.release_name(&old, container.id());
+        }
+    }
+
+    /// A VM that was not known: at the endpoint's start, or made elsewhere.
+    fn adopt(self: &Arc<Self>, change: VmChange) {
+        let Some(vm_keys) = &change.keys else { return };
+        if vm_keys.get(keys::VCH) != Some(&self.setup.vch) {
+            return;
+        }
+        let Some(id) = vm_keys.get(keys::ID).cloned() else {
+            return;
+        };
+        // Our own creation is about to add it.
+        if self.index().names.values().any(|owner| *owner == id) {
+            return;
+        }
+        if vm_keys.get(keys::REMOVING).is_some_and(|v| !v.is_empty()) {
+            let this = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = this.vsphere.remove(&change.vm, &id).await {
+                    tracing::warn!(%id, %error, "a removal that was cut short could not be finished");
+                }
+            });
+            return;
+        }
+        match read(vm_keys) {
+            Ok((spec, record, prepared)) => self.restore(change, spec, record, prepared),
+            Err(error) => {
+                tracing::warn!(vm = %change.vm, %error, "a VM of this host cannot be read; it is left alone")
+            }
+        }
+    }
+
+    fn restore(
+        self: &Arc<Self>,
+        change: VmChange,
+        spec: Spec,
+        mut record: Record,
+        prepared: Option<Prepared>,
+    ) {
+        let vm_keys = change.keys.unwrap_or_default();
+        let on = change.on.unwrap_or(false);
+        if on && record.boots == record.ended {
+            // The first boot is prepared at creation and not counted before its end.
+            record.boots += 1;
+        }
+        let link = keys::resume(&vm_keys, record.boots).or_else(|| {
+            prepared
+                .as_ref()
+                .filter(|p| p.boot == record.boots)
+                .and_then(Prepared::keys)
+        });
+        let phase = match () {
+            () if on || record.boots > record.ended => Phase::Running,
+            () if record.started != 0 => Phase::Exited,
+            () => Phase::Created,
+        };
+        let name = change.name.as_deref().map_or_else(
+            || spec.id[..names::SHORT_ID].to_owned(),
+            |vm| names::from_vm_name(vm, &spec.id),
+        );
+        let never_ended = !on && record.boots == 0;
+        let lost_exit = !on && record.boots > record.ended;
+        let remove = !on && !lost_exit && spec.options.auto_remove && record.boots > 0;
+        let status = Status {
+            name,
+            phase,
+            on,
+            record,
+            prepared,
+            link,
+            session: None,
+            pid: 0,
+            exits: 0,
+            start_failures: 0,
+            start_error: None,
+            stopping: false,
+            removing: false,
+            gone: false,
+        };
+        let container = self.add(Container::new(spec, change.vm, status));
+        let this = self.clone();
+        if lost_exit {
+            tokio::spawn(this.powered_off(container));
+        } else if never_ended {
+            tokio::spawn(this.find_unrecorded_exit(container));
+        } else if remove {
+            tokio::spawn(async move { this.auto_remove(&container).await });
+        }
+    }
+}
+
+fn read(vm_keys: &Keys) -> Result<(Spec, Record, Option<Prepared>), keys::KeyError> {
+    let spec: Spec = keys::spec(vm_keys)?;
+    if spec.id.len() != 64 || !spec.id.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(keys::KeyError::Invalid {
+            key: keys::ID.to_owned(),
+            reason: "it is no container ID".to_owned(),
+        });
+    }
+    Ok((
+        spec,
+        keys::json(vm_keys, keys::STATE)?.unwrap_or_default(),
+        keys::json(vm_keys, keys::PREPARED)?,
+    ))
+}

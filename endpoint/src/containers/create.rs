@@ -1,0 +1,354 @@
+//! `docker create`: checks, name, address, and one call to vSphere.
+
+use super::{
+    Container, Containers, Setup, addresses,
+    config::Config,
+    keys::{self, KeyError, Keys},
+    names,
+    options::{self, Options},
+    signals,
+    spec::{Network, SPEC_VERSION, Spec, SpecDisk},
+    state::{Phase, Prepared, Record, Status},
+};
+use crate::{
+    errors::{Error, Result},
+    images::ImageRecord,
+    link::{LinkSetup, service_uri},
+    timestamps,
+    vsphere::{LinkPort, NewVm},
+};
+use serde_json::{Map, Value};
+use std::{net::Ipv4Addr, sync::Arc};
+use wire::config::to_chunks;
+
+/// A request that has passed every check that needs no image.
+#[derive(Debug, Clone)]
+pub struct CreateRequest {
+    /// The client's configuration.
+    pub config: Config,
+    /// The client's `HostConfig`, as it was.
+    pub host: Map<String, Value>,
+    /// What it means.
+    pub options: Options,
+    /// The name that was asked for.
+    pub name: Option<String>,
+}
+
+impl CreateRequest {
+    /// Checks a body of `containers/create`.
+    ///
+    /// # Errors
+    /// 400 for wrong values, 501 for unsupported options.
+    pub fn read(body: &Value, name: Option<&str>) -> Result<Self> {
+        let body = body
+            .as_object()
+            .ok_or_else(|| Error::bad("invalid JSON: expected an object"))?;
+        options::check_config(body)?;
+        let empty = Map::new();
+        let object = |field: &str| match body.get(field) {
+            None | Some(Value::Null) => Ok(&empty),
+            Some(Value::Object(map)) => Ok(map),
+            Some(_) => Err(Error::bad(format!("invalid {field}: expected an object"))),
+        };
+        let host = object("HostConfig")?;
+        let config = Config::read(body)?;
+        let mut options = options::check_host(host)?;
+        options.no_network |= config.network_disabled;
+        let networking = body.get("NetworkingConfig").unwrap_or(&Value::Null);
+        options.mac = options::check_networking(networking, options.no_network)?;
+        if options.mac.is_none() && !config.mac_address.is_empty() {
+            options.mac = Some(options::mac_address(&config.mac_address)?);
+        }
+        if config.image.is_empty() {
+            return Err(Error::bad(
+                "no image specified: Image must be the name or ID of an image",
+            ));
+        }
+        if let Some(signal) = config.stop_signal.as_deref().filter(|s| !s.is_empty()) {
+            signals::parse(signal)?;
+        }
+        if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
+            return Err(Error::bad(format!(
+                "the working directory '{}' is invalid, it needs to be an absolute path",
+                config.working_dir
+            )));
+        }
+        for entry in &config.env {
+            if entry.is_empty() || entry.starts_with('=') || entry.contains('\0') {
+                return Err(Error::bad(format!("invalid environment variable: {entry}")));
+            }
+        }
+        if config.hostname.len() > 63 || config.hostname.contains(['/', '\0', ' ']) {
+            return Err(Error::bad(format!(
+                "invalid hostname format: {}",
+                config.hostname
+            )));
+        }
+        if options.auto_remove
+            && host
+                .get("RestartPolicy")
+                .is_some_and(|r| !matches!(r["Name"].as_str(), None | Some("" | "no")))
+        {
+            return Err(Error::bad(
+                "can't create 'AutoRemove' container with restart policy",
+            ));
+        }
+        let name = name
+            .filter(|n| !n.is_empty())
+            .map(names::check)
+            .transpose()?;
+        Ok(Self {
+            config,
+            host: host.clone(),
+            options,
+            name: name.map(str::to_owned),
+        })
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct Created {
+    /// The new container.
+    pub container: Arc<Container>,
+    /// What the client should know.
+    pub warnings: Vec<String>,
+}
+
+/// 32 random bytes, hex.
+pub(super) fn random_hex() -> Result<String> {
+    let mut bytes = [0u8; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| Error::internal(format!("the system gives no random bytes: {e}")))?;
+    Ok(hex::encode(bytes))
+}
+
+impl From<KeyError> for Error {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::TooLarge(_) => Error::bad(error.to_string()),
+            _ => Error::internal(error.to_string()),
+        }
+    }
+}
+
+impl Setup {
+    /// Keys that one boot needs, and what the endpoint remembers of it.
+    pub(super) fn prepare(&self, spec: &Spec, boot: u64) -> Result<(Keys, Prepared)> {
+        let prepared = Prepared {
+            boot,
+            secret: random_hex()?,
+            at: self.link.place(),
+        };
+        let guest = spec.guest_config(
+            boot,
+            self.link.transport(),
+            prepared.secret.clone(),
+            random_hex()?,
+        );
+        let mut out: Keys = to_chunks(&guest)
+            .map_err(|e| Error::bad(e.to_string()))?
+            .into_iter()
+            .collect();
+        let text = serde_json::to_string(&prepared).map_err(|e| Error::internal(e.to_string()))?;
+        out.insert(keys::PREPARED.to_owned(), text);
+        // An old session's key is of no use to a new boot.
+        out.insert(keys::RESUME.to_owned(), String::new());
+        Ok((out, prepared))
+    }
+
+    /// The link's serial port of a container, where the link is one.
+    pub(super) fn link_port(&self, id: &str) -> Option<LinkPort> {
+        match &self.link {
+            LinkSetup::Vsock { .. } => None,
+            LinkSetup::Serial { proxy } => Some(LinkPort {
+                service: service_uri(&self.vch, id),
+                proxy: proxy.clone(),
+            }),
+        }
+    }
+}
+
+impl Containers {
+    /// Creates a container from an image.
+    ///
+    /// # Errors
+    /// 400 and 409 in Docker's words, 500 with vSphere's.
+    pub async fn create(&self, request: CreateRequest, image: &ImageRecord) -> Result<Created> {
+        let CreateRequest {
+            mut config,
+            host,
+            options,
+            name,
+        } = request;
+        let empty = Map::new();
+        let base = image.config["config"].as_object().unwrap_or(&empty);
+        config.merge(&Config::read(base)?)?;
+        let mut warnings = Vec::new();
+        if config.has_healthcheck() {
+            warnings.push("The image's HEALTHCHECK is not run: health checks come with a later version of Mooring.".to_owned());
+        }
+        let id = names::random_id()
+            .map_err(|e| Error::internal(format!("the system gives no random bytes: {e}")))?;
+        if config.hostname.is_empty() {
+            config.hostname = id[..names::SHORT_ID].to_owned();
+        }
+        let name = self.choose_name(name, &id)?;
+        let address = if options.no_network {
+            None
+        } else {
+            match self.index().addresses.take() {
+                Some(address) => Some(address),
+                None => {
+                    self.index().names.remove(&name);
+                    return Err(Error::conflict(format!(
+                        "no address is left on the default network {}: remove containers",
+                        addresses::SUBNET
+                    )));
+                }
+            }
+        };
+        let spec = self.spec(id.clone(), config, host, options, image, address);
+        let made = match spec {
+            Ok(spec) => self.make(spec, name.clone(), image.chain.capacity).await,
+            Err(error) => Err(error),
+        };
+        match made {
+            Ok(container) => {
+                self.emit(&container, "create", &[]);
+                Ok(Created {
+                    container,
+                    warnings,
+                })
+            }
+            Err(error) => {
+                self.release_name(&name, &id);
+                if let Some(address) = address {
+                    self.index().addresses.release(address);
+                }
+                // vSphere takes back a VM that it could not make; the folder may be left.
+                if let Err(left) = self
+                    .vsphere
+                    .delete_folder(&self.vsphere.container_folder(&id))
+                    .await
+                {
+                    tracing::warn!(%id, error = %left, "left for the next start to clean up");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn choose_name(&self, name: Option<String>, id: &str) -> Result<String> {
+        if let Some(name) = name {
+            self.reserve_name(&name, id)?;
+            return Ok(name);
+        }
+        for attempt in 0.. {
+            let mut random = [0u8; 4];
+            getrandom::fill(&mut random)
+                .map_err(|e| Error::internal(format!("the system gives no random bytes: {e}")))?;
+            let name = names::invent(random, attempt);
+            if self.reserve_name(&name, id).is_ok() {
+                return Ok(name);
+            }
+        }
+        Err(Error::internal("no name was free"))
+    }
+
+    fn spec(
+        &self,
+        id: String,
+        config: Config,
+        host: Map<String, Value>,
+        options: Options,
+        image: &ImageRecord,
+        address: Option<Ipv4Addr>,
+    ) -> Result<Spec> {
+        let network = address
+            .map(|address| {
+                Ok::<_, Error>(Network {
+                    address,
+                    prefix: addresses::PREFIX,
+                    gateway: addresses::GATEWAY,
+                    mac: options
+                        .mac
+                        .clone()
+                        .unwrap_or_else(|| options::mac_of(address)),
+                    endpoint: random_hex()?,
+                })
+            })
+            .transpose()?;
+        Ok(Spec {
+            version: SPEC_VERSION,
+            created: timestamps::now(),
+            image: image.id.clone(),
+            architecture: image.config["architecture"]
+                .as_str()
+                .unwrap_or("")
+                .to_owned(),
+            dns: match (&network, options.dns.is_empty()) {
+                (None, true) => Vec::new(),
+                (_, true) => self.setup.dns.clone(),
+                (_, false) => options.dns.clone(),
+            },
+            disk: SpecDisk {
+                seal: image.chain.seal.clone(),
+                guid: image.chain.guid.clone(),
+                layers: image.chain.layers.clone(),
+                ephemeral: image.chain.ephemeral,
+                journal: image.chain.journal,
+            },
+            memory_mib: options.memory_mib.unwrap_or(self.setup.memory_mib),
+            cpus: options.cpus.unwrap_or(self.setup.cpus),
+            id,
+            config,
+            host,
+            options,
+            network,
+        })
+    }
+
+    async fn make(&self, spec: Spec, name: String, capacity: u64) -> Result<Arc<Container>> {
+        let mut vm_keys = self.setup.boot_keys.clone();
+        vm_keys.insert(keys::VCH.to_owned(), self.setup.vch.clone());
+        vm_keys.insert(keys::ID.to_owned(), spec.id.clone());
+        vm_keys.insert("serial1.hardwareFlowControl".to_owned(), "TRUE".to_owned());
+        keys::put_spec(&mut vm_keys, &spec)?;
+        // The first boot is prepared here, so that the first start is one call less.
+        let (boot_keys, prepared) = self.setup.prepare(&spec, 1)?;
+        vm_keys.extend(boot_keys.into_iter().filter(|(_, value)| !value.is_empty()));
+        let vm = self
+            .vsphere
+            .create(&NewVm {
+                name: names::vm_name(&name, &spec.id),
+                id: spec.id.clone(),
+                memory_mib: spec.memory_mib,
+                cpus: spec.cpus,
+                seal: spec.disk.seal.clone(),
+                capacity,
+                mac: spec.network.as_ref().map(|n| n.mac.clone()),
+                boot: self.setup.boot.clone(),
+                link: self.setup.link_port(&spec.id),
+                keys: vm_keys,
+            })
+            .await?;
+        let status = Status {
+            name,
+            phase: Phase::Created,
+            on: false,
+            record: Record::default(),
+            prepared: Some(prepared),
+            link: None,
+            session: None,
+            pid: 0,
+            exits: 0,
+            start_failures: 0,
+            start_error: None,
+            stopping: false,
+            removing: false,
+            gone: false,
+        };
+        Ok(self.add(Container::new(spec, vm, status)))
+    }
+}

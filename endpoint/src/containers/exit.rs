@@ -1,0 +1,164 @@
+//! The end of a boot: the VM is off. What the record lacks is read from the journal, then the
+//! record goes into the VM's keys.
+
+use super::{
+    Container, Containers, keys,
+    state::{Phase, Record},
+};
+use crate::errors::{Error, Result};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use wire::message::ExitStatus;
+
+/// Messages that are still on their way when the VM is off get this long.
+const LAST_MESSAGES: Duration = Duration::from_secs(10);
+
+impl Containers {
+    /// Reads whether a VM is on, where the watch may have missed it.
+    pub(super) async fn check_power(self: &Arc<Self>, container: &Arc<Container>) {
+        match self.vsphere.is_on(&container.vm).await {
+            Ok(Some(false)) => {
+                if container.modify(|status| std::mem::replace(&mut status.on, false)) {
+                    self.clone().powered_off(container.clone()).await;
+                }
+            }
+            Ok(Some(true)) => {}
+            Ok(None) => {
+                let removing = container.status().removing;
+                if !removing {
+                    self.emit(container, "destroy", &[]);
+                    self.forget(container);
+                }
+            }
+            Err(error) => tracing::warn!(id = container.id(), %error, "power state"),
+        }
+    }
+
+    /// The VM went off. The one place where the end of a boot is settled.
+    pub(super) async fn powered_off(self: Arc<Self>, container: Arc<Container>) {
+        // The watch may lag behind a start.
+        if matches!(self.vsphere.is_on(&container.vm).await, Ok(Some(true))) {
+            container.modify(|status| status.on = true);
+            return;
+        }
+        let _in_time = container
+            .until(Some(LAST_MESSAGES), |status| {
+                status.session.is_none() || status.gone
+            })
+            .await;
+        let status = container.status();
+        if status.gone || status.removing {
+            return;
+        }
+        let boot = status.boot();
+        if status.record.ended < boot {
+            self.settle(&container, boot).await;
+        }
+        if container.spec.options.auto_remove && container.status().record.started != 0 {
+            self.auto_remove(&container).await;
+            return;
+        }
+        if let Err(error) = self.write_record(&container).await {
+            tracing::warn!(id = container.id(), %error, "the record could not be written; the journal has it");
+        }
+    }
+
+    /// Finds out how a boot ended of which no message came.
+    async fn settle(self: &Arc<Self>, container: &Arc<Container>, boot: u64) {
+        let found = self.journal_exit(container).await;
+        let status = container.status();
+        match found {
+            Ok(found) if found.boot == Some(boot) && found.exit.is_some() => {
+                if let (Some(exit), started) = (found.exit, found.started) {
+                    container.modify(|status| status.record.started = started);
+                    self.exited(
+                        container,
+                        boot,
+                        ExitStatus {
+                            code: exit.code,
+                            oom: exit.oom,
+                            at: exit.at,
+                        },
+                    );
+                }
+                return;
+            }
+            Ok(found) if found.boot == Some(boot) => {
+                container.modify(|status| status.record.started = found.started);
+            }
+            Ok(_) if status.phase == Phase::Starting => {
+                let error = Error::internal(format!(
+                    "the VM of container {} went off before its tether reported: see console.log in {}",
+                    container.id(),
+                    self.vsphere.container_folder(container.id()),
+                ));
+                self.start_failed(container, boot, 128, error);
+                return;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(id = container.id(), %error, "the journal cannot be read"),
+        }
+        let reason = if container.status().stopping {
+            "the VM was powered off"
+        } else {
+            "the VM was powered off or ended without the container's process having ended"
+        };
+        container.modify(|status| status.record.error = reason.to_owned());
+        let killed = ExitStatus {
+            code: 137,
+            oom: false,
+            at: crate::timestamps::now(),
+        };
+        self.exited(container, boot, killed);
+        // The process was never seen in the journal: it ran all the same, as far as anyone knows.
+        container.modify(|status| {
+            status.phase = Phase::Exited;
+            if status.record.started == 0 {
+                status.record.started = status.record.finished;
+            }
+        });
+    }
+
+    /// A VM that is off and of which the keys know no boot: created only, or its first boot ended
+    /// while the endpoint was away.
+    pub(super) async fn find_unrecorded_exit(self: Arc<Self>, container: Arc<Container>) {
+        let _operation = container.operation.lock().await;
+        let status = container.status();
+        if status.on || status.phase != Phase::Created || status.record.boots != 0 {
+            return;
+        }
+        match self.journal_exit(&container).await {
+            Ok(found) if found.boot == Some(1) => {
+                container.modify(|status| {
+                    status.record.boots = 1;
+                    status.phase = Phase::Running;
+                });
+                self.settle(&container, 1).await;
+                if container.spec.options.auto_remove {
+                    let this = self.clone();
+                    let container = container.clone();
+                    tokio::spawn(async move { this.auto_remove(&container).await });
+                } else if let Err(error) = self.write_record(&container).await {
+                    tracing::warn!(id = container.id(), %error, "the record could not be written");
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(id = container.id(), %error, "the journal cannot be read"),
+        }
+    }
+
+    async fn write_record(&self, container: &Container) -> Result<()> {
+        let record: Record = container.status().record;
+        let text = serde_json::to_string(&record).map_err(|e| Error::internal(e.to_string()))?;
+        let vm_keys = BTreeMap::from([(keys::STATE.to_owned(), text)]);
+        self.vsphere.set_keys(&container.vm, &vm_keys, None).await?;
+        Ok(())
+    }
+
+    pub(super) async fn auto_remove(self: &Arc<Self>, container: &Arc<Container>) {
+        if let Err(error) = self.remove(container, true).await
+            && !container.status().gone
+        {
+            tracing::warn!(id = container.id(), %error, "auto-remove");
+        }
+    }
+}

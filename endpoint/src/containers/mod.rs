@@ -1,0 +1,358 @@
+//! Containers: VMs of this virtual container host, read back from vSphere. There is no database;
+//! what is kept in memory is a copy of the VMs' keys and what is live.
+
+pub mod addresses;
+pub mod cache;
+pub mod config;
+pub mod create;
+pub mod exec;
+pub mod exit;
+pub mod filters;
+pub mod journal;
+pub mod keys;
+pub mod names;
+pub mod options;
+pub mod remove;
+pub mod running;
+pub mod signals;
+pub mod spec;
+pub mod start;
+pub mod state;
+pub mod stop;
+
+use crate::{
+    errors::{Error, Result},
+    events::Events,
+    link::{
+        LinkSetup, Session,
+        session::{Stream, Wants},
+    },
+    vsphere::{Boot, VmRef, Vsphere},
+};
+use addresses::Addresses;
+use spec::Spec;
+use state::{Phase, Status};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{oneshot, watch};
+use wire::message::SessionId;
+
+/// What a VM of this virtual container host is made with.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// ID of the VCH.
+    pub vch: String,
+    /// How VMs boot.
+    pub boot: Boot,
+    /// VM keys that go with it (`hostsim.boot.*`).
+    pub boot_keys: BTreeMap<String, String>,
+    /// Their link.
+    pub link: LinkSetup,
+    /// Memory where the container asks for none.
+    pub memory_mib: u32,
+    /// CPUs where the container asks for none.
+    pub cpus: u32,
+    /// Name servers where the container names none.
+    pub dns: Vec<String>,
+}
+
+/// An attach that waits for the container's next start.
+#[derive(Debug)]
+struct Pending {
+    wants: Wants,
+    stream: oneshot::Sender<Stream>,
+}
+
+/// Where an attached client's stream comes from.
+#[derive(Debug)]
+pub enum Attached {
+    /// It is there.
+    Now(Stream),
+    /// It comes with the next start; an error if that fails or the container goes.
+    Later(oneshot::Receiver<Stream>),
+}
+
+/// One container.
+#[derive(Debug)]
+pub struct Container {
+    /// As it was created.
+    pub spec: Spec,
+    /// Its VM.
+    pub vm: VmRef,
+    /// Held by whoever starts, stops, renames or removes it.
+    pub operation: tokio::sync::Mutex<()>,
+    status: watch::Sender<Status>,
+    pending: Mutex<Vec<Pending>>,
+}
+
+impl Container {
+    fn new(spec: Spec, vm: VmRef, status: Status) -> Self {
+        Self {
+            spec,
+            vm,
+            operation: tokio::sync::Mutex::new(()),
+            status: watch::Sender::new(status),
+            pending: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Its ID.
+    pub fn id(&self) -> &str {
+        &self.spec.id
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// How it stands, to be waited on.
+    pub fn watch(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    fn modify<R>(&self, change: impl FnOnce(&mut Status) -> R) -> R {
+        let mut result = None;
+        self.status
+            .send_modify(|status| result = Some(change(status)));
+        // send_modify calls its closure exactly once.
+        result.unwrap_or_else(|| unreachable!("send_modify did not call its closure"))
+    }
+
+    /// Waits until `test` holds; the status then. `None` after `limit`.
+    pub async fn until(
+        &self,
+        limit: Option<Duration>,
+        mut test: impl FnMut(&Status) -> bool,
+    ) -> Option<Status> {
+        let mut watch = self.watch();
+        let waiting = watch.wait_for(|status| test(status));
+        match limit {
+            Some(limit) => tokio::time::timeout(limit, waiting).await.ok()?,
+            None => waiting.await,
+        }
+        .ok()
+        .map(|status| status.clone())
+    }
+
+    /// The live link of a running container.
+    ///
+    /// # Errors
+    /// 409 where it does not run, 503 where its link is away.
+    pub fn session(&self) -> Result<Arc<Session>> {
+        let status = self.status.borrow();
+        if !status.running() {
+            return Err(Error::not_running(self.id()));
+        }
+        status.session.clone().ok_or_else(|| self.link_away())
+    }
+
+    fn link_away(&self) -> Error {
+        Error::unavailable(format!(
+            "the link to the VM of container {} is away; it dials again by itself, repeat the command",
+            self.id()
+        ))
+    }
+
+    /// Attaches to the container's process, now or at its next start.
+    ///
+    /// # Errors
+    /// Where the link breaks or the container goes.
+    pub async fn attach(&self, wants: Wants) -> Result<Attached> {
+        let session = {
+            let mut pending = self.pending();
+            let status = self.status.borrow();
+            if status.gone || status.removing {
+                return Err(Error::no_such_container(self.id()));
+            }
+            match (&status.session, status.phase) {
+                (Some(session), Phase::Running) => session.clone(),
+                (None, Phase::Running) => return Err(self.link_away()),
+                _ => {
+                    let (stream, later) = oneshot::channel();
+                    pending.push(Pending { wants, stream });
+                    return Ok(Attached::Later(later));
+                }
+            }
+        };
+        session
+            .attach(SessionId::CONTAINER, wants)
+            .await
+            .map(Attached::Now)
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Vec<Pending>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Attributes of its events: name, image, labels.
+    pub fn attributes(&self) -> BTreeMap<String, String> {
+        let mut attributes = self.spec.config.labels.clone();
+        attributes.insert("image".to_owned(), self.spec.config.image.clone());
+        attributes.insert("name".to_owned(), self.status.borrow().name.clone());
+        attributes
+    }
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    by_id: HashMap<String, Arc<Container>>,
+    by_vm: HashMap<VmRef, String>,
+    /// Name to ID; also of containers that are being created.
+    names: HashMap<String, String>,
+    addresses: Addresses,
+}
+
+/// All containers.
+#[derive(Debug)]
+pub struct Containers {
+    vsphere: Arc<Vsphere>,
+    events: Events,
+    setup: Setup,
+    index: Mutex<Index>,
+    execs: exec::Execs,
+}
+
+impl Containers {
+    /// None yet; [`Containers::follow`] reads them.
+    pub fn new(vsphere: Arc<Vsphere>, events: Events, setup: Setup) -> Self {
+        Self {
+            vsphere,
+            events,
+            setup,
+            index: Mutex::new(Index::default()),
+            execs: exec::Execs::default(),
+        }
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The hypervisor.
+    pub fn vsphere(&self) -> &Arc<Vsphere> {
+        &self.vsphere
+    }
+
+    /// What VMs are made with.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// The execs.
+    pub fn execs(&self) -> &exec::Execs {
+        &self.execs
+    }
+
+    /// All containers, newest first.
+    pub fn all(&self) -> Vec<Arc<Container>> {
+        let mut all: Vec<_> = self.index().by_id.values().cloned().collect();
+        all.sort_by(|a, b| (b.spec.created, b.id()).cmp(&(a.spec.created, a.id())));
+        all
+    }
+
+    /// Whether a container was made from this image.
+    pub fn uses_image(&self, image: &str) -> Option<Arc<Container>> {
+        self.index()
+            .by_id
+            .values()
+            .find(|c| c.spec.image == image)
+            .cloned()
+    }
+
+    /// The container of this ID.
+    pub fn by_id(&self, id: &str) -> Option<Arc<Container>> {
+        self.index().by_id.get(id).cloned()
+    }
+
+    /// The container that a client means: full ID, name, or a unique prefix of the ID, in this
+    /// order.
+    ///
+    /// # Errors
+    /// 404 where there is none, 400 where the prefix is not unique.
+    pub fn find(&self, text: &str) -> Result<Arc<Container>> {
+        let index = self.index();
+        let name = text.strip_prefix('/').unwrap_or(text);
+        if let Some(found) = index.by_id.get(text) {
+            return Ok(found.clone());
+        }
+        if let Some(found) = index.names.get(name).and_then(|id| index.by_id.get(id)) {
+            return Ok(found.clone());
+        }
+        if text.is_empty() || text.len() > 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(Error::no_such_container(text));
+        }
+        let mut found = index.by_id.values().filter(|c| c.id().starts_with(text));
+        match (found.next(), found.next()) {
+            (Some(one), None) => Ok(one.clone()),
+            (None, _) => Err(Error::no_such_container(text)),
+            _ => Err(Error::bad(format!(
+                "multiple IDs found with provided prefix: {text}"
+            ))),
+        }
+    }
+
+    fn emit(&self, container: &Container, action: impl Into<String>, more: &[(&str, String)]) {
+        let mut attributes = container.attributes();
+        for (name, value) in more {
+            attributes.insert((*name).to_owned(), value.clone());
+        }
+        self.events
+            .emit("container", action, container.id(), attributes);
+    }
+
+    /// Tells of something that a client did to a container.
+    pub fn tell(&self, container: &Container, action: impl Into<String>, more: &[(&str, String)]) {
+        self.emit(container, action, more);
+    }
+
+    /// Takes a name for a container, or says who has it.
+    fn reserve_name(&self, name: &str, id: &str) -> Result<()> {
+        let mut index = self.index();
+        if let Some(owner) = index.names.get(name) {
+            return Err(Error::conflict(format!(
+                "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You have to remove (or rename) that container to be able to reuse that name."
+            )));
+        }
+        index.names.insert(name.to_owned(), id.to_owned());
+        Ok(())
+    }
+
+    fn release_name(&self, name: &str, id: &str) {
+        let mut index = self.index();
+        if index.names.get(name).is_some_and(|owner| owner == id) {
+            index.names.remove(name);
+        }
+    }
+
+    /// Renames a container.
+    ///
+    /// # Errors
+    /// 400 for a wrong name, 409 where it is taken or the container's own.
+    pub async fn rename(&self, container: &Arc<Container>, name: &str) -> Result<()> {
+        if name.is_empty() {
+            return Err(Error::bad("Neither old nor new names may be empty"));
+        }
+        let name = names::check(name)?;
+        let _operation = container.operation.lock().await;
+        let old = container.status().name;
+        if old == name {
+            return Err(Error::bad(
+                "Renaming a container with the same name as its current name",
+            ));
+        }
+        self.reserve_name(name, container.id())?;
+        let vm_name = names::vm_name(name, container.id());
+        if let Err(error) = self.vsphere.rename(&container.vm, &vm_name).await {
+            self.release_name(name, container.id());
+            return Err(error.into());
+        }
+        container.modify(|status| status.name = name.to_owned());
+        self.release_name(&old, container.id());
+        self.emit(container, "rename", &[("oldName", format!("/{old}"))]);
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+use super::*;
+use serde_json::json;
+
+fn host(value: Value) -> Result<Options> {
+    check_host(value.as_object().unwrap())
+}
+
+/// What Docker's CLI 28 sends with `docker run -it`.
+fn cli_default() -> Value {
+    json!({
+        "Binds": null, "ContainerIDFile": "", "LogConfig": {"Type": "", "Config": {}},
+        "NetworkMode": "default", "PortBindings": {},
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}, "AutoRemove": false,
+        "VolumeDriver": "", "VolumesFrom": null, "ConsoleSize": [24, 80], "CapAdd": null,
+        "CapDrop": null, "CgroupnsMode": "", "Dns": [], "DnsOptions": [], "DnsSearch": [],
+        "ExtraHosts": null, "GroupAdd": null, "IpcMode": "", "Cgroup": "", "Links": null,
+        "OomScoreAdj": 0, "PidMode": "", "Privileged": false, "PublishAllPorts": false,
+        "ReadonlyRootfs": false, "SecurityOpt": null, "UTSMode": "", "UsernsMode": "",
+        "ShmSize": 0, "Isolation": "", "CpuShares": 0, "Memory": 0, "NanoCpus": 0,
+        "CgroupParent": "", "BlkioWeight": 0, "BlkioWeightDevice": [], "BlkioDeviceReadBps": [],
+        "BlkioDeviceWriteBps": [], "BlkioDeviceReadIOps": [], "BlkioDeviceWriteIOps": [],
+        "CpuPeriod": 0, "CpuQuota": 0, "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0,
+        "CpusetCpus": "", "CpusetMems": "", "Devices": [], "DeviceCgroupRules": null,
+        "DeviceRequests": null, "MemoryReservation": 0, "MemorySwap": 0, "MemorySwappiness": -1,
+        "OomKillDisable": false, "PidsLimit": 0, "Ulimits": [], "CpuCount": 0, "CpuPercent": 0,
+        "IOMaximumIOps": 0, "IOMaximumBandwidth": 0, "MaskedPaths": null, "ReadonlyPaths": null,
+    })
+}
+
+#[test]
+fn the_clients_defaults_ask_for_nothing() {
+    let options = host(cli_default()).unwrap();
+    assert_eq!(
+        options,
+        Options {
+            console_size: Some((24, 80)),
+            ..Options::default()
+        }
+    );
+}
+
+#[test]
+fn every_field_of_the_api_description_is_known() {
+    let fields = cli_default();
+    let more = [
+        "KernelMemoryTCP",
+        "Init",
+        "Mounts",
+        "Annotations",
+        "StorageOpt",
+        "Tmpfs",
+        "Sysctls",
+        "Runtime",
+    ];
+    for field in fields
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .chain(more)
+    {
+        assert!(
+            TAKEN.contains(&field) || REFUSED.iter().any(|(name, ..)| *name == field),
+            "{field}"
+        );
+    }
+}
+
+#[test]
+fn an_unsupported_option_is_refused_by_its_name_and_never_ignored() {
+    for (field, value, option) in [
+        ("Privileged", json!(true), "--privileged"),
+        ("Binds", json!(["/a:/b"]), "--volume"),
+        (
+            "PortBindings",
+            json!({"80/tcp": [{"HostPort": "80"}]}),
+            "--publish",
+        ),
+        (
+            "Ulimits",
+            json!([{"Name": "nofile", "Soft": 1, "Hard": 1}]),
+            "--ulimit",
+        ),
+        (
+            "SecurityOpt",
+            json!(["seccomp=unconfined"]),
+            "--security-opt",
+        ),
+        ("PidMode", json!("host"), "--pid"),
+        ("IpcMode", json!("host"), "--ipc host"),
+        ("NetworkMode", json!("host"), "--network host"),
+        (
+            "RestartPolicy",
+            json!({"Name": "always"}),
+            "--restart always",
+        ),
+        (
+            "LogConfig",
+            json!({"Type": "syslog"}),
+            "--log-driver syslog",
+        ),
+        (
+            "LogConfig",
+            json!({"Type": "", "Config": {"max-size": "1m"}}),
+            "--log-opt",
+        ),
+        ("MaskedPaths", json!([]), "MaskedPaths"),
+        ("PidsLimit", json!(5), "--pids-limit"),
+        ("MemorySwap", json!(-1), "--memory-swap"),
+        ("CapAdd", json!(["ALL"]), "--cap-add ALL"),
+        ("CapAdd", json!(["MKNOD"]), "--cap-add MKNOD"),
+        ("ExtraHosts", json!(["h:host-gateway"]), "--add-host"),
+        ("Tomorrow", json!("x"), "Tomorrow"),
+    ] {
+        let error = host(json!({ field: value })).unwrap_err();
+        assert_eq!(error.kind, Kind::NotImplemented, "{field}");
+        assert!(
+            error.message.starts_with(option) || error.message.contains(option),
+            "{}",
+            error.message
+        );
+    }
+}
+
+#[test]
+fn wrong_values_are_bad_parameters() {
+    for value in [
+        json!({"Memory": 1024}),
+        json!({"Memory": -1}),
+        json!({"Memory": "x"}),
+        json!({"NanoCpus": 1_500_000_000}),
+        json!({"NanoCpus": 1_000_000_000, "CpuCount": 2}),
+        json!({"CpuQuota": 50_000}),
+        json!({"Dns": ["x"]}),
+        json!({"ExtraHosts": ["x"]}),
+        json!({"ExtraHosts": ["x:y"]}),
+        json!({"CapAdd": ["FOO"]}),
+        json!({"ShmSize": -1}),
+        json!({"RestartPolicy": {"Name": "sometimes"}}),
+        json!({"ConsoleSize": [1]}),
+        json!({"AutoRemove": "yes"}),
+    ] {
+        assert_eq!(
+            host(value.clone()).unwrap_err().kind,
+            Kind::BadParameter,
+            "{value}"
+        );
+    }
+    assert_eq!(
+        host(json!({"NetworkMode": "mine"})).unwrap_err().kind,
+        Kind::NotFound
+    );
+}
+
+#[test]
+fn supported_options_reach_the_vm() {
+    let options = host(json!({
+        "Memory": 513 * 1024 * 1024, "NanoCpus": 2_000_000_000i64, "NetworkMode": "none",
+        "Dns": ["1.1.1.1"], "ExtraHosts": ["a:10.0.0.1", "b=[::1]"], "CapAdd": ["net_admin"],
+        "CapDrop": ["ALL"], "Init": true, "ReadonlyRootfs": true, "ShmSize": 65536,
+        "AutoRemove": true, "GroupAdd": ["audio"],
+    }))
+    .unwrap();
+    assert_eq!(options.memory_mib, Some(516));
+    assert_eq!(options.cpus, Some(2));
+    assert!(options.no_network && options.init && options.read_only && options.auto_remove);
+    assert_eq!(options.cap_add, ["CAP_NET_ADMIN"]);
+    assert_eq!(options.extra_hosts[1], ("::1".to_owned(), "b".to_owned()));
+    assert_eq!(host(json!({"CpuQuota": 200_000})).unwrap().cpus, Some(2));
+}
+
+#[test]
+fn networking_takes_a_mac_address_and_nothing_that_needs_a_network_of_ones_own() {
+    let check = |settings: Value| {
+        check_networking(&json!({"EndpointsConfig": {"bridge": settings}}), false)
+    };
+    assert_eq!(
+        check(json!({"IPAMConfig": {}, "Aliases": null})).unwrap(),
+        None
+    );
+    assert_eq!(
+        check(json!({"MacAddress": "00-50-56-01-02-03"}))
+            .unwrap()
+            .unwrap(),
+        "00:50:56:01:02:03"
+    );
+    assert!(check(json!({"MacAddress": "02:42:ac:11:00:02"})).is_err());
+    assert!(check(json!({"IPAMConfig": {"IPv4Address": "172.17.0.9"}})).is_err());
+    assert!(check(json!({"Aliases": ["x"]})).is_err());
+    assert!(check_networking(&json!({"EndpointsConfig": {"mine": {}}}), false).is_err());
+    assert_eq!(mac_of("172.17.1.2".parse().unwrap()), "00:50:56:11:01:02");
+}
+
+#[test]
+fn volumes_and_health_checks_are_refused_in_the_configuration() {
+    let check = |value: Value| check_config(value.as_object().unwrap());
+    assert!(check(json!({"Volumes": {}, "Healthcheck": null, "Image": "x"})).is_ok());
+    assert!(check(json!({"Healthcheck": {"Test": ["NONE"]}})).is_ok());
+    assert!(check(json!({"Healthcheck": {"Test": ["CMD", "x"]}})).is_err());
+    assert!(check(json!({"Volumes": {"/data": {}}})).is_err());
+    assert!(check(json!({"Surprise": 1})).is_err());
+}

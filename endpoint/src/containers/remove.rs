@@ -1,0 +1,101 @@
+//! `docker rm`, and what an interrupted create or rm has left.
+
+use super::{Container, Containers, state::Phase};
+use crate::errors::{Error, Result};
+use std::{collections::HashSet, sync::Arc};
+
+impl Containers {
+    /// Removes a container with its VM and disk.
+    ///
+    /// # Errors
+    /// 409 where it runs and `force` is not set, or where its removal is in progress.
+    pub async fn remove(self: &Arc<Self>, container: &Arc<Container>, force: bool) -> Result<()> {
+        let status = container.status();
+        if status.gone {
+            return Err(Error::no_such_container(container.id()));
+        }
+        if !force && matches!(status.phase, Phase::Running | Phase::Starting) {
+            return Err(Error::conflict(format!(
+                "cannot remove container \"/{}\": container is {}: stop the container before removing or force remove",
+                status.name,
+                if status.running() {
+                    "running"
+                } else {
+                    "starting"
+                },
+            )));
+        }
+        if container.modify(|status| std::mem::replace(&mut status.removing, true)) {
+            return Err(Error::conflict(format!(
+                "removal of container {} is already in progress",
+                container.id()
+            )));
+        }
+        let result = self.take_away(container).await;
+        match &result {
+            Ok(()) => {
+                self.emit(container, "destroy", &[]);
+                self.forget(container);
+            }
+            Err(_) => container.modify(|status| status.removing = false),
+        }
+        result
+    }
+
+    async fn take_away(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        // A start in progress holds the lock: end its VM first.
+        if container.status().phase == Phase::Starting {
+            self.vsphere.power_off(&container.vm).await?;
+        }
+        let _operation = container.operation.lock().await;
+        let status = container.status();
+        if status.on {
+            if status.running() {
+                self.emit(container, "kill", &[("signal", "9".to_owned())]);
+            }
+            self.vsphere.power_off(&container.vm).await?;
+            if status.running() {
+                let exit = wire::message::ExitStatus {
+                    code: 137,
+                    oom: false,
+                    at: crate::timestamps::now(),
+                };
+                self.exited(container, status.boot(), exit);
+            }
+        }
+        self.vsphere.remove(&container.vm, container.id()).await?;
+        Ok(())
+    }
+
+    /// Deletes folders of containers that have no VM: a create or rm that was cut short. Called
+    /// once, at the start, after the VMs were read.
+    pub async fn sweep(&self) {
+        let folders = match self.vsphere.container_folders().await {
+            Ok(folders) => folders,
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for left folders");
+                return;
+            }
+        };
+        let known: HashSet<String> = match self.vsphere.list_vms().await {
+            Ok(vms) => vms
+                .into_iter()
+                .filter_map(|vm| vm.keys?.remove(super::keys::ID))
+                .collect(),
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for left folders");
+                return;
+            }
+        };
+        for folder in folders {
+            let is_id = folder.len() == 64 && folder.bytes().all(|b| b.is_ascii_hexdigit());
+            if is_id && !known.contains(&folder) {
+                tracing::info!(%folder, "left by an interrupted create or rm: deleted");
+                let path = self.vsphere.container_folder(&folder);
+                if let Err(error) = self.vsphere.delete_folder(&path).await {
+                    tracing::warn!(%error, "left folder");
+                }
+            }
+        }
+    }
+}

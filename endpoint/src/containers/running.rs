@@ -1,0 +1,317 @@
+//! A container while its link is up: one task for each link session.
+
+use super::{Container, Containers, keys, state::Phase};
+use crate::{
+    errors::{Error, Kind, Result},
+    link::Session,
+};
+use link::HostLink;
+use std::{collections::BTreeMap, sync::Arc};
+use wire::{
+    handshake::{KeyState, NewSession},
+    keys::Identity,
+    message::{ExitStatus, Reply, SessionId, SessionState, ToGuest, ToHost},
+};
+
+/// The keys of the VMs' links, kept in the VMs.
+#[derive(Debug, Clone)]
+pub struct Links(pub Arc<Containers>);
+
+impl link::KeyStore for Links {
+    async fn lookup(&self, identity: Identity) -> Result<Option<KeyState>, String> {
+        let Some(container) = self.0.by_id(&identity.container_hex()) else {
+            return Ok(None);
+        };
+        let status = container.status();
+        if status.gone || status.removing || status.boot() != identity.boot {
+            return Ok(None);
+        }
+        Ok(status.link)
+    }
+
+    async fn store(&self, session: NewSession) -> Result<bool, String> {
+        let Some(container) = self.0.by_id(&session.identity.container_hex()) else {
+            return Ok(false);
+        };
+        let admitted = container.modify(|status| {
+            let admitted = status.boot() == session.identity.boot
+                && status
+                    .link
+                    .as_ref()
+                    .is_some_and(|known| known.admits(&session));
+            if admitted {
+                status.link = Some(KeyState::after(&session));
+            }
+            admitted
+        });
+        if !admitted {
+            return Ok(false);
+        }
+        let resume = BTreeMap::from([(keys::RESUME.to_owned(), keys::resume_text(&session))]);
+        self.0
+            .vsphere
+            .set_keys(&container.vm, &resume, None)
+            .await
+            .map_err(|e| e.to_string())?;
+        Ok(true)
+    }
+}
+
+impl Containers {
+    /// Serves an accepted link until it ends.
+    pub async fn serve_link(self: Arc<Self>, identity: Identity, mut link: HostLink) {
+        let Some(container) = self.by_id(&identity.container_hex()) else {
+            return;
+        };
+        let session = Arc::new(Session::new(identity.boot, link.sender()));
+        let why = loop {
+            match link.recv().await {
+                // Everything was flushed before it; over a serial port nothing else tells the end.
+                Ok(ToHost::Goodbye) => break "goodbye".to_owned(),
+                Ok(message) => self.message(&container, &session, message),
+                Err(error) => break error.to_string(),
+            }
+        };
+        tracing::debug!(id = container.id(), %why, "link ended");
+        session.close();
+        container.modify(|status| {
+            if status
+                .session
+                .as_ref()
+                .is_some_and(|own| Arc::ptr_eq(own, &session))
+            {
+                status.session = None;
+            }
+        });
+        self.execs.link_lost(container.id());
+        // Where the watch has missed a short life, this finds it.
+        self.check_power(&container).await;
+    }
+
+    fn message(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        session: &Arc<Session>,
+        message: ToHost,
+    ) {
+        match message {
+            ToHost::Ready {
+                container: state, ..
+            } => {
+                let (this, container, session) = (self.clone(), container.clone(), session.clone());
+                tokio::spawn(async move { this.ready(&container, &session, state).await });
+            }
+            ToHost::BootFault { step, message } => {
+                let error = Error::internal(format!(
+                    "the container's VM could not be brought up: {step}: {message}"
+                ));
+                self.start_failed(container, session.boot, 128, error);
+            }
+            ToHost::Answer { request, reply } => session.answer(request, reply),
+            ToHost::Exit {
+                session: of,
+                status,
+            } if of == SessionId::CONTAINER => {
+                self.exited(container, session.boot, status);
+            }
+            ToHost::Exit {
+                session: of,
+                status,
+            } => self.execs.ended(container.id(), of, status.code),
+            ToHost::Goodbye => {}
+        }
+    }
+
+    async fn ready(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        session: &Arc<Session>,
+        state: SessionState,
+    ) {
+        if let Some(status) = state.exit {
+            container.modify(|now| now.record.started = state.started);
+            self.exited(container, session.boot, status);
+            return;
+        }
+        if state.started != 0 {
+            // A link that came back.
+            let first_seen = container.modify(|status| {
+                status.record.started = state.started;
+                status.pid = state.pid;
+                status.phase = Phase::Running;
+                status.session.replace(session.clone()).is_none()
+            });
+            if first_seen {
+                self.catch_up(container, session).await;
+            }
+            return;
+        }
+        if let Err(error) = self.launch(container, session).await {
+            tracing::warn!(id = container.id(), %error, "start");
+        }
+    }
+
+    /// Learns of the execs that run already, or ended while the endpoint was away.
+    async fn catch_up(&self, container: &Arc<Container>, session: &Arc<Session>) {
+        let Ok(Reply::Sessions(sessions)) = session
+            .request(|request| ToGuest::Sessions { request })
+            .await
+        else {
+            return;
+        };
+        for state in sessions {
+            session.note_exec(state.session);
+            if let Some(exit) = state.exit {
+                self.execs.ended(container.id(), state.session, exit.code);
+            }
+        }
+    }
+
+    /// Attaches those who wait, and starts the container's process.
+    async fn launch(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        session: &Arc<Session>,
+    ) -> Result<()> {
+        let mut attaches = Vec::new();
+        {
+            let mut pending = container.pending();
+            for waiting in pending
+                .drain(..)
+                .filter(|waiting| !waiting.stream.is_closed())
+            {
+                let (attach, stream) = session.open_attach(waiting.wants)?;
+                attaches.push((attach, stream, waiting.stream));
+            }
+            // From here on an attach goes to the session itself.
+            container.modify(|status| {
+                status.session = Some(session.clone());
+                if status.phase == Phase::Created || status.phase == Phase::Exited {
+                    status.phase = Phase::Starting;
+                }
+            });
+        }
+        for (attach, stream, waiting) in attaches {
+            session
+                .done(|request| ToGuest::Attach {
+                    request,
+                    session: SessionId::CONTAINER,
+                    attach,
+                })
+                .await?;
+            let _client_is_gone = waiting.send(stream);
+        }
+        match session
+            .request(|request| ToGuest::Start { request })
+            .await?
+        {
+            Reply::Started { pid, at } => {
+                container.modify(|status| {
+                    status.record.started = at;
+                    status.pid = pid;
+                    status.record.error.clear();
+                    if status.record.ended < session.boot {
+                        status.phase = Phase::Running;
+                    }
+                });
+                self.emit(container, "start", &[]);
+                Ok(())
+            }
+            Reply::StartFailed { code, message } => {
+                self.start_failed(container, session.boot, code, start_error(&message));
+                let _powers_off_anyway =
+                    session.done(|request| ToGuest::Shutdown { request }).await;
+                Ok(())
+            }
+            other => {
+                let error =
+                    Error::internal(format!("the guest did not start the process: {other:?}"));
+                self.start_failed(container, session.boot, 128, error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// The container's process has ended.
+    pub(super) fn exited(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        boot: u64,
+        exit: ExitStatus,
+    ) {
+        let news = container.modify(|status| {
+            if status.boot() != boot || status.record.ended >= boot {
+                return false;
+            }
+            status.record.ended = boot;
+            status.record.finished = exit.at;
+            status.record.exit_code = exit.code;
+            status.record.oom = exit.oom;
+            status.phase = Phase::Exited;
+            status.pid = 0;
+            status.exits += 1;
+            true
+        });
+        if !news {
+            return;
+        }
+        if exit.oom {
+            self.emit(container, "oom", &[]);
+        }
+        self.emit_die(container);
+    }
+
+    pub(super) fn emit_die(&self, container: &Container) {
+        let record = container.status().record;
+        let seconds = record.finished.saturating_sub(record.started) / 1_000_000_000;
+        self.emit(
+            container,
+            "die",
+            &[
+                ("exitCode", record.exit_code.to_string()),
+                ("execDuration", seconds.to_string()),
+            ],
+        );
+    }
+
+    /// A start that came to nothing: those who wait for it are told.
+    pub(super) fn start_failed(
+        &self,
+        container: &Arc<Container>,
+        boot: u64,
+        code: i32,
+        error: Error,
+    ) {
+        let clients = {
+            let mut pending = container.pending();
+            std::mem::take(&mut *pending)
+        };
+        container.modify(|status| {
+            if status.boot() != boot || status.record.ended >= boot {
+                return;
+            }
+            status.record.ended = boot;
+            status.record.exit_code = code;
+            status.record.error.clone_from(&error.message);
+            status.phase = if status.record.started == 0 {
+                Phase::Created
+            } else {
+                Phase::Exited
+            };
+            status.start_failures += 1;
+            status.start_error = Some(error);
+        });
+        drop(clients);
+    }
+}
+
+/// The error of `docker start` where the process could not be started, in the words that the
+/// client takes its exit code from.
+fn start_error(message: &str) -> Error {
+    Error::new(
+        Kind::BadParameter,
+        format!(
+            "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: {message}: unknown"
+        ),
+    )
+}

@@ -1,0 +1,175 @@
+//! The immutable truth of a container, kept in its VM's keys.
+
+use super::{config::Config, options::Options};
+use crate::timestamps;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::net::Ipv4Addr;
+use wire::config::{CONFIG_VERSION, Disk, GuestConfig, Interface, LinkConfig, Process, Transport};
+
+/// The version of [`Spec`] that this build writes.
+pub const SPEC_VERSION: u32 = 1;
+/// Bytes of /dev/shm where the client does not say: Docker's 64 MiB.
+pub const SHM_SIZE: u64 = 64 * 1024 * 1024;
+/// Seconds between stop signal and SIGKILL where nobody says otherwise.
+pub const STOP_TIMEOUT: i64 = 10;
+
+/// A container as it was created.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// [`SPEC_VERSION`] of the writer.
+    pub version: u32,
+    /// 64 hex digits.
+    pub id: String,
+    /// When, in ns since 1970.
+    pub created: u64,
+    /// ID of the image.
+    pub image: String,
+    /// Its repository tags and digests at that time do not matter; its platform does.
+    pub architecture: String,
+    /// The configuration, joined with the image's.
+    pub config: Config,
+    /// `HostConfig` as the client gave it.
+    pub host: Map<String, Value>,
+    /// What it means.
+    pub options: Options,
+    /// The address on the default network.
+    pub network: Option<Network>,
+    /// Name servers.
+    pub dns: Vec<String>,
+    /// Where the guest finds its files.
+    pub disk: SpecDisk,
+    /// Memory of the VM.
+    pub memory_mib: u32,
+    /// CPUs of the VM.
+    pub cpus: u32,
+}
+
+/// The place on the default network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Length of the network's prefix.
+    pub prefix: u8,
+    /// Default gateway.
+    pub gateway: Ipv4Addr,
+    /// Address of the vNIC.
+    pub mac: String,
+    /// Docker's ID of the connection, 64 hex digits.
+    pub endpoint: String,
+}
+
+/// The disk as the guest sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecDisk {
+    /// The seal that its own disk is a child of.
+    pub seal: String,
+    /// GPT disk GUID.
+    pub guid: String,
+    /// Partitions of the layers.
+    pub layers: Vec<u32>,
+    /// Partition of the ephemeral file system.
+    pub ephemeral: u32,
+    /// Partition of the journal.
+    pub journal: u32,
+}
+
+impl Spec {
+    /// The host name in the guest.
+    pub fn hostname(&self) -> &str {
+        &self.config.hostname
+    }
+
+    /// The signal that asks it to stop.
+    pub fn stop_signal(&self) -> i32 {
+        self.config
+            .stop_signal
+            .as_deref()
+            .and_then(|text| super::signals::parse(text).ok())
+            .unwrap_or(super::signals::TERM)
+    }
+
+    /// Seconds until SIGKILL; negative: never.
+    pub fn stop_timeout(&self) -> i64 {
+        self.config.stop_timeout.unwrap_or(STOP_TIMEOUT)
+    }
+
+    /// What one boot of the VM needs to know.
+    pub fn guest_config(
+        &self,
+        boot: u64,
+        transport: Transport,
+        secret: String,
+        seed: String,
+    ) -> GuestConfig {
+        let own = self.network.as_ref();
+        let mut hosts: Vec<(String, Vec<String>)> = self
+            .options
+            .extra_hosts
+            .iter()
+            .map(|(address, name)| (address.clone(), vec![name.clone()]))
+            .collect();
+        if let Some(network) = own {
+            let mut names = vec![self.hostname().to_owned()];
+            if !self.config.domainname.is_empty() {
+                names.insert(0, format!("{}.{}", self.hostname(), self.config.domainname));
+            }
+            hosts.push((network.address.to_string(), names));
+        }
+        GuestConfig {
+            version: CONFIG_VERSION,
+            id: self.id.clone(),
+            boot,
+            hostname: self.hostname().to_owned(),
+            domainname: self.config.domainname.clone(),
+            disk: Disk {
+                guid: self.disk.guid.clone(),
+                layers: self.disk.layers.clone(),
+                layer_files: Vec::new(),
+                ephemeral: self.disk.ephemeral,
+                journal: self.disk.journal,
+                read_only: self.options.read_only,
+            },
+            link: LinkConfig { transport, secret },
+            process: Process {
+                args: self.config.args(),
+                env: self.config.env.clone(),
+                cwd: self.config.working_dir.clone(),
+                user: self.config.user.clone(),
+                groups: self.options.groups.clone(),
+                tty: self.config.tty,
+                stdin: self.config.open_stdin,
+                stdin_once: self.config.stdin_once,
+                size: self.options.console_size,
+                cap_add: self.options.cap_add.clone(),
+                cap_drop: self.options.cap_drop.clone(),
+            },
+            init: self.options.init,
+            networks: own
+                .map(|network| Interface {
+                    mac: network.mac.clone(),
+                    name: "eth0".to_owned(),
+                    addresses: vec![format!("{}/{}", network.address, network.prefix)],
+                    gateways: vec![network.gateway.to_string()],
+                    mtu: 0,
+                })
+                .into_iter()
+                .collect(),
+            dns: self.dns.clone(),
+            dns_search: self.options.dns_search.clone(),
+            dns_options: self.options.dns_options.clone(),
+            hosts,
+            shm_size: match self.options.shm_size {
+                0 => SHM_SIZE,
+                size => size,
+            },
+            stop_signal: self.stop_signal(),
+            stop_timeout: u32::try_from(self.stop_timeout()).unwrap_or(u32::MAX),
+            // The first boot's configuration is written when the container is created: too early
+            // to know the time, and the VM's own clock is good.
+            clock: if boot == 1 { 0 } else { timestamps::now() },
+            seed,
+        }
+    }
+}

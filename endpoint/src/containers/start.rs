@@ -1,0 +1,153 @@
+//! `docker start`: prepare the boot, power on, wait for what the tether says.
+
+use super::{
+    Container, Containers,
+    keys::Keys,
+    state::{Phase, Prepared},
+};
+use crate::errors::{Error, Result};
+use std::{sync::Arc, time::Duration};
+
+/// A VM that was asked to end by itself gets this long before it is powered off.
+const OFF_LIMIT: Duration = Duration::from_secs(60);
+/// From power-on to the process: a slow machine boots within this, or not at all.
+const START_LIMIT: Duration = Duration::from_secs(300);
+/// Without any news for so long, the VM's power state is read.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
+
+impl Containers {
+    /// Starts a container; returns once its process runs.
+    ///
+    /// # Errors
+    /// 304 where it runs, Docker's words where the process cannot be started, the step where the
+    /// boot failed.
+    pub async fn start(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let _operation = container.operation.lock().await;
+        self.start_locked(container).await
+    }
+
+    pub(super) async fn start_locked(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let status = container.status();
+        if status.removing || status.gone {
+            return Err(Error::conflict(format!(
+                "container {} is marked for removal and cannot be started",
+                container.id()
+            )));
+        }
+        if matches!(status.phase, Phase::Running | Phase::Starting) {
+            return Err(Error::not_modified());
+        }
+        self.wait_off(container, OFF_LIMIT).await?;
+        let failures = container.status().start_failures;
+        let result = self.boot(container, failures).await;
+        if result.is_err() && container.spec.options.auto_remove {
+            self.wait_off(container, OFF_LIMIT).await?;
+            let this = self.clone();
+            let container = container.clone();
+            // The lock is held here; the removal takes it when the client has its answer.
+            tokio::spawn(async move { this.auto_remove(&container).await });
+        }
+        result
+    }
+
+    async fn boot(self: &Arc<Self>, container: &Arc<Container>, failures: u64) -> Result<()> {
+        let status = container.status();
+        let boot = status.record.boots.max(status.record.ended) + 1;
+        let place = self.setup.link.place();
+        let fits = |p: &Prepared| p.boot == boot && p.at == place;
+        let prepared = match status.prepared.filter(|p| fits(p) && boot == 1) {
+            Some(prepared) => prepared,
+            None => {
+                let (mut vm_keys, prepared) = self.setup.prepare(&container.spec, boot)?;
+                self.put_record(&mut vm_keys, container, boot)?;
+                let port = self.setup.link_port(container.id());
+                self.vsphere
+                    .set_keys(&container.vm, &vm_keys, port.as_ref())
+                    .await?;
+                prepared
+            }
+        };
+        let link = prepared.keys();
+        container.modify(|status| {
+            status.record.boots = boot;
+            status.prepared = Some(prepared);
+            status.link = link;
+            status.phase = Phase::Starting;
+            status.stopping = false;
+            status.start_error = None;
+            status.on = true;
+        });
+        if let Err(error) = self.vsphere.power_on(&container.vm).await {
+            let error = Error::from(error);
+            container.modify(|status| status.on = false);
+            self.start_failed(container, boot, 128, error.clone());
+            return Err(error);
+        }
+        self.await_start(container, boot, failures).await
+    }
+
+    async fn await_start(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        boot: u64,
+        failures: u64,
+    ) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + START_LIMIT;
+        loop {
+            let news = container
+                .until(Some(CHECK_EVERY), |status| {
+                    status.phase != Phase::Starting
+                        || status.start_failures > failures
+                        || status.gone
+                })
+                .await;
+            if let Some(status) = news {
+                if status.start_failures > failures {
+                    return Err(status
+                        .start_error
+                        .unwrap_or_else(|| Error::internal("the start failed")));
+                }
+                if status.gone {
+                    return Err(Error::no_such_container(container.id()));
+                }
+                return Ok(());
+            }
+            self.check_power(container).await;
+            if tokio::time::Instant::now() > deadline {
+                let error = Error::internal(format!(
+                    "the VM of container {} did not report within {} s of its power-on: see console.log in {}",
+                    container.id(),
+                    START_LIMIT.as_secs(),
+                    self.vsphere.container_folder(container.id()),
+                ));
+                self.start_failed(container, boot, 128, error.clone());
+                self.vsphere.power_off(&container.vm).await?;
+                return Err(error);
+            }
+        }
+    }
+
+    /// The record as it must be in the keys while a boot runs.
+    fn put_record(&self, vm_keys: &mut Keys, container: &Container, boot: u64) -> Result<()> {
+        let mut record = container.status().record;
+        record.boots = boot;
+        let text = serde_json::to_string(&record).map_err(|e| Error::internal(e.to_string()))?;
+        vm_keys.insert(super::keys::STATE.to_owned(), text);
+        Ok(())
+    }
+
+    /// Waits until the VM of a container whose process has ended is off and its end recorded;
+    /// powers it off after `limit`.
+    pub(super) async fn wait_off(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        limit: Duration,
+    ) -> Result<()> {
+        let off = |status: &super::state::Status| !status.on || status.gone;
+        if container.until(Some(limit), off).await.is_none() {
+            self.vsphere.power_off(&container.vm).await?;
+            self.check_power(container).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! What changes about a container: its record in `mooring.state`, and what is known while it runs.
+
+use crate::link::Session;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use wire::{handshake::KeyState, keys::Key};
+
+/// The value of `mooring.state`; written while the VM is off.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// Number of the last boot.
+    pub boots: u64,
+    /// The last boot whose end is in this record.
+    pub ended: u64,
+    /// When the process was started, in ns since 1970; 0: never.
+    pub started: u64,
+    /// When it ended; 0: never.
+    pub finished: u64,
+    /// Exit code, or 128 + signal.
+    pub exit_code: i32,
+    /// The OOM killer ended it.
+    pub oom: bool,
+    /// Why it did not start, or ended otherwise than by itself.
+    pub error: String,
+}
+
+/// The value of `mooring.link.prepared`: what one boot's link needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// The boot.
+    pub boot: u64,
+    /// The per-boot secret, hex.
+    pub secret: String,
+    /// Where the tether dials; another place means that the boot must be prepared anew.
+    pub at: String,
+}
+
+impl Prepared {
+    /// The state of the link's keys before its first session.
+    pub fn keys(&self) -> Option<KeyState> {
+        Key::from_hex(&self.secret).ok().map(KeyState::Fresh)
+    }
+}
+
+/// Where a container is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Never started, or its start failed.
+    Created,
+    /// Its VM boots.
+    Starting,
+    /// Its process runs.
+    Running,
+    /// Its process has ended; the VM may still be on.
+    Exited,
+}
+
+impl Phase {
+    /// Docker's word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Created | Self::Starting => "created",
+            Self::Running => "running",
+            Self::Exited => "exited",
+        }
+    }
+}
+
+/// All that is known of a container besides its [`super::spec::Spec`]. Watched: each change wakes
+/// those who wait.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub phase: Phase,
+    /// The VM is on, as vSphere says.
+    pub on: bool,
+    /// Its record.
+    pub record: Record,
+    /// What the present or next boot's link needs.
+    pub prepared: Option<Prepared>,
+    /// The keys of the present boot's link.
+    pub link: Option<KeyState>,
+    /// The live link.
+    pub session: Option<Arc<Session>>,
+    /// Process ID in the container's namespace.
+    pub pid: u32,
+    /// Ends so far, for those who wait for the next one.
+    pub exits: u64,
+    /// Starts that failed so far, and why the last one did.
+    pub start_failures: u64,
+    /// Why the last start failed.
+    pub start_error: Option<crate::errors::Error>,
+    /// Someone asked for its end: `docker stop` and the like.
+    pub stopping: bool,
+    /// Its removal has begun.
+    pub removing: bool,
+    /// It is gone.
+    pub gone: bool,
+}
+
+impl Status {
+    /// The boot that runs or ran last.
+    pub fn boot(&self) -> u64 {
+        self.record.boots
+    }
+
+    /// Docker's `State.Status`.
+    pub fn word(&self) -> &'static str {
+        if self.removing {
+            "removing"
+        } else {
+            self.phase.word()
+        }
+    }
+
+    /// Whether the process runs.
+    pub fn running(&self) -> bool {
+        self.phase == Phase::Running
+    }
+}

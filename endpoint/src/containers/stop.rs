@@ -1,0 +1,129 @@
+//! `docker stop`, `kill` and `restart`.
+
+use super::{Container, Containers, signals, state::Phase};
+use crate::errors::{Error, Result};
+use std::{sync::Arc, time::Duration};
+use wire::message::SessionId;
+
+/// After SIGKILL the process has this long to be gone; then its VM is powered off.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+impl Containers {
+    /// Stops a container: the stop signal, then SIGKILL after `timeout` seconds (negative: never),
+    /// then power-off.
+    ///
+    /// # Errors
+    /// 304 where it does not run, 400 for a wrong signal.
+    pub async fn stop(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        signal: Option<&str>,
+        timeout: Option<i64>,
+    ) -> Result<()> {
+        let _operation = container.operation.lock().await;
+        self.stop_locked(container, signal, timeout).await
+    }
+
+    async fn stop_locked(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        signal: Option<&str>,
+        timeout: Option<i64>,
+    ) -> Result<()> {
+        let signal = match signal {
+            Some(text) => signals::parse(text)?,
+            None => container.spec.stop_signal(),
+        };
+        if !container.status().running() {
+            return Err(Error::not_modified());
+        }
+        container.modify(|status| status.stopping = true);
+        let ended = |status: &super::state::Status| status.phase != Phase::Running || status.gone;
+        let timeout = timeout.unwrap_or_else(|| container.spec.stop_timeout());
+        if self.signal(container, signal).await.is_ok() {
+            self.emit(container, "kill", &[("signal", signal.to_string())]);
+            let limit = u64::try_from(timeout).ok().map(Duration::from_secs);
+            if container.until(limit, ended).await.is_none()
+                && self.signal(container, signals::KILL).await.is_ok()
+            {
+                self.emit(container, "kill", &[("signal", signals::KILL.to_string())]);
+            }
+        }
+        if container.until(Some(KILL_LIMIT), ended).await.is_none() {
+            self.cut(container).await?;
+        }
+        self.emit(container, "stop", &[]);
+        Ok(())
+    }
+
+    /// Powers the VM off and waits until that is known.
+    pub(super) async fn cut(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        container.modify(|status| status.stopping = true);
+        self.vsphere.power_off(&container.vm).await?;
+        self.check_power(container).await;
+        container
+            .until(None, |status| status.phase != Phase::Running || status.gone)
+            .await;
+        Ok(())
+    }
+
+    async fn signal(&self, container: &Container, signal: i32) -> Result<()> {
+        container
+            .session()?
+            .signal(SessionId::CONTAINER, signal)
+            .await
+    }
+
+    /// Sends a signal to a container's process; with SIGKILL waits for its end.
+    ///
+    /// # Errors
+    /// 409 where it does not run, 400 for a wrong signal.
+    pub async fn kill(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        name: &str,
+        signal: &str,
+    ) -> Result<()> {
+        let signal = match signal {
+            "" => signals::KILL,
+            text => signals::parse(text)?,
+        };
+        if !container.status().running() {
+            return Err(Error::conflict(format!(
+                "cannot kill container: {name}: container {} is not running",
+                container.id()
+            )));
+        }
+        let sent = self.signal(container, signal).await;
+        if signal != signals::KILL {
+            sent?;
+            self.emit(container, "kill", &[("signal", signal.to_string())]);
+            return Ok(());
+        }
+        self.emit(container, "kill", &[("signal", signal.to_string())]);
+        let ended = |status: &super::state::Status| status.phase != Phase::Running || status.gone;
+        if sent.is_err() || container.until(Some(KILL_LIMIT), ended).await.is_none() {
+            self.cut(container).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops a container if it runs, and starts it.
+    ///
+    /// # Errors
+    /// As [`Containers::stop`] and [`Containers::start`].
+    pub async fn restart(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        signal: Option<&str>,
+        timeout: Option<i64>,
+    ) -> Result<()> {
+        let _operation = container.operation.lock().await;
+        if container.status().running() {
+            self.stop_locked(container, signal, timeout).await?;
+        }
+        self.start_locked(container).await?;
+        self.emit(container, "restart", &[]);
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! One layer's conversion, as this module uses it.
+
+use super::progress::{Meter, Progress};
+use bytes::Bytes;
+use layers::Digest;
+use layers::convert::{Compression, ConvertError, Expectations, Limits};
+use layers::io::ReadAt;
+use layers::spool::{GrainImage, Spool};
+use std::io::{self, Read};
+
+/// A layer that was converted and is not yet on the datastore.
+#[derive(Debug, Clone)]
+pub(super) struct Converted {
+    /// Digest of its blob.
+    pub digest: Digest,
+    /// Size of its blob, in bytes.
+    pub compressed: u64,
+    /// Its partition.
+    pub image: GrainImage,
+    /// Size of the partition, in bytes.
+    pub partition: u64,
+    /// Size of the tar, in bytes.
+    pub unpacked: u64,
+    /// What rebuilds the tar.
+    pub recipe: Bytes,
+    /// Lower layers must not be seen below it.
+    pub hides_lower_layers: bool,
+}
+
+/// What is known of a layer beforehand.
+#[derive(Debug, Clone)]
+pub(super) struct Expected {
+    /// Digest of the blob.
+    pub digest: Option<Digest>,
+    /// Size of the blob.
+    pub size: Option<u64>,
+    /// Digest of the tar.
+    pub diff_id: Digest,
+    /// What the manifest says that it is.
+    pub media_type: Option<String>,
+}
+
+/// A reader that fails once the client has gone.
+struct Watched<R> {
+    inner: R,
+    progress: Progress,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.progress.is_closed() {
+            return Err(io::Error::other("the client has gone"));
+        }
+        self.inner.read(buf)
+    }
+}
+
+/// Converts a layer; blocks.
+///
+/// # Errors
+/// [`ConvertError`]; nothing is left behind.
+pub(super) fn convert(
+    reader: impl Read + Send,
+    expected: &Expected,
+    spool: &Spool,
+    progress: &Progress,
+    meter: Option<Meter>,
+) -> Result<Converted, ConvertError> {
+    let expectations = Expectations {
+        digest: expected.digest,
+        size: expected.size,
+        diff_id: Some(expected.diff_id),
+        compression: expected
+            .media_type
+            .as_deref()
+            .and_then(Compression::of_media_type),
+    };
+    let reader = Watched {
+        inner: reader,
+        progress: progress.clone(),
+    };
+    let meter = std::sync::Mutex::new(meter);
+    let layer = layers::convert::convert(
+        reader,
+        &expectations,
+        spool,
+        &Limits::default(),
+        move |bytes| {
+            if let Ok(mut meter) = meter.lock()
+                && let Some(meter) = meter.as_mut()
+            {
+                meter.at(bytes);
+            }
+        },
+    )?;
+    let size = layer.recipe.size().map_err(ConvertError::Spool)?;
+    // A recipe holds headers only, compressed; `Limits::metadata` bounds it.
+    let mut recipe =
+        vec![0; usize::try_from(size).map_err(|e| ConvertError::Spool(io::Error::other(e)))?];
+    layer
+        .recipe
+        .read_exact_at(0, &mut recipe)
+        .map_err(ConvertError::Spool)?;
+    Ok(Converted {
+        digest: layer.digest,
+        compressed: layer.size,
+        partition: layer.partition_size(),
+        unpacked: layer.tar_size,
+        recipe: recipe.into(),
+        hides_lower_layers: layer.hides_lower_layers,
+        image: layer.image,
+    })
+}

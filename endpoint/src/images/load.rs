@@ -1,0 +1,183 @@
+//! `docker load`: from an archive to the datastore.
+
+use super::archive::{Archive, MAX_ARCHIVE};
+use super::manifest::{self, ManifestError, Platform};
+use super::place::{LayerSource, short};
+use super::progress::Progress;
+use super::{Images, convert};
+use crate::errors::{Error, Result};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use layers::Digest;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::sync::Arc;
+
+impl Images {
+    /// Takes an archive whole into the spool. It has no name there: whatever happens, it is not left behind.
+    ///
+    /// # Errors
+    /// Where the stream breaks, is too large, or the spool is full.
+    pub async fn receive<E: std::fmt::Display>(
+        &self,
+        mut stream: impl Stream<Item = std::result::Result<Bytes, E>> + Unpin,
+    ) -> Result<File> {
+        let full = |e: std::io::Error| Error::internal(format!("cannot spool the archive: {e}"));
+        let mut file = tempfile::tempfile_in(self.spool.folder()).map_err(full)?;
+        let mut length = 0;
+        while let Some(piece) = stream.next().await {
+            let piece = piece.map_err(|e| Error::bad(format!("the archive broke off: {e}")))?;
+            length += piece.len() as u64;
+            if length > MAX_ARCHIVE {
+                return Err(Error::bad(format!(
+                    "the archive is larger than {MAX_ARCHIVE} bytes"
+                )));
+            }
+            tokio::task::block_in_place(|| file.write_all(&piece)).map_err(full)?;
+        }
+        Ok(file)
+    }
+
+    /// Loads every image of an archive.
+    ///
+    /// # Errors
+    /// Where one cannot be loaded; those before it stay.
+    pub async fn load(
+        self: &Arc<Self>,
+        file: File,
+        platform: Option<&Platform>,
+        progress: &Progress,
+    ) -> Result<()> {
+        let archive = blocking(move || Archive::open(decompressed(file)?)).await?;
+        let archive = Arc::new(archive);
+        let packed = {
+            let (archive, platform) = (archive.clone(), platform.cloned());
+            blocking(move || archive.images(platform.as_ref())).await?
+        };
+        for image in packed {
+            let config = manifest::config(&image.config)?;
+            let wanted = platform.cloned().unwrap_or_else(Platform::ours);
+            let id = Digest::of(&image.config);
+            if !wanted.takes(&config.platform) {
+                return Err(ManifestError::OtherPlatform {
+                    reference: image
+                        .references
+                        .first()
+                        .map_or_else(|| id.to_string(), ToString::to_string),
+                    is: config.platform.to_string(),
+                    wanted: wanted.to_string(),
+                }
+                .into());
+            }
+            if config.diff_ids.len() != image.layers.len() {
+                return Err(Error::bad(
+                    "the archive cannot be loaded: an image's configuration has another number of layers than its manifest",
+                ));
+            }
+            if self.read(|s| !s.images.contains_key(&id)) {
+                self.load_layers(&archive, id, &image, &config.diff_ids, progress)
+                    .await?;
+            }
+            {
+                let _change = self.change.lock().await;
+                let tags: Vec<String> = image
+                    .references
+                    .iter()
+                    .filter_map(super::Reference::tagged)
+                    .collect();
+                self.change_tags(|t| t.tags.extend(tags.iter().map(|tag| (tag.clone(), id))))
+                    .await?;
+            }
+            for reference in &image.references {
+                progress.stream(&format!("Loaded image: {reference}\n"));
+                self.tell("load", &id.to_string(), &reference.to_string());
+            }
+            if image.references.is_empty() {
+                progress.stream(&format!("Loaded image ID: {id}\n"));
+                self.tell("load", &id.to_string(), &id.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    async fn load_layers(
+        self: &Arc<Self>,
+        archive: &Arc<Archive>,
+        id: Digest,
+        image: &super::archive::Packed,
+        diff_ids: &[Digest],
+        progress: &Progress,
+    ) -> Result<()> {
+        // The blobs' digests come with the conversion; until then the diff ID stands for each.
+        let blobs: Vec<_> = diff_ids
+            .iter()
+            .zip(&image.layers)
+            .map(|(d, name)| (*d, archive.size(name)))
+            .collect();
+        let work = self.work(diff_ids, &blobs)?;
+        let mut converted = BTreeMap::new();
+        for (index, source) in work.layers.iter().enumerate() {
+            let LayerSource::Missing(..) = source else {
+                continue;
+            };
+            let diff_id = diff_ids[index];
+            let expected = convert::Expected {
+                digest: None,
+                size: None,
+                diff_id,
+                media_type: image.types[index].clone(),
+            };
+            let part = archive.part(&image.layers[index])?;
+            let (spool, progress2) = (self.spool.clone(), progress.clone());
+            let name = short(&diff_id);
+            progress.of(&name, "Loading layer");
+            let layer = tokio::task::spawn_blocking(move || {
+                convert::convert(part, &expected, &spool, &progress2, None)
+            })
+            .await
+            .map_err(|e| Error::internal(format!("the conversion of layer {name} ended: {e}")))?
+            .map_err(|e| Error::bad(format!("layer {diff_id}: {e}")))?;
+            converted.insert(index, layer);
+        }
+        let config = String::from_utf8(image.config.clone())
+            .map_err(|e| Error::bad(format!("an image's configuration is no UTF-8: {e}")))?;
+        self.commit(id, config, &work, converted, progress).await
+    }
+}
+
+/// Runs something that blocks.
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(f)
+        .await
+        .map_err(|e| Error::internal(e.to_string()))?
+}
+
+/// The archive without its compression, if it has one.
+fn decompressed(mut file: File) -> Result<File> {
+    let fail = |e: std::io::Error| Error::bad(format!("the archive cannot be decompressed: {e}"));
+    let mut magic = [0; 4];
+    let count = std::os::unix::fs::FileExt::read_at(&file, &mut magic, 0).map_err(fail)?;
+    file.seek(SeekFrom::Start(0)).map_err(fail)?;
+    let mut out = match magic[..count] {
+        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd] => tempfile::tempfile().map_err(fail)?,
+        _ => return Ok(file),
+    };
+    let limit = MAX_ARCHIVE;
+    let copied = if magic[0] == 0x1f {
+        std::io::copy(
+            &mut std::io::Read::take(flate2::read::MultiGzDecoder::new(file), limit),
+            &mut out,
+        )
+    } else {
+        let decoder = zstd::stream::read::Decoder::new(file).map_err(fail)?;
+        std::io::copy(&mut std::io::Read::take(decoder, limit), &mut out)
+    };
+    if copied.map_err(fail)? == limit {
+        return Err(Error::bad(format!(
+            "the archive is larger than {limit} bytes"
+        )));
+    }
+    out.seek(SeekFrom::Start(0)).map_err(fail)?;
+    Ok(out)
+}

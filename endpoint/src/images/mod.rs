@@ -1,0 +1,304 @@
+//! The images of this virtual container host: pulled, loaded, tagged, listed, removed.
+//!
+//! The truth is on the datastore (see [`store`]): a record for each image, one for each layer that has a VMDK,
+//! and one with all tags. VMDKs are written first and records last, so a VMDK without a record is rubbish of
+//! something that was interrupted, and is deleted at the start.
+
+mod archive;
+mod convert;
+mod load;
+pub mod manifest;
+mod place;
+pub mod progress;
+mod pull;
+pub mod reference;
+pub mod registry;
+mod remove;
+mod store;
+
+pub use reference::Reference;
+pub use remove::{Removed, User};
+
+use crate::errors::{Error, Result};
+use crate::events::Events;
+use crate::vsphere::Vsphere;
+use layers::Digest;
+use layers::spool::Spool;
+use registry::RegistryClient;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+use store::Store;
+
+/// Bytes of layers that may be converted and not yet uploaded, at most.
+const SPOOL_MAX: u64 = 64 << 30;
+/// Name of the record with all tags.
+const TAGS: &str = "tags";
+
+/// Where an image's files are, and how a guest finds them (docs/decisions/0001, "Disks").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain {
+    /// Datastore path of the seal, which a container's own disk is a child of: `[ds] path.vmdk`.
+    pub seal: String,
+    /// GPT disk GUID.
+    pub guid: String,
+    /// Capacity in bytes; a child has its parent's.
+    pub capacity: u64,
+    /// Partition numbers of the layers, lowest first.
+    pub layers: Vec<u32>,
+    /// Partition number of the ephemeral file system.
+    pub ephemeral: u32,
+    /// Partition number of the journal.
+    pub journal: u32,
+}
+
+/// One image, as containers are made from it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageRecord {
+    /// `sha256:` and the digest of its configuration.
+    pub id: String,
+    /// The configuration (OCI image-spec `config.md`, or Docker's), whole.
+    pub config: Value,
+    /// Its disks.
+    pub chain: Chain,
+    /// `name:tag`, familiar form (`busybox:latest`).
+    pub repo_tags: Vec<String>,
+    /// `name@sha256:…`, familiar form.
+    pub repo_digests: Vec<String>,
+    /// Bytes of all layers, unpacked.
+    pub size: u64,
+}
+
+/// An image's record on the datastore.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct StoredImage {
+    /// Digest of the configuration.
+    id: Digest,
+    /// The configuration as it came, to the byte: its digest is the image's ID.
+    config: String,
+    /// Its disks.
+    chain: Chain,
+    /// Names of its VMDKs, parents first.
+    vmdks: Vec<String>,
+    /// Its layers, lowest first.
+    layers: Vec<StoredLayer>,
+}
+
+/// A layer, as an image's record names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct StoredLayer {
+    /// Chain ID up to it.
+    chain_id: Digest,
+    /// Digest of its tar.
+    diff_id: Digest,
+    /// Digest of the blob that it came as.
+    digest: Digest,
+    /// Size of the blob, in bytes.
+    compressed: u64,
+    /// Lower layers must not be seen below it.
+    #[serde(default)]
+    hides_lower_layers: bool,
+    /// Size of its partition, in bytes.
+    partition: u64,
+    /// Size of its tar, in bytes.
+    unpacked: u64,
+    /// The VMDK that holds it.
+    vmdk: String,
+}
+
+/// The record with all tags.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Tags {
+    /// `name:tag` to image ID.
+    tags: BTreeMap<String, Digest>,
+    /// `name@sha256:…` to image ID.
+    digests: BTreeMap<String, Digest>,
+}
+
+/// What the records say.
+#[derive(Debug, Default)]
+struct State {
+    images: BTreeMap<Digest, (u64, StoredImage)>,
+    tags: (u64, Tags),
+    /// As containers and clients see them; made anew with each change.
+    shown: Vec<Arc<ImageRecord>>,
+}
+
+/// All images. What is in here is what the datastore's records say.
+#[derive(Debug)]
+pub struct Images {
+    store: Store,
+    spool: Spool,
+    registry: RegistryClient,
+    events: Events,
+    state: RwLock<State>,
+    /// Held by whoever changes the records or the VMDKs.
+    change: tokio::sync::Mutex<()>,
+}
+
+impl Images {
+    /// Reads the records, and deletes what an interrupted pull or removal has left. `spool` is a local folder.
+    ///
+    /// # Errors
+    /// Where the datastore or the folder cannot be used.
+    pub async fn open(
+        vsphere: Arc<Vsphere>,
+        vch: &str,
+        spool: &Path,
+        events: Events,
+    ) -> Result<Self> {
+        std::fs::create_dir_all(spool).map_err(|e| {
+            Error::internal(format!("cannot make the folder {}: {e}", spool.display()))
+        })?;
+        let spool = Spool::new(spool, SPOOL_MAX).map_err(|e| Error::internal(e.to_string()))?;
+        let store = Store::open(vsphere, vch).await?;
+        let mut state = State::default();
+        for (name, record) in store.load().await? {
+            if name == TAGS {
+                state.tags = (record.generation, store::decode(&name, &record.value)?);
+            } else if name.starts_with("image-") {
+                let image: StoredImage = store::decode(&name, &record.value)?;
+                state.images.insert(image.id, (record.generation, image));
+            }
+        }
+        let images = Images {
+            store,
+            spool,
+            registry: RegistryClient::new().map_err(|e| Error::internal(e.to_string()))?,
+            events,
+            state: RwLock::new(state),
+            change: tokio::sync::Mutex::new(()),
+        };
+        images.refresh();
+        images.sweep().await?;
+        Ok(images)
+    }
+
+    /// Every image, in no particular order.
+    pub fn all(&self) -> Vec<Arc<ImageRecord>> {
+        self.read(|s| s.shown.clone())
+    }
+
+    fn read<R>(&self, f: impl FnOnce(&State) -> R) -> R {
+        f(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        let out = f(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
+        self.refresh();
+        out
+    }
+
+    /// Makes the images as they are shown out of the records.
+    fn refresh(&self) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let names = |list: &BTreeMap<String, Digest>, id: &Digest| {
+            list.iter()
+                .filter(|(_, i)| *i == id)
+                .map(|(n, _)| n.clone())
+                .collect()
+        };
+        state.shown = state
+            .images
+            .values()
+            .map(|(_, image)| {
+                Arc::new(ImageRecord {
+                    id: image.id.to_string(),
+                    config: serde_json::from_str(&image.config).unwrap_or_default(),
+                    chain: image.chain.clone(),
+                    repo_tags: names(&state.tags.1.tags, &image.id),
+                    repo_digests: names(&state.tags.1.digests, &image.id),
+                    size: image.layers.iter().map(|l| l.unpacked).sum(),
+                })
+            })
+            .collect();
+    }
+
+    /// The image that a reference means: an ID or a unique prefix of one, a name with tag
+    /// (`latest` where there is none), or a name with digest.
+    pub fn resolve(&self, reference: &str) -> Option<Arc<ImageRecord>> {
+        let records = self.all();
+        if let Ok(name) = Reference::parse(reference) {
+            let shown = name.to_string();
+            if let Some(found) = records
+                .iter()
+                .find(|r| r.repo_tags.contains(&shown) || r.repo_digests.contains(&shown))
+            {
+                return Some(found.clone());
+            }
+        }
+        let hex = reference.strip_prefix("sha256:").unwrap_or(reference);
+        if hex.is_empty() || hex.len() > 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        let mut found = records.iter().filter(|r| {
+            r.id.strip_prefix("sha256:")
+                .is_some_and(|id| id.starts_with(hex))
+        });
+        match (found.next(), found.next()) {
+            (Some(one), None) => Some(one.clone()),
+            _ => None,
+        }
+    }
+
+    /// Gives an image a further name (`docker tag`). A tag moves from the image that had it.
+    ///
+    /// # Errors
+    /// Where there is no such image, the name is none, or the datastore refuses.
+    pub async fn tag(&self, image: &str, name: &str) -> Result<()> {
+        let reference = Reference::parse(name).map_err(|e| Error::bad(e.to_string()))?;
+        let Some(tag) = reference.tagged().filter(|_| reference.digest.is_none()) else {
+            return Err(Error::bad(
+                "refusing to create a tag with a digest reference",
+            ));
+        };
+        let record = self
+            .resolve(image)
+            .ok_or_else(|| Error::no_such_image(image))?;
+        let id = parse_id(&record.id)?;
+        let _change = self.change.lock().await;
+        self.change_tags(|tags| {
+            tags.tags.insert(tag.clone(), id);
+        })
+        .await?;
+        self.tell("tag", &record.id, &tag);
+        Ok(())
+    }
+
+    /// Changes the tags, on the datastore first. The caller holds `change`.
+    async fn change_tags(&self, f: impl FnOnce(&mut Tags)) -> Result<()> {
+        let (before, mut tags) = self.read(|s| s.tags.clone());
+        let old = tags.clone();
+        f(&mut tags);
+        if tags == old {
+            return Ok(());
+        }
+        let generation = self.store.save(TAGS, before, &tags).await?;
+        self.write(|s| s.tags = (generation, tags));
+        Ok(())
+    }
+
+    /// An event about an image.
+    fn tell(&self, action: &str, id: &str, name: &str) {
+        let attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
+        self.events.emit("image", action, id, attributes);
+    }
+}
+
+fn parse_id(id: &str) -> Result<Digest> {
+    id.parse()
+        .map_err(|e| Error::internal(format!("an image's ID: {e}")))
+}
+
+/// Name of an image's record.
+fn image_record(id: &Digest) -> String {
+    format!("image-{}", id.hex())
+}
+
+/// A reference in Docker's familiar form, with tag: `docker.io/library/busybox` is `busybox:latest`. What is no
+/// reference stays as it is.
+pub fn familiar(reference: &str) -> String {
+    Reference::parse(reference).map_or_else(|_| reference.to_owned(), |r| r.to_string())
+}

@@ -1,0 +1,335 @@
+//! From converted layers to an image on the datastore.
+
+use super::convert::Converted;
+use super::progress::Progress;
+use super::store::Store;
+use super::{Chain, Images, StoredImage, StoredLayer, image_record};
+use crate::errors::{Error, Result};
+use layers::chain::{BlockSink, ImagePlan, Kind, LayerInput, Params, plan};
+use layers::vmdk::VmdkBody;
+use layers::{Digest, chain_id};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::mpsc;
+
+/// Bytes that are read from the spool at a time.
+const PIECE: usize = 256 << 10;
+
+/// A layer of an image that is to be placed.
+#[derive(Debug, Clone)]
+pub(super) enum LayerSource {
+    /// On the datastore already.
+    Known(StoredLayer),
+    /// To be fetched: digest and size of its blob.
+    Missing(Digest, u64),
+}
+
+/// What has to be done for an image.
+#[derive(Debug)]
+pub(super) struct Work {
+    /// Diff IDs, lowest first.
+    pub diff_ids: Vec<Digest>,
+    /// Where each comes from.
+    pub layers: Vec<LayerSource>,
+}
+
+impl Images {
+    /// Which layers of an image are on the datastore, and which must be fetched. `blobs` are digest and size of each.
+    pub(super) fn work(&self, diff_ids: &[Digest], blobs: &[(Digest, u64)]) -> Result<Work> {
+        // The names of VMDKs do not depend on sizes.
+        let unsized_layers: Vec<_> = diff_ids
+            .iter()
+            .map(|d| LayerInput {
+                diff_id: *d,
+                size: 1,
+            })
+            .collect();
+        let names = layout(&unsized_layers)?;
+        let by_vmdk = vmdk_of_layer(&names);
+        let known: BTreeMap<(Digest, String), StoredLayer> = self.read(|s| {
+            s.images
+                .values()
+                .flat_map(|(_, i)| &i.layers)
+                .map(|l| ((l.chain_id, l.vmdk.clone()), l.clone()))
+                .collect()
+        });
+        let layers = diff_ids
+            .iter()
+            .enumerate()
+            .map(|(index, _)| {
+                let chain = chain_id(&diff_ids[..=index]).unwrap_or(diff_ids[index]);
+                match known.get(&(chain, by_vmdk[index].clone())) {
+                    Some(layer) => LayerSource::Known(layer.clone()),
+                    None => LayerSource::Missing(blobs[index].0, blobs[index].1),
+                }
+            })
+            .collect();
+        Ok(Work {
+            diff_ids: diff_ids.to_vec(),
+            layers,
+        })
+    }
+
+    /// Uploads what is missing of an image and writes its record. `converted` holds the missing layers by index.
+    pub(super) async fn commit(
+        &self,
+        id: Digest,
+        config: String,
+        work: &Work,
+        converted: BTreeMap<usize, Converted>,
+        progress: &Progress,
+    ) -> Result<()> {
+        let inputs: Vec<LayerInput> = work
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(index, source)| {
+                let size = match source {
+                    LayerSource::Known(layer) => layer.partition,
+                    LayerSource::Missing(..) => converted.get(&index).map_or(0, |c| c.partition),
+                };
+                LayerInput {
+                    diff_id: work.diff_ids[index],
+                    size,
+                }
+            })
+            .collect();
+        let plan = layout(&inputs)?;
+        let _change = self.change.lock().await;
+        // Another pull may have removed (or brought) VMDKs since `work` looked.
+        for source in &work.layers {
+            if let LayerSource::Known(layer) = source
+                && !self.read(|s| s.images.values().any(|(_, i)| i.layers.contains(layer)))
+            {
+                return Err(Error::conflict(
+                    "a layer was removed while the image was pulled; pull it again",
+                ));
+            }
+        }
+        let sink = Sink { store: &self.store };
+        layers::chain::place(&plan, &sink, |index| {
+            converted.get(&index).map(|c| c.image.clone())
+        })
+        .await
+        .map_err(|e| Error::internal(e.to_string()))?;
+        let by_vmdk = vmdk_of_layer(&plan);
+        let mut stored = Vec::new();
+        for (index, source) in work.layers.iter().enumerate() {
+            stored.push(match source {
+                LayerSource::Known(layer) => layer.clone(),
+                LayerSource::Missing(..) => {
+                    let chain = chain_id(&work.diff_ids[..=index]).unwrap_or(work.diff_ids[index]);
+                    let Some(layer) = converted.get(&index) else {
+                        return Err(Error::internal(format!("layer {index} was not converted")));
+                    };
+                    let recipe = layer.recipe.clone();
+                    self.store
+                        .put_disk(
+                            &recipe_name(&chain),
+                            std::io::Cursor::new(recipe.clone()),
+                            recipe.len() as u64,
+                        )
+                        .await?;
+                    StoredLayer {
+                        chain_id: chain,
+                        diff_id: work.diff_ids[index],
+                        digest: layer.digest,
+                        compressed: layer.compressed,
+                        hides_lower_layers: layer.hides_lower_layers,
+                        partition: layer.partition,
+                        unpacked: layer.unpacked,
+                        vmdk: by_vmdk[index].clone(),
+                    }
+                }
+            });
+        }
+        let image = StoredImage {
+            id,
+            config,
+            chain: Chain {
+                seal: self.store.disk(&plan.seal().identity.name).to_string(),
+                guid: plan.table.disk_guid.to_string(),
+                capacity: plan.table.capacity,
+                layers: visible(&stored),
+                ephemeral: plan.ephemeral,
+                journal: plan.journal,
+            },
+            vmdks: plan.vmdks.iter().map(|v| v.identity.name.clone()).collect(),
+            layers: stored,
+        };
+        let before = self.read(|s| s.images.get(&id).map_or(0, |i| i.0));
+        let generation = self.store.save(&image_record(&id), before, &image).await?;
+        self.write(|s| s.images.insert(id, (generation, image)));
+        for source in &work.layers {
+            if let LayerSource::Missing(digest, _) = source {
+                progress.of(&short(digest), "Pull complete");
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes VMDKs and recipes that no record names. The caller holds `change`, or is alone.
+    pub(super) async fn sweep(&self) -> Result<()> {
+        let keep: BTreeSet<String> = self.read(|s| {
+            s.images
+                .values()
+                .flat_map(|(_, i)| {
+                    i.vmdks
+                        .iter()
+                        .cloned()
+                        .chain(i.layers.iter().map(|l| recipe_name(&l.chain_id)))
+                })
+                .collect()
+        });
+        let mut rubbish: Vec<String> = self
+            .store
+            .disk_names()
+            .await?
+            .into_iter()
+            .filter(|n| !keep.contains(n))
+            .collect();
+        // A VMDK with a child cannot be deleted: children first, found by trying.
+        while !rubbish.is_empty() {
+            let mut left = Vec::new();
+            let mut last = None;
+            let before = rubbish.len();
+            // Guards and seals have no children of the image's own.
+            rubbish.sort_by_key(|n| {
+                (
+                    !n.ends_with("-guard.vmdk"),
+                    !n.ends_with("-seal.vmdk"),
+                    n.clone(),
+                )
+            });
+            for name in rubbish {
+                match self.store.remove_disk(&name).await {
+                    Ok(()) => {}
+                    Err(error) => {
+                        last = Some(error);
+                        left.push(name);
+                    }
+                }
+            }
+            if left.len() == before {
+                // A container of a removed image may still hold them; the next start tries again.
+                tracing::warn!(files = ?left, error = last.map(|e| e.message), "left on the datastore");
+                break;
+            }
+            rubbish = left;
+        }
+        Ok(())
+    }
+}
+
+fn layout(layers: &[LayerInput]) -> Result<ImagePlan> {
+    plan(layers, &Params::default()).map_err(|e| Error::bad(e.to_string()))
+}
+
+/// The VMDK of each layer.
+fn vmdk_of_layer(plan: &ImagePlan) -> Vec<String> {
+    let mut out = Vec::new();
+    for vmdk in plan
+        .vmdks
+        .iter()
+        .filter(|v| matches!(v.kind, Kind::Layer | Kind::Group))
+    {
+        out.extend(vmdk.layers.iter().map(|_| vmdk.identity.name.clone()));
+    }
+    out
+}
+
+/// Partitions of the layers that a container sees: none below one whose root is opaque.
+fn visible(layers: &[StoredLayer]) -> Vec<u32> {
+    let first = layers
+        .iter()
+        .rposition(|l| l.hides_lower_layers)
+        .unwrap_or(0);
+    // At most 254 layers.
+    (first as u32 + 1..=layers.len() as u32).collect()
+}
+
+fn recipe_name(chain: &Digest) -> String {
+    format!("{}.recipe", chain.hex())
+}
+
+/// The first 12 digits of a digest, as Docker names a layer in its progress.
+pub(super) fn short(digest: &Digest) -> String {
+    digest.hex()[..12].to_owned()
+}
+
+/// The datastore as a place for VMDKs, by upload.
+struct Sink<'a> {
+    store: &'a Store,
+}
+
+impl BlockSink for Sink<'_> {
+    type Error = Error;
+
+    async fn exists(&self, name: &str) -> Result<bool> {
+        self.store.has_disk(name).await
+    }
+
+    async fn put(&self, name: &str, body: VmdkBody) -> Result<()> {
+        let length = body.len();
+        let (send, receive) = mpsc::channel(4);
+        // The spool's files are read by blocking calls, so on a thread; the channel bounds what waits.
+        tokio::task::spawn_blocking(move || {
+            let mut reader = body.reader();
+            loop {
+                let mut piece = vec![0; PIECE];
+                let piece = match reader.read(&mut piece) {
+                    Ok(0) => return,
+                    Ok(n) => {
+                        piece.truncate(n);
+                        Ok(piece)
+                    }
+                    Err(e) => Err(e),
+                };
+                let failed = piece.is_err();
+                // Nobody listens when the upload has failed.
+                if send.blocking_send(piece).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        let reader = Pieces {
+            receive,
+            piece: Vec::new(),
+            at: 0,
+        };
+        self.store.put_disk(name, reader, length).await
+    }
+
+    async fn delete(&self, name: &str) -> Result<()> {
+        self.store.remove_disk(name).await
+    }
+}
+
+/// Pieces out of a channel, as a reader.
+struct Pieces {
+    receive: mpsc::Receiver<std::io::Result<Vec<u8>>>,
+    piece: Vec<u8>,
+    at: usize,
+}
+
+impl AsyncRead for Pieces {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if self.at == self.piece.len() {
+            match std::task::ready!(self.receive.poll_recv(context)) {
+                None => return Poll::Ready(Ok(())),
+                Some(piece) => (self.piece, self.at) = (piece?, 0),
+            }
+        }
+        let count = buf.remaining().min(self.piece.len() - self.at);
+        buf.put_slice(&self.piece[self.at..self.at + count]);
+        self.at += count;
+        Poll::Ready(Ok(()))
+    }
+}

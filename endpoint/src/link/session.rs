@@ -1,0 +1,197 @@
+//! One session of a link: requests and their answers, and streams.
+
+use crate::errors::{Error, Result};
+use link::{Sender, StreamReceiver, StreamSender};
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+use tokio::sync::oneshot;
+use wire::message::{Attach, Reply, SessionId, StreamId, ToGuest};
+
+/// The endpoint's handle on a tether.
+#[derive(Debug)]
+pub struct Session {
+    /// The boot that it belongs to.
+    pub boot: u64,
+    sender: Sender<ToGuest>,
+    waiting: Mutex<Option<HashMap<u32, oneshot::Sender<Reply>>>>,
+    next_request: AtomicU32,
+    next_stream: AtomicU32,
+    next_exec: AtomicU32,
+}
+
+/// What an attached client wants of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wants {
+    /// To send stdin.
+    pub stdin: bool,
+    /// Stdout, or the terminal's output.
+    pub stdout: bool,
+    /// Stderr.
+    pub stderr: bool,
+}
+
+impl Wants {
+    /// The channels whose end is waited for.
+    pub fn outputs(self, tty: bool) -> usize {
+        usize::from(self.stdout) + usize::from(self.stderr && !tty)
+    }
+}
+
+/// Both halves of an opened stream.
+#[derive(Debug)]
+pub struct Stream {
+    /// To the guest.
+    pub sender: StreamSender,
+    /// From the guest.
+    pub receiver: StreamReceiver,
+}
+
+impl Session {
+    /// A session over a link that has just been accepted.
+    pub fn new(boot: u64, sender: Sender<ToGuest>) -> Self {
+        Self {
+            boot,
+            sender,
+            waiting: Mutex::new(Some(HashMap::new())),
+            next_request: AtomicU32::new(1),
+            next_stream: AtomicU32::new(1),
+            next_exec: AtomicU32::new(1),
+        }
+    }
+
+    fn lost() -> Error {
+        Error::unavailable(
+            "the connection to the container's VM was lost; it dials again by itself, repeat the command",
+        )
+    }
+
+    /// Sends a request and waits for its answer.
+    ///
+    /// # Errors
+    /// 503 where the link breaks first.
+    pub async fn request(&self, make: impl FnOnce(u32) -> ToGuest) -> Result<Reply> {
+        let request = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        match &mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(waiting) => waiting.insert(request, answer),
+            None => return Err(Self::lost()),
+        };
+        if self.sender.send(make(request)).await.is_err() {
+            return Err(Self::lost());
+        }
+        answered.await.map_err(|_| Self::lost())
+    }
+
+    /// Like [`Session::request`], where the only good answer is `Done`.
+    ///
+    /// # Errors
+    /// 503 where the link breaks, 500 with the tether's words where it could not be done.
+    pub async fn done(&self, make: impl FnOnce(u32) -> ToGuest) -> Result<()> {
+        match self.request(make).await? {
+            Reply::Done => Ok(()),
+            Reply::Error(message) => Err(Error::internal(message)),
+            other => Err(Error::internal(format!(
+                "unexpected answer of the guest: {other:?}"
+            ))),
+        }
+    }
+
+    /// Takes an answer to its request. One that nobody waits for is dropped.
+    pub fn answer(&self, request: u32, reply: Reply) {
+        let waiting = &mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answer) = waiting.as_mut().and_then(|w| w.remove(&request)) {
+            let _nobody_waits = answer.send(reply);
+        }
+    }
+
+    /// Fails all that wait: the link is over. Streams may still hold what came before.
+    pub fn close(&self) {
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+
+    /// Opens a stream that the guest does not know of yet.
+    ///
+    /// # Errors
+    /// 503 where the link is over.
+    pub fn open(&self) -> Result<(StreamId, Stream)> {
+        let id = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
+        let (sender, receiver) = self.sender.open(id).map_err(|_| Self::lost())?;
+        Ok((id, Stream { sender, receiver }))
+    }
+
+    /// Opens a stream onto a session's stdio.
+    ///
+    /// # Errors
+    /// 503 where the link is over.
+    pub fn open_attach(&self, wants: Wants) -> Result<(Attach, Stream)> {
+        let (stream, both) = self.open()?;
+        let attach = Attach {
+            stream,
+            stdin: wants.stdin,
+            stdout: wants.stdout,
+            stderr: wants.stderr,
+        };
+        Ok((attach, both))
+    }
+
+    /// Attaches a new stream to a session.
+    ///
+    /// # Errors
+    /// As [`Session::done`].
+    pub async fn attach(&self, session: SessionId, wants: Wants) -> Result<Stream> {
+        let (attach, stream) = self.open_attach(wants)?;
+        self.done(|request| ToGuest::Attach {
+            request,
+            session,
+            attach,
+        })
+        .await?;
+        Ok(stream)
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// As [`Session::done`].
+    pub async fn signal(&self, session: SessionId, signal: i32) -> Result<()> {
+        self.done(|request| ToGuest::Signal {
+            request,
+            session,
+            signal,
+        })
+        .await
+    }
+
+    /// Sets the size of a terminal.
+    ///
+    /// # Errors
+    /// As [`Session::done`].
+    pub async fn resize(&self, session: SessionId, rows: u16, cols: u16) -> Result<()> {
+        self.done(|request| ToGuest::Resize {
+            request,
+            session,
+            rows,
+            cols,
+        })
+        .await
+    }
+
+    /// A number for a new exec.
+    pub fn new_exec(&self) -> SessionId {
+        SessionId(self.next_exec.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Notes a number that an exec has already (after a reconnect).
+    pub fn note_exec(&self, session: SessionId) {
+        self.next_exec
+            .fetch_max(session.0.saturating_add(1), Ordering::Relaxed);
+    }
+}

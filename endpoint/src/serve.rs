@@ -1,0 +1,288 @@
+//! `endpoint serve`: puts the parts together and takes them down.
+
+use crate::{
+    api::{
+        self,
+        listen::{ListenError, Listener, TlsFiles},
+    },
+    app::App,
+    cli::{LinkChoice, Serve},
+    containers::{Containers, Setup},
+    events::Events,
+    images::Images,
+    link::{
+        LinkSetup,
+        concentrator::{Concentrator, ConcentratorError},
+        vsock::{self, VsockError},
+    },
+    timestamps,
+    vsphere::{Boot, Capabilities, Vsphere, VsphereError},
+};
+use serde::Deserialize;
+use std::{collections::BTreeMap, io, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Why the endpoint cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A setting is wrong.
+    #[error("{0}")]
+    Setting(String),
+    /// A file or folder.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The images' records.
+    #[error("the images cannot be read: {0}")]
+    Images(String),
+    /// vSphere.
+    #[error(transparent)]
+    Vsphere(#[from] VsphereError),
+    /// The links' listeners.
+    #[error(transparent)]
+    Vsock(#[from] VsockError),
+    /// The concentrator.
+    #[error(transparent)]
+    Concentrator(#[from] ConcentratorError),
+    /// The API's listeners.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The system.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Serves until SIGTERM or SIGINT. Prints `ready: DOCKER_HOST=…` once it does.
+///
+/// # Errors
+/// Where a part cannot be had; VMs are left as they are.
+pub async fn run(settings: Serve) -> Result<(), ServeError> {
+    check(&settings)?;
+    // Both, so that neither is missed while the rest is set up.
+    let system = |what| move |source| ServeError::System { what, source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("cannot catch SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("cannot catch SIGINT"))?;
+    let serving = serve(settings);
+    tokio::pin!(serving);
+    let stop = tokio::select! {
+        stop = &mut serving => stop?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    stop.end().await;
+    Ok(())
+}
+
+/// A serving endpoint.
+struct Running {
+    stop: CancellationToken,
+    listeners: Vec<tokio::task::JoinHandle<()>>,
+    app: Arc<App>,
+}
+
+impl Running {
+    async fn end(self) {
+        self.stop.cancel();
+        for listener in self.listeners {
+            let _ended_anyway = listener.await;
+        }
+        let _session_ends_anyway = self.app.vsphere.client().logout().await;
+    }
+}
+
+async fn serve(settings: Serve) -> Result<Running, ServeError> {
+    let file = |path: &PathBuf| {
+        let path = path.clone();
+        move |source| ServeError::File { path, source }
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&settings.run_dir)
+        .map_err(file(&settings.run_dir))?;
+    let (user, password) = credentials(&settings.credentials)?;
+    let vsphere = Arc::new(Vsphere::connect(&settings, &user, &password).await?);
+    let events = Events::new();
+    let (link, listening) = links(&settings, vsphere.capabilities()).await?;
+    let setup = setup(&settings, vsphere.capabilities(), link)?;
+    let containers = Arc::new(Containers::new(vsphere.clone(), events.clone(), setup));
+    let (first, read) = oneshot::channel();
+    tokio::spawn(containers.clone().follow(first));
+    read.await
+        .map_err(|_| ServeError::Setting("the watch of the VMs ended at once".to_owned()))??;
+    match listening {
+        Listening::Vsock(listener) => tokio::spawn(listener.serve(containers.clone())),
+        Listening::Serial(concentrator) => tokio::spawn(concentrator.serve(containers.clone())),
+    };
+    containers.sweep().await;
+    let spool = settings.run_dir.join("spool");
+    let images = Images::open(vsphere.clone(), &settings.vch_id, &spool, events.clone())
+        .await
+        .map_err(|error| ServeError::Images(error.message))?;
+    let app = Arc::new(App {
+        vsphere,
+        events,
+        images: Arc::new(images),
+        containers,
+        started: timestamps::now(),
+        settings,
+    });
+    let tls = match (
+        &app.settings.tls_cert,
+        &app.settings.tls_key,
+        &app.settings.tls_ca,
+    ) {
+        (Some(cert), Some(key), Some(ca)) => Some(TlsFiles { cert, key, ca }),
+        _ => None,
+    };
+    let router = api::router(app.clone());
+    let stop = CancellationToken::new();
+    let mut bound = Vec::new();
+    for address in &app.settings.docker {
+        bound.push(Listener::bind(address, tls).await?);
+    }
+    let hosts: Vec<String> = bound.iter().map(Listener::docker_host).collect();
+    let listeners = bound
+        .into_iter()
+        .map(|listener| tokio::spawn(listener.serve(router.clone(), stop.clone())))
+        .collect();
+    if let Some(host) = hosts.first() {
+        println!("ready: DOCKER_HOST={host}");
+    }
+    Ok(Running {
+        stop,
+        listeners,
+        app,
+    })
+}
+
+fn check(settings: &Serve) -> Result<(), ServeError> {
+    let id = &settings.vch_id;
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    if id.is_empty() || id.len() > 64 || !id.bytes().all(good) {
+        return Err(ServeError::Setting(format!(
+            "--vch-id {id:?}: it must have 1 to 64 letters, digits, '-' or '_'"
+        )));
+    }
+    if !settings.memory.is_multiple_of(4) || settings.memory < 64 {
+        return Err(ServeError::Setting(format!(
+            "--memory {}: it must be a multiple of 4 and at least 64",
+            settings.memory
+        )));
+    }
+    if settings.cpus == 0 {
+        return Err(ServeError::Setting(
+            "--cpus 0: a VM has at least one".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+fn credentials(path: &PathBuf) -> Result<(String, String), ServeError> {
+    #[derive(Deserialize)]
+    struct Account {
+        user: String,
+        password: String,
+    }
+    let text = std::fs::read_to_string(path).map_err(|source| ServeError::File {
+        path: path.clone(),
+        source,
+    })?;
+    if let Ok(account) = serde_json::from_str::<Account>(&text) {
+        return Ok((account.user, account.password));
+    }
+    let mut lines = text.lines();
+    match (lines.next(), lines.next()) {
+        (Some(user), Some(password)) if !user.is_empty() => {
+            Ok((user.to_owned(), password.to_owned()))
+        }
+        _ => Err(ServeError::Setting(format!(
+            "--credentials {}: expected JSON {{\"user\": …, \"password\": …}} or two lines",
+            path.display()
+        ))),
+    }
+}
+
+fn setup(settings: &Serve, can: &Capabilities, link: LinkSetup) -> Result<Setup, ServeError> {
+    let mut boot_keys = BTreeMap::new();
+    let direct = match (&settings.boot_kernel, &settings.boot_initrd) {
+        (Some(kernel), Some(initrd)) if can.boot_kernel => Some((kernel, initrd)),
+        (Some(_), _) if settings.boot_iso.is_none() => {
+            return Err(ServeError::Setting(
+                "--boot-kernel: this host boots no kernel directly (it does not announce mooring.boot.kernel); give --boot-iso".to_owned(),
+            ));
+        }
+        _ => None,
+    };
+    let boot = match (direct, &settings.boot_iso) {
+        (Some((kernel, initrd)), _) => {
+            boot_keys.insert("hostsim.boot.kernel".to_owned(), kernel.clone());
+            boot_keys.insert("hostsim.boot.initrd".to_owned(), initrd.clone());
+            boot_keys.insert(
+                "hostsim.boot.cmdline".to_owned(),
+                settings.boot_cmdline.clone(),
+            );
+            Boot::Kernel
+        }
+        (None, Some(iso)) => Boot::Iso(iso.clone()),
+        (None, None) => return Err(ServeError::Setting("--boot-iso is missing".to_owned())),
+    };
+    Ok(Setup {
+        vch: settings.vch_id.clone(),
+        boot,
+        boot_keys,
+        link,
+        memory_mib: settings.memory,
+        cpus: settings.cpus,
+        dns: settings.dns.iter().map(ToString::to_string).collect(),
+    })
+}
+
+enum Listening {
+    Vsock(vsock::Listener),
+    Serial(Concentrator),
+}
+
+async fn links(settings: &Serve, can: &Capabilities) -> Result<(LinkSetup, Listening), ServeError> {
+    let announced = match (settings.link, &can.vsock) {
+        (LinkChoice::Serial, _) | (LinkChoice::Auto, None) => None,
+        (LinkChoice::Vsock, None) => {
+            return Err(ServeError::Setting(
+                "--link vsock: this host does not announce mooring.link.vsock; use --link serial"
+                    .to_owned(),
+            ));
+        }
+        (LinkChoice::Vsock | LinkChoice::Auto, Some(announced)) => Some(announced),
+    };
+    if let Some(announced) = announced {
+        let port = vsock::port_of(&settings.vch_id);
+        let listener = vsock::Listener::bind(announced, port).await?;
+        return Ok((LinkSetup::Vsock { port }, Listening::Vsock(listener)));
+    }
+    let concentrator =
+        Concentrator::bind(settings.vspc_listen, &settings.run_dir, &settings.vch_id).await?;
+    let proxy = concentrator
+        .proxy_uri(settings.vspc_advertise.as_deref())
+        .map_err(|source| ServeError::System {
+            what: "the concentrator has no address",
+            source,
+        })?;
+    Ok((LinkSetup::Serial { proxy }, Listening::Serial(concentrator)))
+}

@@ -1,0 +1,104 @@
+//! Files on the datastore, read at any place.
+
+use super::Vsphere;
+use std::{io, sync::Arc, sync::Mutex, sync::PoisonError};
+use vim::DatastorePath;
+
+/// Bytes that are fetched at once; neighbours are mostly wanted too.
+const BLOCK: u64 = 256 * 1024;
+/// Blocks that are kept.
+const BLOCKS: usize = 16;
+
+/// A file on the datastore for readers that know nothing of networks. Its methods block: call
+/// them from a blocking task.
+#[derive(Debug)]
+pub struct RemoteFile {
+    vsphere: Arc<Vsphere>,
+    path: DatastorePath,
+    size: u64,
+    runtime: tokio::runtime::Handle,
+    blocks: Mutex<Vec<(u64, Arc<Vec<u8>>)>>,
+}
+
+impl RemoteFile {
+    /// Opens a file; must be called within the runtime.
+    ///
+    /// # Errors
+    /// Where it is not there.
+    pub async fn open(vsphere: Arc<Vsphere>, path: DatastorePath) -> io::Result<Self> {
+        let stat = vsphere
+            .client
+            .file_head(&vsphere.datacenter_name, &path)
+            .await
+            .map_err(|e| io::Error::other(format!("{path}: {e}")))?;
+        Ok(Self {
+            vsphere,
+            path,
+            size: stat.size,
+            runtime: tokio::runtime::Handle::current(),
+            blocks: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Bytes of the file.
+    pub fn len(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.size == 0
+    }
+
+    /// Fills `buf` from `offset` on.
+    ///
+    /// # Errors
+    /// Behind the end of the file, or where it cannot be fetched.
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset + done as u64;
+            if at >= self.size {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let start = at / BLOCK * BLOCK;
+            let block = self.block(start)?;
+            let from = usize::try_from(at - start).map_err(io::Error::other)?;
+            let count = block.len().saturating_sub(from).min(buf.len() - done);
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            buf[done..done + count].copy_from_slice(&block[from..from + count]);
+            done += count;
+        }
+        Ok(())
+    }
+
+    fn block(&self, start: u64) -> io::Result<Arc<Vec<u8>>> {
+        let cached = || self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, block)) = cached().iter().find(|(at, _)| *at == start) {
+            return Ok(block.clone());
+        }
+        let end = (start + BLOCK).min(self.size);
+        let fetch = async {
+            let max = usize::try_from(BLOCK).unwrap_or(usize::MAX);
+            self.vsphere
+                .client
+                .file_get(&self.vsphere.datacenter_name, &self.path, Some(start..end))
+                .await?
+                .bytes(max)
+                .await
+        };
+        let bytes = self
+            .runtime
+            .block_on(fetch)
+            .map_err(|e| io::Error::other(format!("{}: {e}", self.path)))?;
+        let block = Arc::new(bytes);
+        let mut blocks = cached();
+        if blocks.len() == BLOCKS {
+            blocks.remove(0);
+        }
+        blocks.push((start, block.clone()));
+        Ok(block)
+    }
+}

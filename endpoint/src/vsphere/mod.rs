@@ -1,0 +1,449 @@
+//! The hypervisor, as the endpoint uses it. Nothing outside of this module knows vSphere's types.
+
+mod disk;
+mod spec;
+mod watch;
+
+pub use disk::RemoteFile;
+pub use spec::{Boot, LinkPort, NewVm};
+pub use watch::{VmChange, VmUpdate, VmWatch};
+
+use crate::{
+    cli::Serve,
+    errors::{Error, Kind},
+};
+use std::collections::BTreeMap;
+use vim::{
+    Client, ClientConfig, DatastorePath, FaultKind, ManagedObjectReference, Trust,
+    types::{
+        Backing, DeviceKind, OptionValue, PowerState, VirtualDevice, VirtualDeviceConfigSpec,
+        VirtualMachineConfigSpec,
+    },
+};
+
+/// A VM, by reference.
+pub type VmRef = ManagedObjectReference;
+
+/// What the host can do beyond vSphere (docs/decisions/0001, "Capabilities").
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// `mooring.disk.upload`.
+    pub disk_upload: bool,
+    /// `mooring.link.vsock`: `uds:<folder>` or `kernel`.
+    pub vsock: Option<String>,
+    /// `mooring.boot.kernel`.
+    pub boot_kernel: bool,
+}
+
+/// A logged-in vSphere with the places of this virtual container host.
+#[derive(Debug)]
+pub struct Vsphere {
+    client: Client,
+    datacenter: VmRef,
+    datacenter_name: String,
+    vm_folder: VmRef,
+    pool: VmRef,
+    datastore: String,
+    browser: VmRef,
+    network: VmRef,
+    port_group: String,
+    capabilities: Capabilities,
+    /// `[ds] mooring/<vch>/containers`.
+    containers: DatastorePath,
+}
+
+/// Why vSphere did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum VsphereError {
+    /// A call failed.
+    #[error("{what}: {source}")]
+    Call {
+        /// What was tried, on what.
+        what: String,
+        /// Why not.
+        source: vim::Error,
+    },
+    /// Something that must be there is not.
+    #[error("{0}")]
+    Missing(String),
+}
+
+impl From<VsphereError> for Error {
+    fn from(error: VsphereError) -> Self {
+        let kind = match &error {
+            VsphereError::Call { source, .. } if source.fault().is_none() => Kind::Unavailable,
+            _ => Kind::Internal,
+        };
+        Error::new(kind, error.to_string())
+    }
+}
+
+type Result<T> = std::result::Result<T, VsphereError>;
+
+fn call(what: impl Into<String>) -> impl FnOnce(vim::Error) -> VsphereError {
+    let what = what.into();
+    move |source| VsphereError::Call { what, source }
+}
+
+impl Vsphere {
+    /// Logs in and finds datacenter, pool, datastore and network.
+    ///
+    /// # Errors
+    /// Where the host cannot be reached or trusted, refuses the account, or has no such place.
+    pub async fn connect(settings: &Serve, user: &str, password: &str) -> Result<Self> {
+        let trust =
+            match &settings.thumbprint {
+                Some(text) => Trust::thumbprint(text).map_err(call("--thumbprint"))?,
+                None => return Err(VsphereError::Missing(
+                    "--thumbprint is missing: give the SHA-256 of the vSphere server's certificate"
+                        .to_owned(),
+                )),
+            };
+        let config = ClientConfig::new(&settings.vsphere, user, password, trust);
+        let client = Client::connect(config)
+            .await
+            .map_err(call(format!("cannot log in at {}", settings.vsphere)))?;
+        let root = client.content().root_folder.clone();
+        let list = async |kind: &'static str, paths: &[&str]| {
+            client
+                .list(&root, kind, paths)
+                .await
+                .map_err(call(format!("cannot list objects of type {kind}")))
+        };
+        let decode = |what: &str| {
+            let what = what.to_owned();
+            move |error: vim::DecodeError| VsphereError::Missing(format!("{what}: {error}"))
+        };
+        let absent =
+            |what: &str| VsphereError::Missing(format!("{} has no {what}", settings.vsphere));
+        let datacenters = list("Datacenter", &["name", "vmFolder"]).await?;
+        let datacenter = datacenters.first().ok_or_else(|| absent("datacenter"))?;
+        let vm_folder = datacenter
+            .get("vmFolder")
+            .map_err(decode("datacenter"))?
+            .ok_or_else(|| absent("VM folder"))?;
+        let datacenter_name: String = datacenter
+            .get("name")
+            .map_err(decode("datacenter"))?
+            .unwrap_or_default();
+        let pools = list("ResourcePool", &["name"]).await?;
+        let pool = pools
+            .first()
+            .ok_or_else(|| absent("resource pool"))?
+            .obj
+            .clone();
+        let (mut datastore, mut browser) = (None, None);
+        for found in list("Datastore", &["name", "browser"]).await? {
+            let name: String = found
+                .get("name")
+                .map_err(decode("datastore"))?
+                .unwrap_or_default();
+            if settings.datastore.as_ref().is_none_or(|want| *want == name) {
+                browser = found.get("browser").map_err(decode("datastore"))?;
+                datastore = Some(name);
+                break;
+            }
+        }
+        let wanted = settings.datastore.as_deref().unwrap_or("");
+        let datastore = datastore.ok_or_else(|| absent(&format!("datastore {wanted}")))?;
+        let mut network = None;
+        for found in list("Network", &["name"]).await? {
+            let name: Option<String> = found.get("name").map_err(decode("network"))?;
+            if name.as_deref() == Some(&settings.port_group) {
+                network = Some(found.obj.clone());
+            }
+        }
+        let network = network.ok_or_else(|| absent(&format!("network {}", settings.port_group)))?;
+        let containers = DatastorePath::new(
+            &datastore,
+            format!("mooring/{}/containers", settings.vch_id),
+        );
+        let capabilities = capabilities(&client).await?;
+        let this = Self {
+            datacenter: datacenter.obj.clone(),
+            datacenter_name,
+            vm_folder,
+            pool,
+            datastore,
+            browser: browser.ok_or_else(|| absent("datastore browser"))?,
+            network,
+            port_group: settings.port_group.clone(),
+            capabilities,
+            containers,
+            client,
+        };
+        this.client
+            .make_directory(Some(&this.datacenter), &this.containers, true)
+            .await
+            .or_else(|error| match error.kind() {
+                Some(FaultKind::FileAlreadyExists { .. }) => Ok(()),
+                _ => Err(error),
+            })
+            .map_err(call(format!("cannot make folder {}", this.containers)))?;
+        Ok(this)
+    }
+
+    /// The client, for parts that need more than this module offers (images).
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Name of the datastore of images and containers.
+    pub fn datastore(&self) -> &str {
+        &self.datastore
+    }
+
+    /// Name of the datacenter, for file transfers.
+    pub fn datacenter_name(&self) -> &str {
+        &self.datacenter_name
+    }
+
+    /// The datacenter.
+    pub fn datacenter(&self) -> &VmRef {
+        &self.datacenter
+    }
+
+    /// The datastore's browser.
+    pub fn browser(&self) -> &VmRef {
+        &self.browser
+    }
+
+    /// What the host can do beyond vSphere.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// What the host says that it is: name and version.
+    pub fn about(&self) -> (&str, &str) {
+        let about = &self.client.content().about;
+        (&about.full_name, &about.version)
+    }
+
+    /// Where a container's VM has its files.
+    pub fn container_folder(&self, id: &str) -> DatastorePath {
+        self.containers.join(id)
+    }
+
+    /// The disk of a container.
+    pub fn leaf(&self, id: &str) -> DatastorePath {
+        self.container_folder(id).join("leaf.vmdk")
+    }
+
+    /// Makes a container's VM with its own disk.
+    ///
+    /// # Errors
+    /// vSphere's, naming the VM.
+    pub async fn create(&self, vm: &NewVm) -> Result<VmRef> {
+        let what = format!("cannot create VM {}", vm.name);
+        self.client
+            .create_vm(&self.vm_folder, self.config_spec(vm), &self.pool)
+            .await
+            .map_err(call(what))
+    }
+
+    /// Sets VM keys (an empty value removes the key), and the link's serial port where it is given.
+    ///
+    /// # Errors
+    /// vSphere's.
+    pub async fn set_keys(
+        &self,
+        vm: &VmRef,
+        keys: &BTreeMap<String, String>,
+        link: Option<&LinkPort>,
+    ) -> Result<()> {
+        let spec = VirtualMachineConfigSpec {
+            extra_config: options(keys),
+            device_change: link
+                .map(|port| VirtualDeviceConfigSpec {
+                    operation: Some(vim::types::DeviceOperation::Edit),
+                    file_operation: None,
+                    device: spec::link_port(port),
+                })
+                .into_iter()
+                .collect(),
+            ..VirtualMachineConfigSpec::default()
+        };
+        self.client
+            .reconfigure_vm(vm, spec)
+            .await
+            .map_err(call(format!("cannot reconfigure {vm}")))
+    }
+
+    /// Renames a VM.
+    ///
+    /// # Errors
+    /// vSphere's.
+    pub async fn rename(&self, vm: &VmRef, name: &str) -> Result<()> {
+        self.client
+            .rename(vm, name)
+            .await
+            .map_err(call(format!("cannot rename {vm} to {name}")))
+    }
+
+    /// Powers a VM on.
+    ///
+    /// # Errors
+    /// vSphere's.
+    pub async fn power_on(&self, vm: &VmRef) -> Result<()> {
+        self.client
+            .power_on(vm)
+            .await
+            .map_err(call(format!("cannot power on {vm}")))
+    }
+
+    /// Powers a VM off, hard. One that is off already, or gone, is no error.
+    ///
+    /// # Errors
+    /// vSphere's.
+    pub async fn power_off(&self, vm: &VmRef) -> Result<()> {
+        match self.client.power_off(vm).await {
+            Err(error)
+                if error.is_not_found()
+                    || matches!(error.kind(), Some(FaultKind::InvalidPowerState { .. })) =>
+            {
+                Ok(())
+            }
+            other => other.map_err(call(format!("cannot power off {vm}"))),
+        }
+    }
+
+    /// Whether a VM is on; `None` where it is gone.
+    ///
+    /// # Errors
+    /// vSphere's.
+    pub async fn is_on(&self, vm: &VmRef) -> Result<Option<bool>> {
+        match self
+            .client
+            .property::<PowerState>(vm, "runtime.powerState")
+            .await
+        {
+            Ok(state) => Ok(state.map(|state| state != PowerState::PoweredOff)),
+            Err(error) if error.is_not_found() || matches!(error, vim::Error::NotFound { .. }) => {
+                Ok(None)
+            }
+            Err(error) => Err(call(format!("cannot read the power state of {vm}"))(error)),
+        }
+    }
+
+    /// Takes a container's VM away: detaches its disks and marks it, destroys it, deletes its
+    /// own disk and folder. May be called again after it was cut short anywhere.
+    ///
+    /// # Errors
+    /// vSphere's.
+    pub async fn remove(&self, vm: &VmRef, id: &str) -> Result<()> {
+        let gone = |error: &vim::Error| error.is_not_found();
+        let devices = self
+            .client
+            .properties(vm, &["config.hardware.device"])
+            .await;
+        match devices {
+            Err(error) if gone(&error) || matches!(error, vim::Error::NotFound { .. }) => {}
+            Err(error) => return Err(call(format!("cannot read the devices of {vm}"))(error)),
+            Ok(content) => {
+                let disks: Vec<VirtualDevice> = content
+                    .items::<VirtualDevice>("config.hardware.device")
+                    .map_err(|e| VsphereError::Missing(format!("{vm}: {e}")))?
+                    .into_iter()
+                    .filter(|d| matches!(d.kind, DeviceKind::Disk(_)))
+                    .collect();
+                let spec = VirtualMachineConfigSpec {
+                    device_change: disks
+                        .into_iter()
+                        .map(VirtualDeviceConfigSpec::remove)
+                        .collect(),
+                    extra_config: vec![OptionValue::text(
+                        crate::containers::keys::REMOVING,
+                        "true",
+                    )],
+                    ..VirtualMachineConfigSpec::default()
+                };
+                self.client
+                    .reconfigure_vm(vm, spec)
+                    .await
+                    .or_else(|e| if gone(&e) { Ok(()) } else { Err(e) })
+                    .map_err(call(format!("cannot detach the disks of {vm}")))?;
+                self.client
+                    .destroy_vm(vm)
+                    .await
+                    .or_else(|e| if gone(&e) { Ok(()) } else { Err(e) })
+                    .map_err(call(format!("cannot destroy {vm}")))?;
+            }
+        }
+        self.delete_folder(&self.container_folder(id)).await
+    }
+
+    /// Deletes a folder with all in it; one that is not there is no error.
+    ///
+    /// # Errors
+    /// vSphere's.
+    pub async fn delete_folder(&self, folder: &DatastorePath) -> Result<()> {
+        match self
+            .client
+            .delete_file(Some(&self.datacenter), folder)
+            .await
+        {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => other.map_err(call(format!("cannot delete {folder}"))),
+        }
+    }
+
+    /// Names of the folders of containers that are on the datastore.
+    ///
+    /// # Errors
+    /// vSphere's.
+    pub async fn container_folders(&self) -> Result<Vec<String>> {
+        let found = self
+            .client
+            .search_datastore(
+                &self.browser,
+                &self.containers,
+                vim::types::DatastoreSearchSpec::default(),
+            )
+            .await
+            .map_err(call(format!("cannot list {}", self.containers)))?;
+        Ok(found.file.into_iter().map(|file| file.path).collect())
+    }
+
+    /// The file of a VM's first disk.
+    ///
+    /// # Errors
+    /// vSphere's, or where it has none.
+    pub async fn disk_file(&self, vm: &VmRef) -> Result<String> {
+        self.client
+            .properties(vm, &["config.hardware.device"])
+            .await
+            .map_err(call(format!("cannot read the devices of {vm}")))?
+            .items::<VirtualDevice>("config.hardware.device")
+            .map_err(|e| VsphereError::Missing(format!("{vm}: {e}")))?
+            .into_iter()
+            .find_map(|device| match device.backing {
+                Some(Backing::Disk(disk)) => Some(disk.file_name),
+                _ => None,
+            })
+            .ok_or_else(|| VsphereError::Missing(format!("{vm} has no disk")))
+    }
+}
+
+fn options(keys: &BTreeMap<String, String>) -> Vec<OptionValue> {
+    keys.iter()
+        .map(|(key, value)| OptionValue::text(key, value))
+        .collect()
+}
+
+async fn capabilities(client: &Client) -> Result<Capabilities> {
+    let options = client
+        .options("mooring.")
+        .await
+        .map_err(call("cannot read the host's options"))?;
+    let find = |name: &str| {
+        options
+            .iter()
+            .find(|option| option.key == name)
+            .map(|option| option.as_text().to_owned())
+    };
+    Ok(Capabilities {
+        disk_upload: find("mooring.disk.upload").as_deref() == Some("true"),
+        vsock: find("mooring.link.vsock").filter(|v| !v.is_empty()),
+        boot_kernel: find("mooring.boot.kernel").as_deref() == Some("true"),
+    })
+}

@@ -1,0 +1,192 @@
+//! The VM of a container, in vSphere's words (docs/decisions/0001, "Ports of a container VM").
+
+use super::Vsphere;
+use std::collections::BTreeMap;
+use vim::types::{
+    Backing, DeviceKind, DiskBacking, DiskMembers, EthernetMembers, FileBacking, NetworkBacking,
+    ScsiMembers, ScsiSharing, SerialMembers, UriBacking, VirtualDevice, VirtualDeviceConfigSpec,
+    VirtualDeviceConnectInfo, VirtualMachineConfigSpec, VirtualMachineFileInfo,
+};
+
+/// Device keys; those of the controllers that every VM has are vSphere's own.
+mod key {
+    pub const IDE: i32 = 200;
+    pub const SIO: i32 = 400;
+    pub const SCSI: i32 = 1000;
+    pub const DISK: i32 = 2000;
+    pub const CDROM: i32 = 3000;
+    pub const NIC: i32 = 4000;
+    pub const CONSOLE: i32 = 9000;
+    pub const LINK: i32 = 9001;
+}
+
+/// How a VM boots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Boot {
+    /// From an ISO in its CD-ROM: datastore path.
+    Iso(String),
+    /// Directly; the VM keys say from what.
+    Kernel,
+}
+
+/// The network-backed serial port of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkPort {
+    /// `mooring:<vch>:<container id>`.
+    pub service: String,
+    /// `telnets://host:port#thumbprint=…`.
+    pub proxy: String,
+}
+
+/// A VM that is to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewVm {
+    /// Its name.
+    pub name: String,
+    /// ID of its container.
+    pub id: String,
+    /// Memory.
+    pub memory_mib: u32,
+    /// CPUs.
+    pub cpus: u32,
+    /// The image's seal, parent of its disk.
+    pub seal: String,
+    /// Bytes of the seal.
+    pub capacity: u64,
+    /// MAC address of its vNIC; `None` for no network.
+    pub mac: Option<String>,
+    /// How it boots.
+    pub boot: Boot,
+    /// Its link's serial port.
+    pub link: Option<LinkPort>,
+    /// VM keys.
+    pub keys: BTreeMap<String, String>,
+}
+
+fn connected() -> Option<VirtualDeviceConnectInfo> {
+    Some(VirtualDeviceConnectInfo {
+        start_connected: true,
+        allow_guest_control: false,
+        connected: true,
+        status: None,
+    })
+}
+
+/// The link's port as a device.
+pub(super) fn link_port(port: &LinkPort) -> VirtualDevice {
+    VirtualDevice {
+        key: key::LINK,
+        controller_key: Some(key::SIO),
+        unit_number: Some(1),
+        connectable: connected(),
+        backing: Some(Backing::SerialUri(UriBacking {
+            service_uri: port.service.clone(),
+            direction: "client".to_owned(),
+            proxy_uri: Some(port.proxy.clone()),
+        })),
+        kind: DeviceKind::Serial(SerialMembers {
+            yield_on_poll: true,
+        }),
+        ..VirtualDevice::default()
+    }
+}
+
+impl Vsphere {
+    pub(super) fn config_spec(&self, vm: &NewVm) -> VirtualMachineConfigSpec {
+        let folder = self.container_folder(&vm.id);
+        let mut devices = vec![
+            VirtualDeviceConfigSpec::add(VirtualDevice {
+                key: key::SCSI,
+                kind: DeviceKind::ParaVirtualScsi(ScsiMembers {
+                    bus_number: 0,
+                    shared_bus: ScsiSharing::NoSharing,
+                    ..ScsiMembers::default()
+                }),
+                ..VirtualDevice::default()
+            }),
+            VirtualDeviceConfigSpec::create(VirtualDevice {
+                key: key::DISK,
+                controller_key: Some(key::SCSI),
+                unit_number: Some(0),
+                backing: Some(Backing::Disk(DiskBacking {
+                    file_name: self.leaf(&vm.id).to_string(),
+                    disk_mode: "persistent".to_owned(),
+                    thin_provisioned: Some(true),
+                    parent: Some(Box::new(DiskBacking {
+                        file_name: vm.seal.clone(),
+                        disk_mode: "persistent".to_owned(),
+                        ..DiskBacking::default()
+                    })),
+                    ..DiskBacking::default()
+                })),
+                kind: DeviceKind::Disk(DiskMembers {
+                    capacity_in_kb: i64::try_from(vm.capacity / 1024).unwrap_or(i64::MAX),
+                    capacity_in_bytes: None,
+                }),
+                ..VirtualDevice::default()
+            }),
+            VirtualDeviceConfigSpec::add(VirtualDevice {
+                key: key::CONSOLE,
+                controller_key: Some(key::SIO),
+                unit_number: Some(0),
+                connectable: connected(),
+                backing: Some(Backing::SerialFile(FileBacking {
+                    file_name: folder.join("console.log").to_string(),
+                    datastore: None,
+                })),
+                kind: DeviceKind::Serial(SerialMembers {
+                    yield_on_poll: true,
+                }),
+                ..VirtualDevice::default()
+            }),
+        ];
+        let mut add = |device| devices.push(VirtualDeviceConfigSpec::add(device));
+        if let Some(port) = &vm.link {
+            add(link_port(port));
+        }
+        if let Some(mac) = &vm.mac {
+            add(VirtualDevice {
+                key: key::NIC,
+                connectable: connected(),
+                backing: Some(Backing::Network(NetworkBacking {
+                    device_name: self.port_group.clone(),
+                    use_auto_detect: None,
+                    network: Some(self.network.clone()),
+                })),
+                kind: DeviceKind::Vmxnet3(EthernetMembers {
+                    address_type: Some("manual".to_owned()),
+                    mac_address: Some(mac.clone()),
+                    wake_on_lan_enabled: None,
+                }),
+                ..VirtualDevice::default()
+            });
+        }
+        if let Boot::Iso(iso) = &vm.boot {
+            add(VirtualDevice {
+                key: key::CDROM,
+                controller_key: Some(key::IDE),
+                unit_number: Some(0),
+                connectable: connected(),
+                backing: Some(Backing::Iso(FileBacking {
+                    file_name: iso.clone(),
+                    datastore: None,
+                })),
+                kind: DeviceKind::Cdrom,
+                ..VirtualDevice::default()
+            });
+        }
+        VirtualMachineConfigSpec {
+            name: Some(vm.name.clone()),
+            guest_id: Some("other5xLinux64Guest".to_owned()),
+            files: Some(VirtualMachineFileInfo {
+                vm_path_name: Some(folder.join("container.vmx").to_string()),
+                ..VirtualMachineFileInfo::default()
+            }),
+            num_cpus: Some(i32::try_from(vm.cpus).unwrap_or(i32::MAX)),
+            memory_mb: Some(i64::from(vm.memory_mib)),
+            device_change: devices,
+            extra_config: super::options(&vm.keys),
+            ..VirtualMachineConfigSpec::default()
+        }
+    }
+}
