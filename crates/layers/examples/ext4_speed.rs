@@ -51,6 +51,7 @@ fn measure(folder: &Path, scratch: &Path) -> Result<()> {
         );
     }
     let ours = {
+        files = 0;
         let start = Instant::now();
         let mut builder = Builder::new(File::create(&image)?, Options::new([1; 16]));
         add(
@@ -65,6 +66,7 @@ fn measure(folder: &Path, scratch: &Path) -> Result<()> {
     };
     let other = scratch.join("other");
     File::create(&other)?.set_len(std::fs::metadata(&image)?.len() * 5 / 4 + (64 << 20))?;
+    let inodes = (files + 1000).to_string();
     for (name, command, arguments) in [
         (
             "mkfs.ext4 -d",
@@ -72,6 +74,8 @@ fn measure(folder: &Path, scratch: &Path) -> Result<()> {
             vec![
                 "-q".as_ref(),
                 "-F".as_ref(),
+                "-N".as_ref(),
+                inodes.as_ref(),
                 "-d".as_ref(),
                 folder.as_os_str(),
                 other.as_os_str(),
