@@ -1,0 +1,50 @@
+//! The host's options, and with them what it can do beyond ESXi (docs/decisions/0001-boundaries.md).
+
+use crate::host::Host;
+use vim::Any;
+use vim::types::OptionValue;
+use vim::{Fault, FaultKind};
+
+/// All options.
+pub fn all(host: &Host) -> Vec<OptionValue> {
+    let settings = &host.settings;
+    let mut options = vec![OptionValue::text("Config.HostAgent.plugins.solo.webServer.enableWebAccess", "false")];
+    if settings.disk_upload {
+        options.push(OptionValue { key: "mooring.disk.upload".into(), value: Any::of(&true) });
+    }
+    if settings.link_and_boot {
+        options.push(OptionValue { key: "mooring.boot.kernel".into(), value: Any::of(&true) });
+        let link = match link_folder(host) {
+            Some(folder) => format!("uds:{}", folder.display()),
+            None => "kernel".to_owned(),
+        };
+        options.push(OptionValue::text("mooring.link.vsock", link));
+    }
+    for (name, (address, prefix)) in &settings.networks {
+        options.push(OptionValue::text(format!("mooring.network.{name}"), format!("{address}/{prefix}")));
+    }
+    options
+}
+
+/// Where guests' vsock connections arrive; `None`: at the kernel's AF_VSOCK.
+pub fn link_folder(host: &Host) -> Option<std::path::PathBuf> {
+    (!std::path::Path::new("/dev/vhost-vsock").exists()).then(|| host.settings.state.join("vsock"))
+}
+
+/// Options of a name, or of a prefix that ends in a dot; without a name all.
+///
+/// # Errors
+/// `InvalidName` where there is none, as ESXi has it.
+pub fn query(host: &Host, name: Option<&str>) -> Result<Vec<OptionValue>, Fault> {
+    let name = name.unwrap_or_default();
+    let mut options = all(host);
+    if name.is_empty() {
+        return Ok(options);
+    }
+    options.retain(|o| o.key == name || (name.ends_with('.') && o.key.starts_with(name)));
+    if options.is_empty() {
+        let kind = FaultKind::InvalidName { name: name.to_owned() };
+        return Err(Fault::new(kind, format!("There is no option '{name}'")));
+    }
+    Ok(options)
+}

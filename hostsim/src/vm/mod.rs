@@ -1,0 +1,103 @@
+//! Virtual machines: configuration, its file, and what is done with them.
+
+pub mod apply;
+pub mod config;
+pub mod create;
+pub mod info;
+pub mod power;
+pub mod remove;
+pub mod run;
+pub mod vmx_file;
+
+pub use config::VmConfig;
+
+use crate::vmx::VmxHandle;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use vim::types::{ManagedObjectReference, PowerState};
+use vim::{DatastorePath, DateTime};
+
+/// A registered VM.
+#[derive(Debug, Clone)]
+pub struct Vm {
+    /// Its ID in the inventory.
+    pub id: String,
+    /// Its .vmx.
+    pub vmx: DatastorePath,
+    /// Its configuration as it is in the .vmx.
+    pub config: VmConfig,
+    /// Keys set (or removed: `None`) since the power-on, gone at power-off.
+    pub runtime: BTreeMap<String, Option<String>>,
+    /// On or off.
+    pub power: PowerState,
+    /// When it was powered on.
+    pub boot_time: Option<DateTime>,
+    /// The last power-off was an orderly one.
+    pub clean_power_off: bool,
+    /// Its shim, while it is on (none in state-only mode).
+    pub handle: Option<VmxHandle>,
+    /// Counts power-ons, so that a late end of an earlier one is told apart.
+    pub run: u64,
+    /// The task that works on it.
+    pub busy: Option<ManagedObjectReference>,
+}
+
+impl Vm {
+    /// A VM that is off.
+    pub fn new(id: String, vmx: DatastorePath, config: VmConfig) -> Vm {
+        Vm {
+            id,
+            vmx,
+            config,
+            runtime: BTreeMap::new(),
+            power: PowerState::PoweredOff,
+            boot_time: None,
+            clean_power_off: true,
+            handle: None,
+            run: 0,
+            busy: None,
+        }
+    }
+
+    /// Its reference.
+    pub fn reference(&self) -> ManagedObjectReference {
+        ManagedObjectReference::new("VirtualMachine", self.id.clone())
+    }
+
+    /// Its keys as they hold now.
+    pub fn extra(&self) -> BTreeMap<String, String> {
+        let mut extra = self.config.extra.clone();
+        for (key, value) in &self.runtime {
+            match value {
+                Some(value) => extra.insert(key.clone(), value.clone()),
+                None => extra.remove(key),
+            };
+        }
+        extra
+    }
+
+    /// Its folder on the datastore.
+    pub fn folder(&self) -> DatastorePath {
+        // A .vmx is always in some folder; for the root the parent is the root itself.
+        self.vmx.parent().unwrap_or_else(|| self.vmx.clone())
+    }
+}
+
+/// Files of a VM in hostsim's state folder (not on the datastore).
+#[derive(Debug, Clone)]
+pub struct RunFolder(pub PathBuf);
+
+impl RunFolder {
+    /// The shim's folder.
+    pub fn shim(&self) -> PathBuf {
+        self.0.join("vmx")
+    }
+    /// Exists while the VM is on.
+    pub fn power(&self) -> PathBuf {
+        self.0.join("power.json")
+    }
+    /// The keys changed at run time.
+    pub fn overlay(&self) -> PathBuf {
+        self.0.join("overlay.json")
+    }
+}

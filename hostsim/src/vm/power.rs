@@ -1,0 +1,191 @@
+//! On, off, reset; and what happens when a VM ends by itself.
+
+use super::{Vm, run};
+use crate::datastore::write_durably;
+use crate::host::{Host, system_error};
+use crate::vmx::{ExitReason, ExitRecord, VmxError, VmxHandle};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use vim::types::*;
+use vim::{DateTime, Fault, FaultKind};
+
+/// The fault for a VM in the wrong power state.
+pub fn wrong_state(existing: PowerState, requested: Option<PowerState>) -> Fault {
+    let kind = FaultKind::InvalidPowerState { requested_state: requested, existing_state: existing };
+    let message = format!("The attempted operation cannot be performed in the current state ({existing}).");
+    Fault::new(kind, message)
+}
+
+/// Refuses a VM that is not in this state.
+///
+/// # Errors
+/// `InvalidPowerState`.
+pub fn must_be(vm: &Vm, state: PowerState) -> Result<(), Fault> {
+    if vm.power == state { Ok(()) } else { Err(wrong_state(vm.power, Some(state))) }
+}
+
+/// What `power.json` holds.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PowerRecord {
+    /// When the VM was powered on, ns since 1970.
+    pub since: i64,
+}
+
+fn shim_fault(error: &VmxError) -> Fault {
+    let reason = error.to_string();
+    let message = format!("The virtual machine could not be run: {reason}");
+    Fault::new(FaultKind::GenericVmConfigFault { reason }, message)
+}
+
+/// Powers a VM on.
+///
+/// # Errors
+/// `InvalidPowerState`, `FileNotFound`, `GenericVmConfigFault` with what QEMU says.
+pub async fn power_on(host: &Arc<Host>, reference: &ManagedObjectReference, user: &str) -> Result<(), Fault> {
+    let vm = host.state().vm(reference)?.clone();
+    must_be(&vm, PowerState::PoweredOff)?;
+    let files = host.run_folder(&vm.id);
+    let since = DateTime::now();
+    host.change(|state| {
+        let message = format!("{} on {} is starting", vm.config.name, crate::inventory::HOST_NAME);
+        state.event("VmStartingEvent", Some((reference, &vm.config.name)), user, message);
+    });
+    let record = PowerRecord { since: i64::try_from(since.0.unix_timestamp_nanos()).unwrap_or(0) };
+    let text = serde_json::to_vec(&record).map_err(|e| system_error(e.to_string()))?;
+    let (folder, power) = (files.0.clone(), files.power());
+    let prepared = vm.clone();
+    let spec = host
+        .blocking(move |host| {
+            std::fs::create_dir_all(&folder)
+                .map_err(|e| system_error(format!("cannot make {}: {e}", folder.display())))?;
+            let spec = run::spec(host, &prepared)?;
+            // Before the VM runs: a hostsim that is killed now must look for it.
+            write_durably(&power, &text, 0o600)
+                .map_err(|e| system_error(format!("cannot write {}: {e}", power.display())))?;
+            Ok(spec)
+        })
+        .await?;
+    let handle = match spec {
+        Some(spec) => match host.launcher.power_on(&files.shim(), &spec).await {
+            Ok(handle) => Some(handle),
+            Err(error) => {
+                let _ = std::fs::remove_file(files.power());
+                return Err(shim_fault(&error));
+            }
+        },
+        None => None,
+    };
+    let run = host.change(|state| {
+        let vm = state.vm_mut(reference)?;
+        vm.power = PowerState::PoweredOn;
+        vm.boot_time = Some(since);
+        vm.handle.clone_from(&handle);
+        vm.run += 1;
+        let (run, name) = (vm.run, vm.config.name.clone());
+        let message = format!("{name} on {} is powered on", crate::inventory::HOST_NAME);
+        state.event("VmPoweredOnEvent", Some((reference, &name)), user, message);
+        Ok::<u64, Fault>(run)
+    })?;
+    if let Some(handle) = handle {
+        watch_end(host, reference.clone(), run, handle);
+    }
+    Ok(())
+}
+
+/// Waits for a VM's end in the background.
+pub fn watch_end(host: &Arc<Host>, reference: ManagedObjectReference, run: u64, handle: VmxHandle) {
+    let host = host.clone();
+    tokio::spawn(async move {
+        let record = match handle.exited().await {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::warn!(vm = %reference, %error, "the VM's shim cannot be asked any more");
+                ExitRecord { reason: ExitReason::ShimDied, at: 0, ran: true }
+            }
+        };
+        ended(&host, &reference, run, &record, "");
+    });
+}
+
+/// Notes that a VM's run has ended.
+pub fn ended(host: &Host, reference: &ManagedObjectReference, run: u64, record: &ExitRecord, user: &str) {
+    let files = host.run_folder(&reference.id);
+    host.change(|state| {
+        let Ok(vm) = state.vm(reference) else { return };
+        if vm.run != run || vm.power != PowerState::PoweredOn {
+            return;
+        }
+        // Under the lock, so that a power-on right behind cannot lose its files to this.
+        for file in [files.overlay(), files.power()] {
+            if let Err(error) = std::fs::remove_file(&file)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(file = %file.display(), %error, "cannot remove");
+            }
+        }
+        let Ok(vm) = state.vm_mut(reference) else { return };
+        vm.power = PowerState::PoweredOff;
+        vm.boot_time = None;
+        vm.handle = None;
+        vm.runtime.clear();
+        vm.clean_power_off = matches!(record.reason, ExitReason::GuestPowerOff | ExitReason::PowerOffRequested);
+        let name = vm.config.name.clone();
+        let message = format!("{name} on {} is powered off: {}", crate::inventory::HOST_NAME, record.reason);
+        state.event("VmPoweredOffEvent", Some((reference, &name)), user, message);
+    });
+}
+
+/// Powers a VM off, hard.
+///
+/// # Errors
+/// `InvalidPowerState`.
+pub async fn power_off(host: &Arc<Host>, reference: &ManagedObjectReference, user: &str) -> Result<(), Fault> {
+    let vm = host.state().vm(reference)?.clone();
+    must_be(&vm, PowerState::PoweredOn)?;
+    let record = match &vm.handle {
+        Some(handle) => handle.power_off().await.map_err(|e| shim_fault(&e))?,
+        None => ExitRecord { reason: ExitReason::PowerOffRequested, at: 0, ran: true },
+    };
+    ended(host, reference, vm.run, &record, user);
+    Ok(())
+}
+
+/// Resets a VM.
+///
+/// # Errors
+/// `InvalidPowerState`.
+pub async fn reset(host: &Arc<Host>, reference: &ManagedObjectReference, user: &str) -> Result<(), Fault> {
+    let vm = host.state().vm(reference)?.clone();
+    must_be(&vm, PowerState::PoweredOn)?;
+    if let Some(handle) = &vm.handle {
+        handle.reset().await.map_err(|e| shim_fault(&e))?;
+    }
+    host.change(|state| {
+        let message = format!("{} is reset", vm.config.name);
+        state.event("VmResettingEvent", Some((reference, &vm.config.name)), user, message);
+        state.touch(reference);
+    });
+    Ok(())
+}
+
+/// Asks the guest to shut down: the ACPI power button. In state-only mode there is no guest that
+/// could take its time: the VM is off at once.
+///
+/// # Errors
+/// `InvalidPowerState`.
+pub async fn shutdown_guest(host: &Arc<Host>, reference: &ManagedObjectReference, user: &str) -> Result<(), Fault> {
+    let vm = host.state().vm(reference)?.clone();
+    must_be(&vm, PowerState::PoweredOn)?;
+    host.change(|state| {
+        let message = format!("Guest OS shut down for {}", vm.config.name);
+        state.event("VmGuestShutdownEvent", Some((reference, &vm.config.name)), user, message);
+    });
+    match &vm.handle {
+        Some(handle) => handle.shutdown_guest().await.map_err(|e| shim_fault(&e)),
+        None => {
+            let record = ExitRecord { reason: ExitReason::GuestPowerOff, at: 0, ran: true };
+            ended(host, reference, vm.run, &record, user);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! From a VM's configuration to what its shim runs; and finding VMs again at the start.
+
+use super::config::{IDE_KEY, SATA_KEY, SCSI_KEY};
+use super::power::{PowerRecord, ended, watch_end};
+use super::{Vm, create};
+use crate::host::{Host, system_error};
+use crate::log::Inventory;
+use crate::vmx::{
+    Accelerator, DirectBoot, DiskSpec, ExitReason, ExitRecord, Firmware, NicBackend, NicSpec, SerialDirection,
+    SerialFaults, SerialSpec, SerialUri, UserNet, VmxHandle, VmxSpec, VsockSpec,
+};
+use std::path::PathBuf;
+use std::sync::Arc;
+use time::OffsetDateTime;
+use vim::types::*;
+use vim::{DateTime, Fault, FaultKind};
+
+/// What the shim is to run; `None` in state-only mode. Blocks on files.
+///
+/// # Errors
+/// `FileNotFound` for a missing disk or image, `GenericVmConfigFault` for what cannot be run.
+pub fn spec(host: &Host, vm: &Vm) -> Result<Option<VmxSpec>, Fault> {
+    let config = &vm.config;
+    for device in config.disks() {
+        if let Some(backing) = device.disk_backing() {
+            host.disks.chain(&host.store, &host.store.parse(&backing.file_name)?)?;
+        }
+    }
+    if host.settings.state_only {
+        return Ok(None);
+    }
+    let mut spec = VmxSpec {
+        uuid: parse_uuid(&config.uuid)?,
+        instance_uuid: parse_uuid(&config.instance_uuid)?,
+        name: config.name.clone(),
+        memory_mib: u64::try_from(config.memory_mb).unwrap_or(0),
+        cpus: u32::try_from(config.cpus).unwrap_or(0),
+        accelerator: host.facts.as_ref().map_or(Accelerator::Tcg, |f| f.accelerator),
+        tsc_khz: host.facts.as_ref().and_then(|f| f.tsc_khz),
+        firmware: if config.firmware == "efi" { Firmware::Efi } else { Firmware::Bios },
+        boot: boot(host, vm)?,
+        disks: Vec::new(),
+        nics: Vec::new(),
+        cdrom: None,
+        serials: Vec::new(),
+        guestinfo: config
+            .extra
+            .iter()
+            .filter(|(key, _)| key.starts_with("guestinfo."))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
+        vsock: vsock(host, vm)?,
+    };
+    let mut devices: Vec<&VirtualDevice> = config.devices.iter().collect();
+    devices.sort_by_key(|d| d.key);
+    for device in devices {
+        add_device(host, vm, device, &mut spec)?;
+    }
+    Ok(Some(spec))
+}
+
+fn unrunnable(reason: String) -> Fault {
+    let message = format!("The virtual machine cannot be run: {reason}");
+    Fault::new(FaultKind::GenericVmConfigFault { reason }, message)
+}
+
+fn parse_uuid(text: &str) -> Result<uuid::Uuid, Fault> {
+    uuid::Uuid::parse_str(text).map_err(|_| unrunnable(format!("{text:?} is no UUID")))
+}
+
+/// A file of the datastore that must exist.
+fn existing(host: &Host, path: &str) -> Result<PathBuf, Fault> {
+    let path = host.store.parse(path)?;
+    let file = host.store.resolve(&path)?;
+    if file.is_file() {
+        return Ok(file);
+    }
+    Err(crate::datastore::file_fault(&path, &std::io::ErrorKind::NotFound.into()))
+}
+
+fn boot(host: &Host, vm: &Vm) -> Result<Option<DirectBoot>, Fault> {
+    let key = |name: &str| vm.config.extra.get(name);
+    let Some(kernel) = key("hostsim.boot.kernel") else { return Ok(None) };
+    if !host.settings.link_and_boot {
+        return Err(unrunnable("hostsim.boot.kernel is set, but this host does not announce mooring.boot.kernel".into()));
+    }
+    Ok(Some(DirectBoot {
+        kernel: existing(host, kernel)?,
+        initrd: key("hostsim.boot.initrd").map(|path| existing(host, path)).transpose()?,
+        cmdline: key("hostsim.boot.cmdline").cloned().unwrap_or_default(),
+    }))
+}
+
+fn vsock(host: &Host, vm: &Vm) -> Result<Option<VsockSpec>, Fault> {
+    if !host.settings.link_and_boot {
+        return Ok(None);
+    }
+    Ok(Some(match crate::options::link_folder(host) {
+        Some(folder) => {
+            std::fs::create_dir_all(&folder)
+                .map_err(|e| system_error(format!("cannot make {}: {e}", folder.display())))?;
+            VsockSpec::Uds { folder }
+        }
+        // IDs are never given twice on a host, so the guest's address follows from the VM's.
+        None => VsockSpec::Kernel { cid: vm.id.parse::<u32>().unwrap_or(0).saturating_add(1000) },
+    }))
+}
+
+fn add_device(host: &Host, vm: &Vm, device: &VirtualDevice, spec: &mut VmxSpec) -> Result<(), Fault> {
+    let number = |n: i32| u32::try_from(n).unwrap_or(u32::MAX);
+    let unit = device.unit_number.unwrap_or(0);
+    let controller = device.controller_key.unwrap_or(0);
+    let connected = device.connectable.as_ref().is_none_or(|c| c.start_connected);
+    match (&device.kind, &device.backing) {
+        (DeviceKind::Disk(_), Some(Backing::Disk(backing))) => spec.disks.push(DiskSpec {
+            path: existing(host, &backing.file_name)?,
+            controller: number(controller - SCSI_KEY),
+            unit: number(unit),
+            read_only: false,
+        }),
+        (DeviceKind::Cdrom, Some(Backing::Iso(file))) if connected => {
+            if spec.cdrom.is_some() {
+                return Err(unrunnable("one CD-ROM drive with an image is what can be run".into()));
+            }
+            debug_assert!(controller >= IDE_KEY || controller >= SATA_KEY);
+            spec.cdrom = Some(existing(host, &file.file_name)?);
+        }
+        (DeviceKind::Vmxnet3(members), Some(Backing::Network(backing))) => {
+            let name = &backing.device_name;
+            let Some((address, prefix)) = host.settings.networks.get(name) else {
+                return Err(unrunnable(format!("the network '{name}' does not exist")));
+            };
+            let net = UserNet::of_subnet(*address, *prefix)
+                .ok_or_else(|| unrunnable(format!("the network '{name}' has the prefix length {prefix}")))?;
+            spec.nics.push(NicSpec {
+                mac: members.mac_address.clone().unwrap_or_default(),
+                port_group: name.clone(),
+                connected,
+                backend: NicBackend::User(net),
+            });
+        }
+        (DeviceKind::Serial(_), _) if !connected => spec.serials.push(SerialSpec::Disconnected),
+        (DeviceKind::Serial(_), Some(Backing::SerialFile(file))) => {
+            let path = host.store.resolve(&host.store.parse(&file.file_name)?)?;
+            let append = vm.config.extra.get("answer.msg.serial.file.open").is_some_and(|v| v == "Append");
+            spec.serials.push(SerialSpec::File { path, append });
+        }
+        (DeviceKind::Serial(_), Some(Backing::SerialUri(uri))) => {
+            let fault = |name: &str| -> u64 {
+                vm.config.extra.get(&format!("hostsim.serial.{name}")).and_then(|v| v.parse().ok()).unwrap_or(0)
+            };
+            spec.serials.push(SerialSpec::Uri(SerialUri {
+                service_uri: uri.service_uri.clone(),
+                proxy_uri: uri.proxy_uri.clone().unwrap_or_default(),
+                direction: if uri.direction == "server" { SerialDirection::Server } else { SerialDirection::Client },
+                faults: SerialFaults {
+                    corrupt: u32::try_from(fault("corrupt")).unwrap_or(u32::MAX),
+                    drop: u32::try_from(fault("drop")).unwrap_or(u32::MAX),
+                    seed: fault("seed"),
+                },
+            }));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Takes the registered VMs up again: those whose shims still run are on.
+pub async fn restore(host: &Arc<Host>, inventory: Inventory) {
+    host.change(|state| state.last_vm = state.last_vm.max(inventory.last));
+    for (id, vmx) in inventory.vms {
+        let Ok(path) = vmx.parse() else {
+            tracing::error!(id, vmx, "a registered VM's path cannot be read; it is left out");
+            continue;
+        };
+        let config = match create::read_vmx(host, &path) {
+            Ok(config) => config,
+            Err(fault) => {
+                // Its files are gone or broken: nothing can be done with it here, and its
+                // registration stays for the case that they come back.
+                tracing::error!(id, vmx, %fault, "a registered VM cannot be read; it is left out");
+                continue;
+            }
+        };
+        restore_one(host, id, Vm::new(id.to_string(), path, config)).await;
+    }
+}
+
+async fn restore_one(host: &Arc<Host>, id: u64, mut vm: Vm) {
+    let files = host.run_folder(&vm.id);
+    let reference = vm.reference();
+    let record: Option<PowerRecord> = std::fs::read(files.power()).ok().and_then(|t| serde_json::from_slice(&t).ok());
+    if let Some(record) = &record {
+        vm.power = PowerState::PoweredOn;
+        vm.run = 1;
+        let since = OffsetDateTime::from_unix_timestamp_nanos(record.since.into());
+        vm.boot_time = since.ok().map(DateTime);
+        vm.runtime = std::fs::read(files.overlay())
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default();
+    }
+    let found = match (&record, host.settings.state_only) {
+        (Some(_), false) => match VmxHandle::reattach(&files.shim()).await {
+            Ok(handle) => handle,
+            Err(error) => {
+                tracing::error!(vm = %reference, %error, "the VM's shim cannot be asked");
+                None
+            }
+        },
+        _ => None,
+    };
+    vm.handle.clone_from(&found);
+    host.change(|state| {
+        state.vms.insert(id, vm);
+        state.touch_structure();
+    });
+    match (record, found) {
+        (Some(_), Some(handle)) => watch_end(host, reference, 1, handle),
+        (Some(_), None) if !host.settings.state_only => {
+            let record = ExitRecord::read(&files.shim()).ok().flatten();
+            let record = record.unwrap_or(ExitRecord { reason: ExitReason::ShimDied, at: 0, ran: true });
+            ended(host, &reference, 1, &record, "");
+        }
+        (None, _) => {
+            // Left behind by a kill between the two removals of a power-off.
+            let _ = std::fs::remove_file(files.overlay());
+        }
+        _ => {}
+    }
+}
