@@ -111,7 +111,8 @@ impl Host {
         let result = change(&mut state);
         let seq = state.seq;
         drop(state);
-        self.changed.send_if_modified(|known| std::mem::replace(known, seq) != seq);
+        self.changed
+            .send_if_modified(|known| std::mem::replace(known, seq) != seq);
         result
     }
 
@@ -143,8 +144,12 @@ impl Host {
             let entry = state.vm(vm)?;
             let name = entry.config.name.clone();
             if let Some(task) = &entry.busy {
-                let message = format!("The operation is not allowed while another task works on '{name}'");
-                return Err(Fault::new(FaultKind::TaskInProgress { task: task.clone() }, message));
+                let message =
+                    format!("The operation is not allowed while another task works on '{name}'");
+                return Err(Fault::new(
+                    FaultKind::TaskInProgress { task: task.clone() },
+                    message,
+                ));
             }
             let task = state.new_task(description_id, vm, name, user);
             state.vm_mut(vm)?.busy = Some(task.clone());
@@ -165,13 +170,18 @@ impl Host {
     where
         F: Future<Output = Result<Option<Any>, Fault>> + Send + 'static,
     {
-        let task = self.change(|state| state.new_task(description_id, entity, entity.id.clone(), user));
+        let task =
+            self.change(|state| state.new_task(description_id, entity, entity.id.clone(), user));
         self.run(task.clone(), None, work);
         task
     }
 
-    fn run<F>(self: &Arc<Self>, task: ManagedObjectReference, vm: Option<ManagedObjectReference>, work: F)
-    where
+    fn run<F>(
+        self: &Arc<Self>,
+        task: ManagedObjectReference,
+        vm: Option<ManagedObjectReference>,
+        work: F,
+    ) where
         F: Future<Output = Result<Option<Any>, Fault>> + Send + 'static,
     {
         let host = self.clone();
@@ -220,7 +230,9 @@ impl Host {
         let host = self.clone();
         match tokio::task::spawn_blocking(move || work(&host)).await {
             Ok(result) => result,
-            Err(error) => Err(system_error(format!("work on files failed inside of hostsim: {error}"))),
+            Err(error) => Err(system_error(format!(
+                "work on files failed inside of hostsim: {error}"
+            ))),
         }
     }
 }

@@ -105,7 +105,13 @@ pub fn service_content() -> ServiceContent {
 pub fn is_a(kind: &str, base: &str) -> bool {
     let entity = matches!(
         kind,
-        "Folder" | "Datacenter" | "ComputeResource" | "ResourcePool" | "HostSystem" | "Datastore" | "Network"
+        "Folder"
+            | "Datacenter"
+            | "ComputeResource"
+            | "ResourcePool"
+            | "HostSystem"
+            | "Datastore"
+            | "Network"
             | "VirtualMachine"
     );
     match base {

@@ -1,4 +1,18 @@
 //! A simulated ESXi host: the vSphere API in front, a datastore folder and QEMU behind.
 #![deny(unsafe_code)]
 
+pub mod datastore;
+pub mod events;
+pub mod files;
+pub mod host;
+pub mod inventory;
+pub mod log;
+pub mod machine;
+pub mod options;
+pub mod property;
+pub mod serve;
+pub mod server;
+pub mod session;
+pub mod state;
+pub mod vm;
 pub mod vmx;

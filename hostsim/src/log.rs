@@ -73,9 +73,15 @@ impl InventoryLog {
         let mut inventory = Inventory::default();
         let mut begun: BTreeMap<u64, (Option<String>, Vec<String>)> = BTreeMap::new();
         // A last line without its newline was cut short by a kill and never counted.
-        for line in text.split_inclusive(|&b| b == b'\n').filter(|l| l.ends_with(b"\n")) {
+        for line in text
+            .split_inclusive(|&b| b == b'\n')
+            .filter(|l| l.ends_with(b"\n"))
+        {
             let entry = serde_json::from_slice(line).map_err(|e| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("{}: {e}", path.display()))
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{}: {e}", path.display()),
+                )
             })?;
             match entry {
                 Entry::Add { id, vmx } => {
@@ -102,7 +108,10 @@ impl InventoryLog {
         }
         let mut compact = String::new();
         for (id, vmx) in &inventory.vms {
-            compact.push_str(&line(&Entry::Add { id: *id, vmx: vmx.clone() })?);
+            compact.push_str(&line(&Entry::Add {
+                id: *id,
+                vmx: vmx.clone(),
+            })?);
         }
         // Keeps the highest ID known even if its VM is gone.
         compact.push_str(&line(&Entry::Done { id: inventory.last })?);
@@ -111,7 +120,12 @@ impl InventoryLog {
         }
         crate::datastore::write_durably(path, compact.as_bytes(), 0o600)?;
         let file = OpenOptions::new().append(true).open(path)?;
-        Ok((InventoryLog { file: Mutex::new(file) }, inventory))
+        Ok((
+            InventoryLog {
+                file: Mutex::new(file),
+            },
+            inventory,
+        ))
     }
 
     /// Appends a line; with `durable` it is on disk when this returns.

@@ -18,13 +18,21 @@ fn facts() -> &'static Facts {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let field = |name: &str| {
             let line = cpuinfo.lines().find(|l| l.starts_with(name));
-            line.and_then(|l| l.split_once(':')).map(|(_, v)| v.trim().to_owned())
+            line.and_then(|l| l.split_once(':'))
+                .map(|(_, v)| v.trim().to_owned())
         };
         let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let kib: i64 = meminfo.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
-        let mhz: f64 = field("cpu MHz").and_then(|m| m.parse().ok()).unwrap_or(2000.0);
+        let kib: i64 = meminfo
+            .split_whitespace()
+            .nth(1)
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0);
+        let mhz: f64 = field("cpu MHz")
+            .and_then(|m| m.parse().ok())
+            .unwrap_or(2000.0);
         Facts {
-            cpus: std::thread::available_parallelism().map_or(1, |n| i16::try_from(n.get()).unwrap_or(i16::MAX)),
+            cpus: std::thread::available_parallelism()
+                .map_or(1, |n| i16::try_from(n.get()).unwrap_or(i16::MAX)),
             mhz: mhz as i32,
             model: field("model name").unwrap_or_else(|| "unknown".into()),
             memory: kib * 1024,

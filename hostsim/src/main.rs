@@ -1,7 +1,7 @@
 //! hostsim: a simulated ESXi host.
 
 use clap::{Parser, Subcommand};
-use hostsim::vmx;
+use hostsim::{serve, vmx};
 
 /// A simulated ESXi host.
 #[derive(Debug, Parser)]
@@ -13,6 +13,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve the vSphere API; prints `ready: https://ADDRESS thumbprint=SHA256` once it does.
+    Serve(serve::ServeArgs),
     /// Run one VM (started by hostsim itself).
     #[command(hide = true)]
     Vmx(vmx::ShimArgs),
@@ -21,6 +23,20 @@ enum Command {
 // Not `tokio::main`: a shim forks before it has threads.
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Serve(args) => {
+            tracing_subscriber::fmt()
+                .with_env_filter(
+                    tracing_subscriber::EnvFilter::try_from_default_env()
+                        .unwrap_or_else(|_| "info".into()),
+                )
+                .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+                .with_writer(std::io::stderr)
+                .init();
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()?;
+            Ok(runtime.block_on(serve::run(&args))?)
+        }
         Command::Vmx(args) => Ok(vmx::run_shim(&args)?),
     }
 }

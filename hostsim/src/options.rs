@@ -8,12 +8,21 @@ use vim::{Fault, FaultKind};
 /// All options.
 pub fn all(host: &Host) -> Vec<OptionValue> {
     let settings = &host.settings;
-    let mut options = vec![OptionValue::text("Config.HostAgent.plugins.solo.webServer.enableWebAccess", "false")];
+    let mut options = vec![OptionValue::text(
+        "Config.HostAgent.plugins.solo.webServer.enableWebAccess",
+        "false",
+    )];
     if settings.disk_upload {
-        options.push(OptionValue { key: "mooring.disk.upload".into(), value: Any::of(&true) });
+        options.push(OptionValue {
+            key: "mooring.disk.upload".into(),
+            value: Any::of(&true),
+        });
     }
     if settings.link_and_boot {
-        options.push(OptionValue { key: "mooring.boot.kernel".into(), value: Any::of(&true) });
+        options.push(OptionValue {
+            key: "mooring.boot.kernel".into(),
+            value: Any::of(&true),
+        });
         let link = match link_folder(host) {
             Some(folder) => format!("uds:{}", folder.display()),
             None => "kernel".to_owned(),
@@ -21,7 +30,10 @@ pub fn all(host: &Host) -> Vec<OptionValue> {
         options.push(OptionValue::text("mooring.link.vsock", link));
     }
     for (name, (address, prefix)) in &settings.networks {
-        options.push(OptionValue::text(format!("mooring.network.{name}"), format!("{address}/{prefix}")));
+        options.push(OptionValue::text(
+            format!("mooring.network.{name}"),
+            format!("{address}/{prefix}"),
+        ));
     }
     options
 }
@@ -43,7 +55,9 @@ pub fn query(host: &Host, name: Option<&str>) -> Result<Vec<OptionValue>, Fault>
     }
     options.retain(|o| o.key == name || (name.ends_with('.') && o.key.starts_with(name)));
     if options.is_empty() {
-        let kind = FaultKind::InvalidName { name: name.to_owned() };
+        let kind = FaultKind::InvalidName {
+            name: name.to_owned(),
+        };
         return Err(Fault::new(kind, format!("There is no option '{name}'")));
     }
     Ok(options)

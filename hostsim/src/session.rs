@@ -22,7 +22,9 @@ pub struct Credentials {
 
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+        f.debug_struct("Credentials")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
     }
 }
 
@@ -130,7 +132,12 @@ struct Ticket {
 impl Sessions {
     /// No sessions yet.
     pub fn new(credentials: Credentials, idle: Duration) -> Sessions {
-        Sessions { credentials, idle, all: Mutex::default(), tickets: Mutex::default() }
+        Sessions {
+            credentials,
+            idle,
+            all: Mutex::default(),
+            tickets: Mutex::default(),
+        }
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
@@ -150,8 +157,14 @@ impl Sessions {
         let mut all = self.all();
         self.expire(&mut all);
         if all.len() >= SESSIONS_MAX {
-            let kind = FaultKind::ResourceInUse { kind: Some("UserSession".into()), name: None };
-            return Err(Fault::new(kind, format!("There are {SESSIONS_MAX} sessions already")));
+            let kind = FaultKind::ResourceInUse {
+                kind: Some("UserSession".into()),
+                name: None,
+            };
+            return Err(Fault::new(
+                kind,
+                format!("There are {SESSIONS_MAX} sessions already"),
+            ));
         }
         let session = Arc::new(Session {
             key: uuid::Uuid::new_v4().to_string(),
@@ -207,26 +220,51 @@ impl Sessions {
     ///
     /// # Errors
     /// No random bytes.
-    pub fn ticket(&self, session: &Arc<Session>, spec: &HttpServiceRequestSpec) -> Result<String, Fault> {
+    pub fn ticket(
+        &self,
+        session: &Arc<Session>,
+        spec: &HttpServiceRequestSpec,
+    ) -> Result<String, Fault> {
         let path = match spec.url.parse::<http::Uri>() {
-            Ok(uri) => uri.path_and_query().map(|p| p.as_str().to_owned()).unwrap_or_default(),
+            Ok(uri) => uri
+                .path_and_query()
+                .map(|p| p.as_str().to_owned())
+                .unwrap_or_default(),
             Err(_) => {
-                let kind = FaultKind::InvalidArgument { invalid_property: Some("spec.url".into()) };
+                let kind = FaultKind::InvalidArgument {
+                    invalid_property: Some("spec.url".into()),
+                };
                 return Err(Fault::new(kind, format!("{:?} is no URL", spec.url)));
             }
         };
         let id = random_hex().map_err(crate::host::system_error)?;
         let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
         tickets.retain(|_, t| t.until > Instant::now() && !t.session.ended.is_cancelled());
-        let method = spec.method.as_deref().and_then(|m| m.strip_prefix("http")).map(str::to_uppercase);
+        let method = spec
+            .method
+            .as_deref()
+            .and_then(|m| m.strip_prefix("http"))
+            .map(str::to_uppercase);
         let until = Instant::now() + Duration::from_secs(120);
-        tickets.insert(id.clone(), Ticket { path, method, until, session: session.clone() });
+        tickets.insert(
+            id.clone(),
+            Ticket {
+                path,
+                method,
+                until,
+                session: session.clone(),
+            },
+        );
         Ok(id)
     }
 
     /// Uses a ticket up.
     pub fn use_ticket(&self, id: &str, method: &str, path_and_query: &str) -> bool {
-        let ticket = self.tickets.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        let ticket = self
+            .tickets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id);
         ticket.is_some_and(|t| {
             t.until > Instant::now()
                 && !t.session.ended.is_cancelled()
@@ -245,6 +283,9 @@ pub fn random_hex() -> Result<String, String> {
 
 /// The fault for a call without a session.
 pub fn not_authenticated() -> Fault {
-    let kind = FaultKind::NotAuthenticated { object: None, privilege_id: None };
+    let kind = FaultKind::NotAuthenticated {
+        object: None,
+        privilege_id: None,
+    };
     Fault::new(kind, "The session is not authenticated.")
 }

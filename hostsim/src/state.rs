@@ -54,12 +54,23 @@ impl State {
 
     /// Objects changed after `seq`; `None` where that is too long ago to know.
     pub fn changed_since(&self, seq: u64) -> Option<Vec<&ManagedObjectReference>> {
-        if self.changes.len() == CHANGES_KEPT && self.changes.front().is_some_and(|(first, _)| *first > seq + 1) {
+        if self.changes.len() == CHANGES_KEPT
+            && self
+                .changes
+                .front()
+                .is_some_and(|(first, _)| *first > seq + 1)
+        {
             return None;
         }
         let start = self.changes.partition_point(|(s, _)| *s <= seq);
         let mut seen = std::collections::HashSet::new();
-        Some(self.changes.range(start..).map(|(_, o)| o).filter(|o| seen.insert(*o)).collect())
+        Some(
+            self.changes
+                .range(start..)
+                .map(|(_, o)| o)
+                .filter(|o| seen.insert(*o))
+                .collect(),
+        )
     }
 
     /// The VM of a reference.
@@ -67,8 +78,11 @@ impl State {
     /// # Errors
     /// `ManagedObjectNotFound`.
     pub fn vm(&self, reference: &ManagedObjectReference) -> Result<&Vm, Fault> {
-        let id = (reference.kind == "VirtualMachine").then(|| reference.id.parse().ok()).flatten();
-        id.and_then(|id: u64| self.vms.get(&id)).ok_or_else(|| not_found(reference))
+        let id = (reference.kind == "VirtualMachine")
+            .then(|| reference.id.parse().ok())
+            .flatten();
+        id.and_then(|id: u64| self.vms.get(&id))
+            .ok_or_else(|| not_found(reference))
     }
 
     /// The VM of a reference, to change it; the change is noted.
@@ -79,7 +93,8 @@ impl State {
         self.vm(reference)?;
         self.touch(reference);
         let id = reference.id.parse().ok();
-        id.and_then(|id: u64| self.vms.get_mut(&id)).ok_or_else(|| not_found(reference))
+        id.and_then(|id: u64| self.vms.get_mut(&id))
+            .ok_or_else(|| not_found(reference))
     }
 
     /// Refuses a name that a VM has or is getting.
@@ -93,7 +108,13 @@ impl State {
         }
         let object = owner.map_or_else(crate::inventory::vm_folder, Vm::reference);
         let message = format!("The name '{name}' already exists");
-        Err(Fault::new(FaultKind::DuplicateName { name: name.to_owned(), object }, message))
+        Err(Fault::new(
+            FaultKind::DuplicateName {
+                name: name.to_owned(),
+                object,
+            },
+            message,
+        ))
     }
 
     /// A new task that runs.
@@ -116,7 +137,9 @@ impl State {
             entity: Some(entity.clone()),
             entity_name: Some(entity_name),
             state: TaskInfoState::Running,
-            reason: TaskReason { user_name: Some(user.to_owned()) },
+            reason: TaskReason {
+                user_name: Some(user.to_owned()),
+            },
             queue_time: now,
             start_time: Some(now),
             event_chain_id: self.last_event,
@@ -130,11 +153,17 @@ impl State {
     /// A task by its reference.
     pub fn task(&self, reference: &ManagedObjectReference) -> Option<&TaskInfo> {
         let number: u64 = reference.id.rsplit('-').next()?.parse().ok()?;
-        self.tasks.get(&number).filter(|info| info.task == *reference)
+        self.tasks
+            .get(&number)
+            .filter(|info| info.task == *reference)
     }
 
     /// Changes a task; the change is noted.
-    pub fn change_task(&mut self, reference: &ManagedObjectReference, change: impl FnOnce(&mut TaskInfo)) {
+    pub fn change_task(
+        &mut self,
+        reference: &ManagedObjectReference,
+        change: impl FnOnce(&mut TaskInfo),
+    ) {
         let number: Option<u64> = reference.id.rsplit('-').next().and_then(|n| n.parse().ok());
         if let Some(info) = number.and_then(|n| self.tasks.get_mut(&n)) {
             change(info);
@@ -142,7 +171,11 @@ impl State {
         }
         while self.tasks.len() > TASKS_KEPT {
             // Those that still run are few: never more than there are VMs at work.
-            let oldest = self.tasks.iter().find(|(_, t)| t.state.is_final()).map(|(n, _)| *n);
+            let oldest = self
+                .tasks
+                .iter()
+                .find(|(_, t)| t.state.is_final())
+                .map(|(n, _)| *n);
             match oldest {
                 Some(number) => self.tasks.remove(&number),
                 None => break,
@@ -151,7 +184,13 @@ impl State {
     }
 
     /// Adds an event.
-    pub fn event(&mut self, kind: &str, vm: Option<(&ManagedObjectReference, &str)>, user: &str, message: String) {
+    pub fn event(
+        &mut self,
+        kind: &str,
+        vm: Option<(&ManagedObjectReference, &str)>,
+        user: &str,
+        message: String,
+    ) {
         self.last_event = self.last_event.wrapping_add(1);
         self.events.push_back(Event {
             kind: kind.to_owned(),
@@ -159,8 +198,14 @@ impl State {
             chain_id: self.last_event,
             created_time: DateTime::now(),
             user_name: user.to_owned(),
-            host: Some(HostEventArgument { name: crate::inventory::HOST_NAME.into(), host: crate::inventory::host() }),
-            vm: vm.map(|(vm, name)| VmEventArgument { name: name.to_owned(), vm: vm.clone() }),
+            host: Some(HostEventArgument {
+                name: crate::inventory::HOST_NAME.into(),
+                host: crate::inventory::host(),
+            }),
+            vm: vm.map(|(vm, name)| VmEventArgument {
+                name: name.to_owned(),
+                vm: vm.clone(),
+            }),
             full_formatted_message: Some(message),
         });
         if self.events.len() > EVENTS_KEPT {
@@ -174,7 +219,10 @@ impl State {
         let mut users: HashMap<String, Vec<ManagedObjectReference>> = HashMap::new();
         for vm in self.vms.values() {
             for backing in vm.config.disks().filter_map(VirtualDevice::disk_backing) {
-                users.entry(backing.file_name.clone()).or_default().push(vm.reference());
+                users
+                    .entry(backing.file_name.clone())
+                    .or_default()
+                    .push(vm.reference());
             }
         }
         users
@@ -183,6 +231,13 @@ impl State {
 
 /// The fault for an object that does not exist.
 pub fn not_found(reference: &ManagedObjectReference) -> Fault {
-    let message = format!("The object '{reference}' has already been deleted or has not been completely created");
-    Fault::new(FaultKind::ManagedObjectNotFound { obj: reference.clone() }, message)
+    let message = format!(
+        "The object '{reference}' has already been deleted or has not been completely created"
+    );
+    Fault::new(
+        FaultKind::ManagedObjectNotFound {
+            obj: reference.clone(),
+        },
+        message,
+    )
 }

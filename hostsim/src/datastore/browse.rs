@@ -39,7 +39,9 @@ fn search_in(
     let mut files = Vec::new();
     for entry in fs::read_dir(&path).map_err(|e| file_fault(folder, &e))? {
         let entry = entry.map_err(|e| file_fault(folder, &e))?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
         // A file may go while the folder is read; names with a dot are files in the making.
         let Ok(meta) = entry.metadata() else { continue };
         if name.starts_with('.') || meta.file_type().is_symlink() {
@@ -49,24 +51,37 @@ fn search_in(
             below.push(folder.join(&name));
         }
         let fold = spec.search_case_insensitive.unwrap_or(true);
-        if !spec.match_pattern.is_empty() && !spec.match_pattern.iter().any(|p| matches(p, &name, fold)) {
+        if !spec.match_pattern.is_empty()
+            && !spec.match_pattern.iter().any(|p| matches(p, &name, fold))
+        {
             continue;
         }
         let details = spec.details.clone().unwrap_or_default();
-        let kind = if !details.file_type && !meta.is_dir() { "FileInfo" } else { kind_of(&name, meta.is_dir()) };
+        let kind = if !details.file_type && !meta.is_dir() {
+            "FileInfo"
+        } else {
+            kind_of(&name, meta.is_dir())
+        };
         files.push(FileInfo {
             kind: kind.to_owned(),
             path: name,
             file_size: details.file_size.then_some(meta.len() as i64),
             modification: details.modification.then(|| date(meta.modified().ok())),
-            owner: details.file_owner.unwrap_or(false).then(|| "root".to_owned()),
+            owner: details
+                .file_owner
+                .unwrap_or(false)
+                .then(|| "root".to_owned()),
         });
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
     if spec.sort_folders_first.unwrap_or(false) {
         files.sort_by_key(|f| !f.is_folder());
     }
-    let folder_path = if folder.path.is_empty() { folder.to_string() } else { format!("{folder}/") };
+    let folder_path = if folder.path.is_empty() {
+        folder.to_string()
+    } else {
+        format!("{folder}/")
+    };
     results.push(DatastoreSearchResults {
         datastore: Some(reference.clone()),
         folder_path: Some(folder_path),

@@ -38,7 +38,9 @@ impl Disks {
     }
 
     fn scan_folder(&self, store: &Datastore, folder: &Path) {
-        let Ok(entries) = fs::read_dir(folder) else { return };
+        let Ok(entries) = fs::read_dir(folder) else {
+            return;
+        };
         for entry in entries.flatten() {
             let file = entry.path();
             match entry.file_type() {
@@ -71,7 +73,8 @@ impl Disks {
     /// Takes note of a folder that was moved or deleted.
     pub fn refresh_folder(&self, store: &Datastore, path: &DatastorePath) {
         let below = format!("{}/", path.path);
-        self.lock().retain(|known, _| !known.path.starts_with(&below) && known != path);
+        self.lock()
+            .retain(|known, _| !known.path.starts_with(&below) && known != path);
         if let Ok(folder) = store.resolve(path) {
             if folder.is_dir() {
                 self.scan_folder(store, &folder);
@@ -98,7 +101,11 @@ impl Disks {
     ///
     /// # Errors
     /// As [`Disks::open`], for any of them.
-    pub fn chain(&self, store: &Datastore, path: &DatastorePath) -> Result<Vec<(DatastorePath, DiskFile)>, Fault> {
+    pub fn chain(
+        &self,
+        store: &Datastore,
+        path: &DatastorePath,
+    ) -> Result<Vec<(DatastorePath, DiskFile)>, Fault> {
         let mut chain = Vec::new();
         let mut next = Some(path.clone());
         while let Some(path) = next {
@@ -116,7 +123,19 @@ impl Disks {
 
     /// The VMDKs that have this one as parent.
     pub fn children(&self, path: &DatastorePath) -> Vec<DatastorePath> {
-        self.lock().iter().filter(|(_, d)| d.parent.as_ref() == Some(path)).map(|(p, _)| p.clone()).collect()
+        self.lock()
+            .iter()
+            .filter(|(_, d)| d.parent.as_ref() == Some(path))
+            .map(|(p, _)| p.clone())
+            .collect()
+    }
+
+    /// Every child with its parent.
+    pub fn parents(&self) -> Vec<(DatastorePath, DatastorePath)> {
+        self.lock()
+            .iter()
+            .filter_map(|(path, d)| Some((path.clone(), d.parent.clone()?)))
+            .collect()
     }
 
     /// Makes an empty VMDK: a child of `parent` with its capacity, or one of `capacity` bytes.
@@ -135,7 +154,13 @@ impl Disks {
             Some(parent) => {
                 let disk = self.open(store, parent)?;
                 let hint = hint(&file, &store.resolve(parent)?);
-                (disk.capacity, Some(Parent { hint, cid: disk.cid }))
+                (
+                    disk.capacity,
+                    Some(Parent {
+                        hint,
+                        cid: disk.cid,
+                    }),
+                )
             }
             None => (capacity.next_multiple_of(1 << 20), None),
         };
@@ -143,11 +168,18 @@ impl Disks {
         getrandom::fill(&mut random)
             .map_err(|e| file_fault(path, &io::Error::other(format!("no random bytes: {e}"))))?;
         let cid = u32::from_le_bytes(random).clamp(1, 0xFFFF_FFFD);
-        let identity = Identity { name: path.file_name().to_owned(), capacity, cid, parent };
+        let identity = Identity {
+            name: path.file_name().to_owned(),
+            capacity,
+            cid,
+            parent,
+        };
         create_child(&file, &identity).map_err(|e| match e {
             layers::vmdk::VmdkError::Io(e) => file_fault(path, &e),
             other => {
-                let kind = FaultKind::InvalidArgument { invalid_property: Some("capacityInKB".into()) };
+                let kind = FaultKind::InvalidArgument {
+                    invalid_property: Some("capacityInKB".into()),
+                };
                 Fault::new(kind, format!("{path}: {other}"))
             }
         })?;
@@ -184,17 +216,28 @@ fn read(store: &Datastore, path: &DatastorePath) -> Result<DiskFile, Fault> {
     let parent = match sparse.parent() {
         Some(parent) => Some(parent_path(store, &file, &parent.hint).ok_or_else(|| {
             let text = path.to_string();
-            let message = format!("The parent of {text}, {:?}, is not on the datastore", parent.hint);
+            let message = format!(
+                "The parent of {text}, {:?}, is not on the datastore",
+                parent.hint
+            );
             Fault::new(FaultKind::FileFault { file: text }, message)
         })?),
         None => None,
     };
-    Ok(DiskFile { capacity: sparse.capacity(), cid: sparse.cid(), parent })
+    Ok(DiskFile {
+        capacity: sparse.capacity(),
+        cid: sparse.cid(),
+        parent,
+    })
 }
 
 /// The parent that a hint names, by name only: no link is followed.
 fn parent_path(store: &Datastore, child: &Path, hint: &str) -> Option<DatastorePath> {
-    let start = if Path::new(hint).is_absolute() { PathBuf::new() } else { child.parent()?.to_path_buf() };
+    let start = if Path::new(hint).is_absolute() {
+        PathBuf::new()
+    } else {
+        child.parent()?.to_path_buf()
+    };
     let mut file = PathBuf::new();
     for part in start.join(hint).components() {
         match part {
@@ -210,7 +253,10 @@ fn parent_path(store: &Datastore, child: &Path, hint: &str) -> Option<DatastoreP
 
 /// How a child names its parent: relative to its own folder, so that the datastore can be moved.
 fn hint(child: &Path, parent: &Path) -> String {
-    let from: Vec<Component<'_>> = child.parent().map(|p| p.components().collect()).unwrap_or_default();
+    let from: Vec<Component<'_>> = child
+        .parent()
+        .map(|p| p.components().collect())
+        .unwrap_or_default();
     let to: Vec<Component<'_>> = parent.components().collect();
     let common = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
     let mut hint = PathBuf::new();
@@ -219,4 +265,14 @@ fn hint(child: &Path, parent: &Path) -> String {
     }
     hint.extend(&to[common..]);
     hint.to_string_lossy().into_owned()
+}
+
+/// UUID of a VMDK in VMware's form, `60 00 C2 9a …-…`; follows from its path and content ID.
+pub fn disk_uuid(path: &DatastorePath, disk: &DiskFile) -> String {
+    use sha2::{Digest, Sha256};
+    let hash = Sha256::digest(format!("{path}/{:08x}", disk.cid).as_bytes());
+    let mut bytes = [0x60, 0x00, 0xC2, 0x90, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    bytes[4..].copy_from_slice(&hash[..12]);
+    let pairs: Vec<String> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    format!("{}-{}", pairs[..8].join(" "), pairs[8..].join(" "))
 }

@@ -6,7 +6,8 @@ mod http;
 mod path;
 
 pub use browse::search;
-pub use disks::{DiskFile, Disks};
+pub use disks::{DiskFile, Disks, disk_uuid};
+pub(crate) use http::remove_parts;
 pub use http::serve;
 pub use path::Datastore;
 pub(crate) use path::{sync_folder, write_durably};
@@ -23,12 +24,20 @@ pub fn file_fault(path: &DatastorePath, error: &std::io::Error) -> Fault {
             Fault::new(FaultKind::FileNotFound { file }, message)
         }
         ErrorKind::AlreadyExists => {
-            let message = format!("Cannot complete the operation because the file or folder {file} already exists");
+            let message = format!(
+                "Cannot complete the operation because the file or folder {file} already exists"
+            );
             Fault::new(FaultKind::FileAlreadyExists { file }, message)
         }
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             let message = format!("Insufficient disk space on datastore '{}'", path.datastore);
-            Fault::new(FaultKind::NoDiskSpace { file, datastore: path.datastore.clone() }, message)
+            Fault::new(
+                FaultKind::NoDiskSpace {
+                    file,
+                    datastore: path.datastore.clone(),
+                },
+                message,
+            )
         }
         _ => {
             let message = format!("A general system error occurred at {file}: {error}");
@@ -40,5 +49,8 @@ pub fn file_fault(path: &DatastorePath, error: &std::io::Error) -> Fault {
 /// The fault for a file that is in use.
 pub fn locked(path: &DatastorePath, why: &str) -> Fault {
     let file = path.to_string();
-    Fault::new(FaultKind::FileLocked { file: file.clone() }, format!("Unable to access file {file} since it is locked: {why}"))
+    Fault::new(
+        FaultKind::FileLocked { file: file.clone() },
+        format!("Unable to access file {file} since it is locked: {why}"),
+    )
 }

@@ -22,7 +22,11 @@ impl Datastore {
     /// The folder cannot be made.
     pub fn open(name: &str, root: &Path, limit: Option<u64>) -> io::Result<Datastore> {
         fs::create_dir_all(root)?;
-        Ok(Datastore { name: name.to_owned(), root: root.canonicalize()?, limit })
+        Ok(Datastore {
+            name: name.to_owned(),
+            root: root.canonicalize()?,
+            limit,
+        })
     }
 
     /// Its name.
@@ -45,7 +49,9 @@ impl Datastore {
             let message = format!("Invalid datastore path '{datastore_path}': {why}");
             Fault::new(FaultKind::InvalidDatastorePath { datastore_path }, message)
         };
-        let path: DatastorePath = text.parse().map_err(|e: vim::datastore::BadDatastorePath| fault(&e.to_string()))?;
+        let path: DatastorePath = text
+            .parse()
+            .map_err(|e: vim::datastore::BadDatastorePath| fault(&e.to_string()))?;
         if path.datastore != self.name {
             return Err(fault(&format!("the only datastore is '{}'", self.name)));
         }
@@ -84,8 +90,16 @@ impl Datastore {
     ///
     /// # Errors
     /// As [`Datastore::resolve`].
-    pub fn resolve_below(&self, folder: &DatastorePath, path: &DatastorePath) -> Result<Option<PathBuf>, Fault> {
-        if self.resolve(folder)?.is_dir() { self.resolve(path).map(Some) } else { Ok(None) }
+    pub fn resolve_below(
+        &self,
+        folder: &DatastorePath,
+        path: &DatastorePath,
+    ) -> Result<Option<PathBuf>, Fault> {
+        if self.resolve(folder)?.is_dir() {
+            self.resolve(path).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     fn escape(&self, path: &DatastorePath, why: &str) -> Fault {
@@ -105,7 +119,10 @@ impl Datastore {
         let (total, free) = match nix::sys::statvfs::statvfs(&self.root) {
             Ok(stat) => {
                 let unit = stat.fragment_size();
-                (stat.blocks().saturating_mul(unit), stat.blocks_available().saturating_mul(unit))
+                (
+                    stat.blocks().saturating_mul(unit),
+                    stat.blocks_available().saturating_mul(unit),
+                )
             }
             Err(_) => (0, 0),
         };
@@ -149,8 +166,13 @@ impl Datastore {
         }
         let folder = self.resolve(path)?;
         match fs::create_dir(&folder) {
-            Ok(()) => folder.parent().map_or(Ok(()), sync_folder).map_err(|e| file_fault(path, &e)),
-            Err(e) if parents && e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+            Ok(()) => folder
+                .parent()
+                .map_or(Ok(()), sync_folder)
+                .map_err(|e| file_fault(path, &e)),
+            Err(e) if parents && e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {
+                Ok(())
+            }
             Err(e) => Err(file_fault(path, &e)),
         }
     }
@@ -182,9 +204,17 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 pub(crate) fn write_durably(file: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let folder = file.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let name = file.file_name().and_then(|n| n.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
+    let name = file
+        .file_name()
+        .and_then(|n| n.to_str())
+        .ok_or(io::ErrorKind::InvalidInput)?;
     let temporary = folder.join(format!(".{name}.new"));
-    let mut out = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+    let mut out = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&temporary)?;
     out.write_all(content)?;
     out.sync_all()?;
     fs::rename(&temporary, file)?;

@@ -52,11 +52,21 @@ impl Collector {
     ///
     /// # Errors
     /// `InvalidProperty`, `ManagedObjectNotFound`.
-    pub fn add(&self, scope: &Scope<'_>, id: String, spec: PropertyFilterSpec) -> Result<ManagedObjectReference, Fault> {
+    pub fn add(
+        &self,
+        scope: &Scope<'_>,
+        id: String,
+        spec: PropertyFilterSpec,
+    ) -> Result<ManagedObjectReference, Fault> {
         check(&spec)?;
         select(scope, &spec, false)?;
         let reference = ManagedObjectReference::new("PropertyFilter", id);
-        let filter = Filter { reference: reference.clone(), spec, known: HashMap::new(), seq: None };
+        let filter = Filter {
+            reference: reference.clone(),
+            spec,
+            known: HashMap::new(),
+            seq: None,
+        };
         self.lock().filters.push(filter);
         self.notify.notify_waiters();
         Ok(reference)
@@ -83,7 +93,12 @@ impl Collector {
     }
 
     /// The update after `version`; `None` where nothing has changed.
-    fn update(&self, scope: &Scope<'_>, version: Option<&str>, max: usize) -> Result<Option<UpdateSet>, Fault> {
+    fn update(
+        &self,
+        scope: &Scope<'_>,
+        version: Option<&str>,
+        max: usize,
+    ) -> Result<Option<UpdateSet>, Fault> {
         let mut inner = self.lock();
         match version.filter(|v| !v.is_empty()) {
             None => {
@@ -114,7 +129,10 @@ impl Collector {
             let (objects, more) = filter.changes(scope, left);
             left -= objects.len().min(left);
             if !objects.is_empty() {
-                set.filter_set.push(PropertyFilterUpdate { filter: filter.reference.clone(), object_set: objects });
+                set.filter_set.push(PropertyFilterUpdate {
+                    filter: filter.reference.clone(),
+                    object_set: objects,
+                });
             }
             if more {
                 set.truncated = Some(true);
@@ -140,13 +158,21 @@ impl Filter {
         let same_objects = self.seq.is_some_and(|seq| state.structure <= seq);
         let mut updates = Vec::new();
         let candidates: Vec<ManagedObjectReference> = match (&changed, same_objects) {
-            (Some(changed), true) => {
-                changed.iter().copied().filter(|o| self.known.contains_key(*o)).cloned().collect()
-            }
+            (Some(changed), true) => changed
+                .iter()
+                .copied()
+                .filter(|o| self.known.contains_key(*o))
+                .cloned()
+                .collect(),
             _ => {
                 let now = select(scope, &self.spec, true).unwrap_or_default();
                 let present: HashSet<&ManagedObjectReference> = now.iter().collect();
-                let gone: Vec<_> = self.known.keys().filter(|o| !present.contains(o)).cloned().collect();
+                let gone: Vec<_> = self
+                    .known
+                    .keys()
+                    .filter(|o| !present.contains(o))
+                    .cloned()
+                    .collect();
                 for object in gone {
                     if updates.len() == max {
                         return (updates, true);
@@ -161,9 +187,12 @@ impl Filter {
                 match &changed {
                     // Only those that came or changed need to be looked at.
                     Some(changed) => {
-                        let changed: HashSet<&ManagedObjectReference> = changed.iter().copied().collect();
+                        let changed: HashSet<&ManagedObjectReference> =
+                            changed.iter().copied().collect();
                         let known = &self.known;
-                        now.into_iter().filter(|o| !known.contains_key(o) || changed.contains(o)).collect()
+                        now.into_iter()
+                            .filter(|o| !known.contains_key(o) || changed.contains(o))
+                            .collect()
                     }
                     None => now,
                 }
@@ -175,17 +204,31 @@ impl Filter {
                 self.seq = None;
                 return (updates, true);
             }
-            let Some(content) = content(scope, &self.spec, &object) else { continue };
+            let Some(content) = content(scope, &self.spec, &object) else {
+                continue;
+            };
             updates.extend(self.compare(object, content));
         }
         self.seq = Some(state.seq);
         (updates, false)
     }
 
-    fn compare(&mut self, object: ManagedObjectReference, content: ObjectContent) -> Option<ObjectUpdate> {
-        let now: Vec<(String, Any)> = content.prop_set.into_iter().map(|p| (p.name, p.val)).collect();
+    fn compare(
+        &mut self,
+        object: ManagedObjectReference,
+        content: ObjectContent,
+    ) -> Option<ObjectUpdate> {
+        let now: Vec<(String, Any)> = content
+            .prop_set
+            .into_iter()
+            .map(|p| (p.name, p.val))
+            .collect();
         let known = self.known.get(&object);
-        let kind = if known.is_some() { ObjectUpdateKind::Modify } else { ObjectUpdateKind::Enter };
+        let kind = if known.is_some() {
+            ObjectUpdateKind::Modify
+        } else {
+            ObjectUpdateKind::Enter
+        };
         let empty = Vec::new();
         let before = known.unwrap_or(&empty);
         let mut changes: Vec<PropertyChange> = now
@@ -199,19 +242,32 @@ impl Filter {
             .collect();
         for (name, _) in before {
             if !now.iter().any(|(n, _)| n == name) {
-                changes.push(PropertyChange { name: name.clone(), op: PropertyChangeOp::IndirectRemove, val: None });
+                changes.push(PropertyChange {
+                    name: name.clone(),
+                    op: PropertyChangeOp::IndirectRemove,
+                    val: None,
+                });
             }
         }
         if changes.is_empty() && kind == ObjectUpdateKind::Modify {
             return None;
         }
         self.known.insert(object.clone(), now);
-        Some(ObjectUpdate { kind, obj: object, change_set: changes, missing_set: Vec::new() })
+        Some(ObjectUpdate {
+            kind,
+            obj: object,
+            change_set: changes,
+            missing_set: Vec::new(),
+        })
     }
 }
 
 fn max_of(options: Option<&WaitOptions>) -> usize {
-    options.and_then(|o| o.max_object_updates).and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0).unwrap_or(usize::MAX)
+    options
+        .and_then(|o| o.max_object_updates)
+        .and_then(|n| usize::try_from(n).ok())
+        .filter(|&n| n > 0)
+        .unwrap_or(usize::MAX)
 }
 
 /// The update after `version`, without waiting.
@@ -225,7 +281,15 @@ pub fn check_for_updates(
     version: Option<&str>,
 ) -> Result<Option<UpdateSet>, Fault> {
     let state = host.state();
-    collector.update(&Scope { host, state: &state, session }, version, usize::MAX)
+    collector.update(
+        &Scope {
+            host,
+            state: &state,
+            session,
+        },
+        version,
+        usize::MAX,
+    )
 }
 
 /// The update after `version`; waits until there is one or the time is over.
@@ -254,7 +318,15 @@ pub async fn wait_for_updates(
         changes.borrow_and_update();
         let found = {
             let state = host.state();
-            collector.update(&Scope { host, state: &state, session }, version, max_of(options))?
+            collector.update(
+                &Scope {
+                    host,
+                    state: &state,
+                    session,
+                },
+                version,
+                max_of(options),
+            )?
         };
         if found.is_some() {
             return Ok(found);
@@ -262,7 +334,10 @@ pub async fn wait_for_updates(
         {
             let inner = collector.lock();
             if inner.destroyed || inner.cancelled != cancelled {
-                return Err(Fault::new(FaultKind::RequestCanceled {}, "The wait was cancelled"));
+                return Err(Fault::new(
+                    FaultKind::RequestCanceled {},
+                    "The wait was cancelled",
+                ));
             }
         }
         tokio::select! {

@@ -7,5 +7,5 @@ mod view;
 
 pub use collector::{Collector, check_for_updates, wait_for_updates};
 pub use select::retrieve;
-pub use values::Scope;
-pub use view::{View, children};
+pub use values::{Scope, exists};
+pub use view::{View, child_named, children};

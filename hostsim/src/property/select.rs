@@ -22,7 +22,11 @@ pub fn select(
     for start in &spec.object_set {
         collect_names(&start.select_set, &mut named);
     }
-    let mut found = Found { objects: Vec::new(), reported: HashSet::new(), visited: HashSet::new() };
+    let mut found = Found {
+        objects: Vec::new(),
+        reported: HashSet::new(),
+        visited: HashSet::new(),
+    };
     for start in &spec.object_set {
         if !exists(scope, &start.obj) {
             if skip_missing || spec.report_missing.unwrap_or(false) {
@@ -33,7 +37,14 @@ pub fn select(
         if !start.skip.unwrap_or(false) {
             found.report(spec, &start.obj);
         }
-        walk(scope, spec, &start.obj, &start.select_set, &named, &mut found);
+        walk(
+            scope,
+            spec,
+            &start.obj,
+            &start.select_set,
+            &named,
+            &mut found,
+        );
     }
     Ok(found.objects)
 }
@@ -48,7 +59,10 @@ struct Found {
 impl Found {
     fn report(&mut self, spec: &PropertyFilterSpec, object: &ManagedObjectReference) {
         // An object of a type that nothing is asked of is none of the filter's.
-        let asked = spec.prop_set.iter().any(|set| is_a(&object.kind, &set.kind));
+        let asked = spec
+            .prop_set
+            .iter()
+            .any(|set| is_a(&object.kind, &set.kind));
         if asked && self.objects.len() < OBJECTS_MAX && self.reported.insert(object.clone()) {
             self.objects.push(object.clone());
         }
@@ -86,11 +100,15 @@ fn walk(
                 },
             };
             if !is_a(&from.kind, &traversal.kind)
-                || !found.visited.insert((from.clone(), std::ptr::from_ref(traversal)))
+                || !found
+                    .visited
+                    .insert((from.clone(), std::ptr::from_ref(traversal)))
             {
                 continue;
             }
-            let Ok(value) = value(scope, &from, &traversal.path) else { continue };
+            let Ok(value) = value(scope, &from, &traversal.path) else {
+                continue;
+            };
             for to in references(&value) {
                 if !exists(scope, &to) {
                     continue;
@@ -110,14 +128,22 @@ fn references(value: &Any) -> Vec<ManagedObjectReference> {
     if value.type_name() == "ArrayOfManagedObjectReference" {
         value.items().unwrap_or_default()
     } else {
-        value.get().into_iter().filter(|r: &ManagedObjectReference| !r.kind.is_empty()).collect()
+        value
+            .get()
+            .into_iter()
+            .filter(|r: &ManagedObjectReference| !r.kind.is_empty())
+            .collect()
     }
 }
 
 /// The paths that a specification asks of an object.
 pub fn paths<'a>(spec: &'a PropertyFilterSpec, object: &ManagedObjectReference) -> Vec<&'a str> {
     let mut paths = Vec::new();
-    for set in spec.prop_set.iter().filter(|set| is_a(&object.kind, &set.kind)) {
+    for set in spec
+        .prop_set
+        .iter()
+        .filter(|set| is_a(&object.kind, &set.kind))
+    {
         if set.all.unwrap_or(false) {
             paths.extend_from_slice(names(&object.kind));
         }
@@ -141,7 +167,10 @@ pub fn check(spec: &PropertyFilterSpec) -> Result<(), Fault> {
             let fine = known.is_empty() || known.contains(&first) || KNOWN_UNSET.contains(&first);
             if !fine {
                 let message = format!("The property '{path}' of {} does not exist", set.kind);
-                return Err(Fault::new(FaultKind::InvalidProperty { name: path.clone() }, message));
+                return Err(Fault::new(
+                    FaultKind::InvalidProperty { name: path.clone() },
+                    message,
+                ));
             }
         }
     }
@@ -150,19 +179,58 @@ pub fn check(spec: &PropertyFilterSpec) -> Result<(), Fault> {
 
 /// Properties that the API has and that are never set here: asking for them is no fault.
 const KNOWN_UNSET: &[&str] = &[
-    "value", "availableField", "customValue", "configStatus", "configIssue", "effectiveRole", "permission",
-    "disabledMethod", "recentTask", "declaredAlarmState", "triggeredAlarmState", "alarmActionsEnabled", "tag",
-    "capability", "layout", "layoutEx", "storage", "environmentBrowser", "parentVApp", "resourceConfig", "snapshot",
-    "rootSnapshot", "config", "configManager", "hardware", "systemResources", "iormConfiguration", "description",
-    "message", "messageLocaleList", "supportedLocaleList", "supportedOption", "configuration", "namespace",
+    "value",
+    "availableField",
+    "customValue",
+    "configStatus",
+    "configIssue",
+    "effectiveRole",
+    "permission",
+    "disabledMethod",
+    "recentTask",
+    "declaredAlarmState",
+    "triggeredAlarmState",
+    "alarmActionsEnabled",
+    "tag",
+    "capability",
+    "layout",
+    "layoutEx",
+    "storage",
+    "environmentBrowser",
+    "parentVApp",
+    "resourceConfig",
+    "snapshot",
+    "rootSnapshot",
+    "config",
+    "configManager",
+    "hardware",
+    "systemResources",
+    "iormConfiguration",
+    "description",
+    "message",
+    "messageLocaleList",
+    "supportedLocaleList",
+    "supportedOption",
+    "configuration",
+    "namespace",
 ];
 
 /// An object with the properties that a specification asks of it; `None` where it is gone.
-pub fn content(scope: &Scope<'_>, spec: &PropertyFilterSpec, object: &ManagedObjectReference) -> Option<ObjectContent> {
-    let mut content = ObjectContent { obj: object.clone(), ..ObjectContent::default() };
+pub fn content(
+    scope: &Scope<'_>,
+    spec: &PropertyFilterSpec,
+    object: &ManagedObjectReference,
+) -> Option<ObjectContent> {
+    let mut content = ObjectContent {
+        obj: object.clone(),
+        ..ObjectContent::default()
+    };
     for path in paths(spec, object) {
         match value(scope, object, path) {
-            Ok(val) => content.prop_set.push(DynamicProperty { name: path.to_owned(), val }),
+            Ok(val) => content.prop_set.push(DynamicProperty {
+                name: path.to_owned(),
+                val,
+            }),
             Err(NoValue::Unset | NoValue::NoProperty) => {}
             Err(NoValue::NoObject) => return None,
         }
@@ -174,7 +242,10 @@ pub fn content(scope: &Scope<'_>, spec: &PropertyFilterSpec, object: &ManagedObj
 ///
 /// # Errors
 /// `InvalidProperty`, `ManagedObjectNotFound`.
-pub fn retrieve(scope: &Scope<'_>, specs: &[PropertyFilterSpec]) -> Result<Vec<ObjectContent>, Fault> {
+pub fn retrieve(
+    scope: &Scope<'_>,
+    specs: &[PropertyFilterSpec],
+) -> Result<Vec<ObjectContent>, Fault> {
     let mut all = Vec::new();
     for spec in specs {
         check(spec)?;

@@ -11,6 +11,7 @@ use vim::types::*;
 use vim::value::Field;
 
 /// What can be seen while properties are read.
+#[derive(Debug)]
 pub struct Scope<'a> {
     /// The host.
     pub host: &'a Host,
@@ -33,23 +34,80 @@ pub enum NoValue {
 /// All properties of a kind of objects.
 pub fn names(kind: &str) -> &'static [&'static str] {
     match kind {
-        "Folder" => &["name", "parent", "overallStatus", "childType", "childEntity"],
+        "Folder" => &[
+            "name",
+            "parent",
+            "overallStatus",
+            "childType",
+            "childEntity",
+        ],
         "Datacenter" => &[
-            "name", "parent", "overallStatus", "vmFolder", "hostFolder", "datastoreFolder", "networkFolder", "datastore",
+            "name",
+            "parent",
+            "overallStatus",
+            "vmFolder",
+            "hostFolder",
+            "datastoreFolder",
+            "networkFolder",
+            "datastore",
             "network",
         ],
-        "ComputeResource" => {
-            &["name", "parent", "overallStatus", "resourcePool", "host", "datastore", "network", "summary"]
-        }
-        "ResourcePool" => &["name", "parent", "overallStatus", "owner", "resourcePool", "vm", "summary", "config"],
-        "HostSystem" => &[
-            "name", "parent", "overallStatus", "runtime", "summary", "vm", "datastore", "network", "datastoreBrowser",
+        "ComputeResource" => &[
+            "name",
+            "parent",
+            "overallStatus",
+            "resourcePool",
+            "host",
+            "datastore",
+            "network",
+            "summary",
         ],
-        "Datastore" => &["name", "parent", "overallStatus", "info", "summary", "host", "vm", "browser", "capability"],
+        "ResourcePool" => &[
+            "name",
+            "parent",
+            "overallStatus",
+            "owner",
+            "resourcePool",
+            "vm",
+            "summary",
+            "config",
+        ],
+        "HostSystem" => &[
+            "name",
+            "parent",
+            "overallStatus",
+            "runtime",
+            "summary",
+            "vm",
+            "datastore",
+            "network",
+            "datastoreBrowser",
+        ],
+        "Datastore" => &[
+            "name",
+            "parent",
+            "overallStatus",
+            "info",
+            "summary",
+            "host",
+            "vm",
+            "browser",
+            "capability",
+        ],
         "Network" => &["name", "parent", "overallStatus", "summary", "host", "vm"],
         "VirtualMachine" => &[
-            "name", "parent", "overallStatus", "config", "runtime", "guest", "summary", "datastore", "network",
-            "resourcePool", "recentTask", "guestHeartbeatStatus",
+            "name",
+            "parent",
+            "overallStatus",
+            "config",
+            "runtime",
+            "guest",
+            "summary",
+            "datastore",
+            "network",
+            "resourcePool",
+            "recentTask",
+            "guestHeartbeatStatus",
         ],
         "Task" => &["info"],
         "TaskManager" => &["recentTask", "maxCollector"],
@@ -66,14 +124,26 @@ pub fn names(kind: &str) -> &'static [&'static str] {
 }
 
 /// One property of an object.
-pub fn value(scope: &Scope<'_>, object: &ManagedObjectReference, path: &str) -> Result<Any, NoValue> {
+pub fn value(
+    scope: &Scope<'_>,
+    object: &ManagedObjectReference,
+    path: &str,
+) -> Result<Any, NoValue> {
     let (first, rest) = path.split_once('.').unwrap_or((path, ""));
     if !names(&object.kind).contains(&first) {
-        return Err(if names(&object.kind).is_empty() { NoValue::NoObject } else { NoValue::NoProperty });
+        return Err(if names(&object.kind).is_empty() {
+            NoValue::NoObject
+        } else {
+            NoValue::NoProperty
+        });
     }
     let found = match object.kind.as_ref() {
         "VirtualMachine" => vm(scope, object, first, rest)?,
-        "Task" => scope.state.task(object).ok_or(NoValue::NoObject)?.property(rest),
+        "Task" => scope
+            .state
+            .task(object)
+            .ok_or(NoValue::NoObject)?
+            .property(rest),
         "ContainerView" | "ListView" => view(scope, object, first)?,
         kind => {
             if !exists(scope, object) {
@@ -91,11 +161,20 @@ pub fn exists(scope: &Scope<'_>, object: &ManagedObjectReference) -> bool {
         "VirtualMachine" => scope.state.vm(object).is_ok(),
         "Task" => scope.state.task(object).is_some(),
         "ContainerView" | "ListView" => scope.session.objects().views.contains_key(&object.id),
-        "Network" => scope.host.settings.networks.keys().any(|n| inventory::network(n) == *object),
-        "Folder" => {
-            ["ha-folder-root", "ha-folder-vm", "ha-folder-host", "ha-folder-datastore", "ha-folder-network"]
-                .contains(&object.id.as_str())
-        }
+        "Network" => scope
+            .host
+            .settings
+            .networks
+            .keys()
+            .any(|n| inventory::network(n) == *object),
+        "Folder" => [
+            "ha-folder-root",
+            "ha-folder-vm",
+            "ha-folder-host",
+            "ha-folder-datastore",
+            "ha-folder-network",
+        ]
+        .contains(&object.id.as_str()),
         "HostDatastoreBrowser" => {
             [inventory::datastore_browser(), inventory::host_browser()].contains(object)
         }
@@ -149,8 +228,18 @@ fn vm(
     })
 }
 
-fn view(scope: &Scope<'_>, object: &ManagedObjectReference, first: &str) -> Result<Option<Any>, NoValue> {
-    let view = scope.session.objects().views.get(&object.id).cloned().ok_or(NoValue::NoObject)?;
+fn view(
+    scope: &Scope<'_>,
+    object: &ManagedObjectReference,
+    first: &str,
+) -> Result<Option<Any>, NoValue> {
+    let view = scope
+        .session
+        .objects()
+        .views
+        .get(&object.id)
+        .cloned()
+        .ok_or(NoValue::NoObject)?;
     Ok(match (first, &view) {
         ("view", _) => Some(Any::list(&view.objects(scope.host, scope.state))),
         ("container", super::View::Container { container, .. }) => Some(Any::of(container)),
@@ -164,9 +253,25 @@ fn vm_references(state: &State) -> Vec<ManagedObjectReference> {
     state.vms.values().map(crate::vm::Vm::reference).collect()
 }
 
-fn fixed(scope: &Scope<'_>, kind: &str, object: &ManagedObjectReference, first: &str, rest: &str) -> Option<Any> {
-    let Scope { host, state, session } = *scope;
-    let networks = || -> Vec<_> { host.settings.networks.keys().map(|n| inventory::network(n)).collect() };
+fn fixed(
+    scope: &Scope<'_>,
+    kind: &str,
+    object: &ManagedObjectReference,
+    first: &str,
+    rest: &str,
+) -> Option<Any> {
+    let Scope {
+        host,
+        state,
+        session,
+    } = *scope;
+    let networks = || -> Vec<_> {
+        host.settings
+            .networks
+            .keys()
+            .map(|n| inventory::network(n))
+            .collect()
+    };
     match (kind, first) {
         (_, "overallStatus") => ManagedEntityStatus::Green.property(rest),
         ("ServiceInstance", "content") => inventory::service_content().property(rest),
@@ -180,7 +285,9 @@ fn fixed(scope: &Scope<'_>, kind: &str, object: &ManagedObjectReference, first: 
         }
         .to_owned()
         .property(rest),
-        ("Folder", "parent") => (object.id != "ha-folder-root").then(inventory::datacenter)?.property(rest),
+        ("Folder", "parent") => (object.id != "ha-folder-root")
+            .then(inventory::datacenter)?
+            .property(rest),
         ("Folder", "childEntity") => children(host, state, object).property(rest),
         ("Folder", "childType") => match object.id.as_str() {
             "ha-folder-root" => vec!["Datacenter".to_owned()],
@@ -196,7 +303,9 @@ fn fixed(scope: &Scope<'_>, kind: &str, object: &ManagedObjectReference, first: 
         ("Datacenter", "hostFolder") => inventory::host_folder().property(rest),
         ("Datacenter", "datastoreFolder") => inventory::datastore_folder().property(rest),
         ("Datacenter", "networkFolder") => inventory::network_folder().property(rest),
-        ("Datacenter" | "ComputeResource" | "HostSystem", "datastore") => vec![inventory::datastore()].property(rest),
+        ("Datacenter" | "ComputeResource" | "HostSystem", "datastore") => {
+            vec![inventory::datastore()].property(rest)
+        }
         ("Datacenter" | "ComputeResource" | "HostSystem", "network") => networks().property(rest),
         ("ComputeResource" | "HostSystem", "name") => HOST_NAME.to_owned().property(rest),
         ("ComputeResource", "parent") => inventory::host_folder().property(rest),
@@ -232,7 +341,13 @@ fn fixed(scope: &Scope<'_>, kind: &str, object: &ManagedObjectReference, first: 
         .property(rest),
         ("Network", "vm") => {
             let of = |vm: &&crate::vm::Vm| info::networks(vm).contains(object);
-            state.vms.values().filter(of).map(crate::vm::Vm::reference).collect::<Vec<_>>().property(rest)
+            state
+                .vms
+                .values()
+                .filter(of)
+                .map(crate::vm::Vm::reference)
+                .collect::<Vec<_>>()
+                .property(rest)
         }
         ("TaskManager", "recentTask") => {
             let recent = state.tasks.values().rev().take(20).map(|t| t.task.clone());
@@ -251,5 +366,10 @@ fn fixed(scope: &Scope<'_>, kind: &str, object: &ManagedObjectReference, first: 
 }
 
 fn network_name(host: &Host, object: &ManagedObjectReference) -> String {
-    host.settings.networks.keys().find(|n| inventory::network(n) == *object).cloned().unwrap_or_default()
+    host.settings
+        .networks
+        .keys()
+        .find(|n| inventory::network(n) == *object)
+        .cloned()
+        .unwrap_or_default()
 }

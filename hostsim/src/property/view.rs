@@ -33,7 +33,11 @@ impl View {
     pub fn objects(&self, host: &crate::host::Host, state: &State) -> Vec<ManagedObjectReference> {
         match self {
             View::List(objects) => objects.clone(),
-            View::Container { container, kinds, recursive } => {
+            View::Container {
+                container,
+                kinds,
+                recursive,
+            } => {
                 let mut found = Vec::new();
                 collect(host, state, container, kinds, *recursive, &mut found);
                 found
@@ -77,8 +81,27 @@ pub fn children(
         "ha-folder-vm" => state.vms.values().map(crate::vm::Vm::reference).collect(),
         "ha-folder-host" => vec![inventory::compute_resource()],
         "ha-folder-datastore" => vec![inventory::datastore()],
-        "ha-folder-network" => host.settings.networks.keys().map(|n| inventory::network(n)).collect(),
+        "ha-folder-network" => host
+            .settings
+            .networks
+            .keys()
+            .map(|n| inventory::network(n))
+            .collect(),
         "ha-compute-res" => vec![inventory::resource_pool(), inventory::host()],
         _ => Vec::new(),
     }
+}
+
+/// The child of an entity with a name.
+pub fn child_named(
+    scope: &super::Scope<'_>,
+    parent: &ManagedObjectReference,
+    name: &str,
+) -> Option<ManagedObjectReference> {
+    children(scope.host, scope.state, parent)
+        .into_iter()
+        .find(|child| {
+            let value = super::values::value(scope, child, "name").ok();
+            value.and_then(|v| v.get::<String>().ok()).as_deref() == Some(name)
+        })
 }

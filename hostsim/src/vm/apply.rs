@@ -25,13 +25,27 @@ pub enum FileWork {
 ///
 /// # Errors
 /// `InvalidDeviceSpec`, `DeviceNotFound`, `InvalidArgument`.
-pub fn apply(config: &mut VmConfig, spec: &VirtualMachineConfigSpec) -> Result<Vec<FileWork>, Fault> {
+pub fn apply(
+    config: &mut VmConfig,
+    spec: &VirtualMachineConfigSpec,
+) -> Result<Vec<FileWork>, Fault> {
     let wrong = |property: &str, message: String| {
-        Fault::new(FaultKind::InvalidArgument { invalid_property: Some(format!("configSpec.{property}")) }, message)
+        Fault::new(
+            FaultKind::InvalidArgument {
+                invalid_property: Some(format!("configSpec.{property}")),
+            },
+            message,
+        )
     };
-    if spec.change_version.as_ref().is_some_and(|v| !v.is_empty() && *v != config.changes.to_string()) {
+    if spec
+        .change_version
+        .as_ref()
+        .is_some_and(|v| !v.is_empty() && *v != config.changes.to_string())
+    {
         return Err(Fault::new(
-            FaultKind::Other { name: "ConcurrentAccess".into() },
+            FaultKind::Other {
+                name: "ConcurrentAccess".into(),
+            },
             "The virtual machine's configuration was changed by another client",
         ));
     }
@@ -47,17 +61,23 @@ pub fn apply(config: &mut VmConfig, spec: &VirtualMachineConfigSpec) -> Result<V
     set(&mut config.firmware, &spec.firmware);
     for (to, from, property) in [
         (&mut config.uuid, &spec.uuid, "uuid"),
-        (&mut config.instance_uuid, &spec.instance_uuid, "instanceUuid"),
+        (
+            &mut config.instance_uuid,
+            &spec.instance_uuid,
+            "instanceUuid",
+        ),
     ] {
         if let Some(text) = from {
-            let uuid = uuid::Uuid::parse_str(text).map_err(|_| wrong(property, format!("{text:?} is no UUID")))?;
+            let uuid = uuid::Uuid::parse_str(text)
+                .map_err(|_| wrong(property, format!("{text:?} is no UUID")))?;
             *to = uuid.hyphenated().to_string();
         }
     }
     config.cpus = spec.num_cpus.unwrap_or(config.cpus);
     config.cores_per_socket = spec.num_cores_per_socket.unwrap_or(config.cores_per_socket);
     if let Some(memory) = spec.memory_mb {
-        config.memory_mb = i32::try_from(memory).map_err(|_| wrong("memoryMB", format!("{memory} MB is too much")))?;
+        config.memory_mb = i32::try_from(memory)
+            .map_err(|_| wrong("memoryMB", format!("{memory} MB is too much")))?;
     }
     config.memory_hot_add = spec.memory_hot_add_enabled.unwrap_or(config.memory_hot_add);
     config.cpu_hot_add = spec.cpu_hot_add_enabled.unwrap_or(config.cpu_hot_add);
@@ -98,19 +118,33 @@ pub fn extra_of(spec: &VirtualMachineConfigSpec) -> Result<Vec<(String, Option<S
         .map(|option| {
             let fine = |c: char| c.is_ascii_graphic() && !matches!(c, '=' | '"' | '#');
             if option.key.is_empty() || option.key.len() > 255 || !option.key.chars().all(fine) {
-                let kind = FaultKind::InvalidArgument { invalid_property: Some("configSpec.extraConfig".into()) };
-                let message = format!("{:?} cannot be a key: 1 to 255 printable ASCII characters but = \" #", option.key);
+                let kind = FaultKind::InvalidArgument {
+                    invalid_property: Some("configSpec.extraConfig".into()),
+                };
+                let message = format!(
+                    "{:?} cannot be a key: 1 to 255 printable ASCII characters but = \" #",
+                    option.key
+                );
                 return Err(Fault::new(kind, message));
             }
             let value = option.as_text();
-            Ok((option.key.clone(), (!value.is_empty()).then(|| value.to_owned())))
+            Ok((
+                option.key.clone(),
+                (!value.is_empty()).then(|| value.to_owned()),
+            ))
         })
         .collect()
 }
 
 fn invalid(index: i32, property: &str, message: String) -> Fault {
     let property = Some(format!("deviceChange[{index}].{property}"));
-    Fault::new(FaultKind::InvalidDeviceSpec { property, device_index: index }, message)
+    Fault::new(
+        FaultKind::InvalidDeviceSpec {
+            property,
+            device_index: index,
+        },
+        message,
+    )
 }
 
 fn device_change(
@@ -120,29 +154,54 @@ fn device_change(
     new_keys: &mut BTreeMap<i32, i32>,
     work: &mut Vec<FileWork>,
 ) -> Result<(), Fault> {
-    let position = config.devices.iter().position(|d| d.key == change.device.key);
+    let position = config
+        .devices
+        .iter()
+        .position(|d| d.key == change.device.key);
     let missing = || {
-        let kind = FaultKind::DeviceNotFound { property: Some(format!("deviceChange[{index}].device.key")), device_index: index };
-        Fault::new(kind, format!("The virtual machine has no device with the key {}", change.device.key))
+        let kind = FaultKind::DeviceNotFound {
+            property: Some(format!("deviceChange[{index}].device.key")),
+            device_index: index,
+        };
+        Fault::new(
+            kind,
+            format!(
+                "The virtual machine has no device with the key {}",
+                change.device.key
+            ),
+        )
     };
     match change.operation {
         Some(DeviceOperation::Remove) => {
             let removed = config.devices.remove(position.ok_or_else(missing)?);
-            let users = config.devices.iter().any(|d| d.controller_key == Some(removed.key));
+            let users = config
+                .devices
+                .iter()
+                .any(|d| d.controller_key == Some(removed.key));
             if removed.kind.is_controller() && users {
-                return Err(invalid(index, "device", "the controller still has devices".into()));
+                return Err(invalid(
+                    index,
+                    "device",
+                    "the controller still has devices".into(),
+                ));
             }
             if change.file_operation == Some(DeviceFileOperation::Destroy)
                 && let Some(backing) = removed.disk_backing()
             {
-                work.push(FileWork::DeleteDisk { path: backing.file_name.clone() });
+                work.push(FileWork::DeleteDisk {
+                    path: backing.file_name.clone(),
+                });
             }
         }
         Some(DeviceOperation::Edit) => {
             let position = position.ok_or_else(missing)?;
             let old = &config.devices[position];
             if old.kind.type_name() != change.device.kind.type_name() {
-                return Err(invalid(index, "device", "a device cannot become one of another kind".into()));
+                return Err(invalid(
+                    index,
+                    "device",
+                    "a device cannot become one of another kind".into(),
+                ));
             }
             let mut device = change.device.clone();
             device.controller_key = device.controller_key.or(old.controller_key);
@@ -159,7 +218,11 @@ fn device_change(
                 if change.file_operation == Some(DeviceFileOperation::Create) {
                     work.push(FileWork::CreateDisk { key: device.key });
                 } else if backing.file_name.is_empty() {
-                    return Err(invalid(index, "device.backing.fileName", "an existing disk must be named".into()));
+                    return Err(invalid(
+                        index,
+                        "device.backing.fileName",
+                        "an existing disk must be named".into(),
+                    ));
                 }
             }
             config.devices.push(device);
@@ -175,18 +238,35 @@ fn place(
     index: i32,
     new_keys: &BTreeMap<i32, i32>,
 ) -> Result<VirtualDevice, Fault> {
-    let controller = device.controller_key.map(|key| new_keys.get(&key).copied().unwrap_or(key));
+    let controller = device
+        .controller_key
+        .map(|key| new_keys.get(&key).copied().unwrap_or(key));
     let taken = |on: i32| -> BTreeSet<i32> {
-        config.devices.iter().filter(|d| d.controller_key == Some(on)).filter_map(|d| d.unit_number).collect()
+        config
+            .devices
+            .iter()
+            .filter(|d| d.controller_key == Some(on))
+            .filter_map(|d| d.unit_number)
+            .collect()
     };
     let keys = |from: i32, to: i32| -> BTreeSet<i32> {
-        config.devices.iter().map(|d| d.key).filter(|k| (from..to).contains(k)).map(|k| k - from).collect()
+        config
+            .devices
+            .iter()
+            .map(|d| d.key)
+            .filter(|k| (from..to).contains(k))
+            .map(|k| k - from)
+            .collect()
     };
     match (&mut device.kind, &device.backing) {
         (DeviceKind::ParaVirtualScsi(members), _) => {
             let bus = free_number(&keys(SCSI_KEY, SCSI_KEY + 4));
             if bus > 3 {
-                return Err(invalid(index, "device", "a VM has at most 4 SCSI controllers".into()));
+                return Err(invalid(
+                    index,
+                    "device",
+                    "a VM has at most 4 SCSI controllers".into(),
+                ));
             }
             members.bus_number = bus;
             members.scsi_ctlr_unit_number = Some(7);
@@ -197,7 +277,11 @@ fn place(
         (DeviceKind::Ahci(members), _) => {
             let bus = free_number(&keys(SATA_KEY, SATA_KEY + 4));
             if bus > 3 {
-                return Err(invalid(index, "device", "a VM has at most 4 SATA controllers".into()));
+                return Err(invalid(
+                    index,
+                    "device",
+                    "a VM has at most 4 SATA controllers".into(),
+                ));
             }
             members.bus_number = bus;
             device.key = SATA_KEY + bus;
@@ -207,28 +291,52 @@ fn place(
         (DeviceKind::Ide(members), _) => {
             device.key = 200 + members.bus_number.clamp(0, 1);
             device.controller_key = None;
-            return Err(invalid(index, "device", format!("the IDE controller {} is there already", device.key)));
+            return Err(invalid(
+                index,
+                "device",
+                format!("the IDE controller {} is there already", device.key),
+            ));
         }
-        (DeviceKind::Disk(_), Some(Backing::Disk(_))) | (DeviceKind::Cdrom, Some(Backing::Iso(_))) => {
+        (DeviceKind::Disk(_), Some(Backing::Disk(_)))
+        | (DeviceKind::Cdrom, Some(Backing::Iso(_))) => {
             let disk = matches!(device.kind, DeviceKind::Disk(_));
             let on = controller.unwrap_or(if disk { SCSI_KEY } else { 200 });
             let built_in = !disk && (200..202).contains(&on);
-            if !built_in && !config.devices.iter().any(|d| d.key == on && d.kind.is_controller()) {
+            if !built_in
+                && !config
+                    .devices
+                    .iter()
+                    .any(|d| d.key == on && d.kind.is_controller())
+            {
                 let message = format!("the controller with the key {on} does not exist");
                 return Err(invalid(index, "device.controllerKey", message));
             }
             if disk && !(SCSI_KEY..SCSI_KEY + 4).contains(&on) {
-                return Err(invalid(index, "device.controllerKey", "disks are on a SCSI controller here".into()));
+                return Err(invalid(
+                    index,
+                    "device.controllerKey",
+                    "disks are on a SCSI controller here".into(),
+                ));
             }
             let mut used = taken(on);
-            let units = if on < SCSI_KEY { 2 } else if on < SATA_KEY { 16 } else { 30 };
+            let units = if on < SCSI_KEY {
+                2
+            } else if on < SATA_KEY {
+                16
+            } else {
+                30
+            };
             if disk {
                 // The controller's own.
                 used.insert(7);
             }
-            let unit = device.unit_number.filter(|&u| u >= 0).unwrap_or_else(|| free_number(&used));
+            let unit = device
+                .unit_number
+                .filter(|&u| u >= 0)
+                .unwrap_or_else(|| free_number(&used));
             if used.contains(&unit) || unit >= units {
-                let message = format!("the unit {unit} of the controller {on} is taken or does not exist");
+                let message =
+                    format!("the unit {unit} of the controller {on} is taken or does not exist");
                 return Err(invalid(index, "device.unitNumber", message));
             }
             device.controller_key = Some(on);
@@ -250,14 +358,21 @@ fn place(
         (DeviceKind::Serial(_), Some(Backing::SerialFile(_) | Backing::SerialUri(_))) => {
             let number = free_number(&keys(9000, 9100));
             if number >= 4 {
-                return Err(invalid(index, "device", "a VM has at most 4 serial ports here".into()));
+                return Err(invalid(
+                    index,
+                    "device",
+                    "a VM has at most 4 serial ports here".into(),
+                ));
             }
             device.key = 9000 + number;
             device.controller_key = Some(SIO_KEY);
             device.unit_number = Some(number);
         }
         (kind, _) => {
-            let message = format!("a {} with this backing is not supported here", kind.type_name());
+            let message = format!(
+                "a {} with this backing is not supported here",
+                kind.type_name()
+            );
             return Err(invalid(index, "device", message));
         }
     }
@@ -270,8 +385,16 @@ fn new_mac(uuid: &str, devices: &[VirtualDevice], number: i32) -> String {
     let mut round = 0u32;
     loop {
         let hash = Sha256::digest(format!("{uuid}/{number}/{round}").as_bytes());
-        let mac = format!("00:50:56:{:02x}:{:02x}:{:02x}", hash[0] & 0x3f, hash[1], hash[2]);
-        if devices.iter().all(|d| d.mac_address() != Some(mac.as_str())) {
+        let mac = format!(
+            "00:50:56:{:02x}:{:02x}:{:02x}",
+            hash[0] & 0x3f,
+            hash[1],
+            hash[2]
+        );
+        if devices
+            .iter()
+            .all(|d| d.mac_address() != Some(mac.as_str()))
+        {
             return mac;
         }
         round += 1;

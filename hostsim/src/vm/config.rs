@@ -76,12 +76,22 @@ impl VmConfig {
             controller(SIO_KEY, DeviceKind::Sio, 0, "SIO controller 0"),
         ];
         all.extend(self.devices.iter().cloned());
-        let places: Vec<(i32, i32)> = all.iter().filter_map(|d| Some((d.controller_key?, d.key))).collect();
+        let places: Vec<(i32, i32)> = all
+            .iter()
+            .filter_map(|d| Some((d.controller_key?, d.key)))
+            .collect();
         for device in &mut all {
-            let on_it = places.iter().filter(|(c, _)| *c == device.key).map(|(_, key)| *key).collect();
+            let on_it = places
+                .iter()
+                .filter(|(c, _)| *c == device.key)
+                .map(|(_, key)| *key)
+                .collect();
             match &mut device.kind {
                 DeviceKind::ParaVirtualScsi(m) => m.device = on_it,
-                DeviceKind::Ide(m) | DeviceKind::Ahci(m) | DeviceKind::Pci(m) | DeviceKind::Sio(m) => {
+                DeviceKind::Ide(m)
+                | DeviceKind::Ahci(m)
+                | DeviceKind::Pci(m)
+                | DeviceKind::Sio(m) => {
                     m.device = on_it;
                 }
                 _ => {}
@@ -91,7 +101,10 @@ impl VmConfig {
     }
 
     /// Devices of a kind.
-    pub fn of_kind<'a>(&'a self, is: impl Fn(&DeviceKind) -> bool + 'a) -> impl Iterator<Item = &'a VirtualDevice> {
+    pub fn of_kind<'a>(
+        &'a self,
+        is: impl Fn(&DeviceKind) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a VirtualDevice> {
         self.devices.iter().filter(move |d| is(&d.kind))
     }
 
@@ -107,22 +120,41 @@ impl VmConfig {
     pub fn check(&self) -> Result<(), Fault> {
         let wrong = |property: &str, message: String| {
             let invalid_property = Some(format!("configSpec.{property}"));
-            Err(Fault::new(FaultKind::InvalidArgument { invalid_property }, message))
+            Err(Fault::new(
+                FaultKind::InvalidArgument { invalid_property },
+                message,
+            ))
         };
         if !(1..=128).contains(&self.cpus) {
-            return wrong("numCPUs", format!("{} virtual CPUs: from 1 to 128 are possible", self.cpus));
+            return wrong(
+                "numCPUs",
+                format!("{} virtual CPUs: from 1 to 128 are possible", self.cpus),
+            );
         }
         if !(4..=6_128_640).contains(&self.memory_mb) || self.memory_mb % 4 != 0 {
-            let message = format!("{} MB of memory: a multiple of 4 from 4 to 6128640 is possible", self.memory_mb);
+            let message = format!(
+                "{} MB of memory: a multiple of 4 from 4 to 6128640 is possible",
+                self.memory_mb
+            );
             return wrong("memoryMB", message);
         }
         if !matches!(self.firmware.as_str(), "bios" | "efi") {
-            return wrong("firmware", format!("the firmware is 'bios' or 'efi', not '{}'", self.firmware));
+            return wrong(
+                "firmware",
+                format!("the firmware is 'bios' or 'efi', not '{}'", self.firmware),
+            );
         }
-        let nics = self.of_kind(|k| matches!(k, DeviceKind::Vmxnet3(_))).count();
+        let nics = self
+            .of_kind(|k| matches!(k, DeviceKind::Vmxnet3(_)))
+            .count();
         if nics > NICS_MAX {
-            let kind = FaultKind::TooManyDevices { property: Some("deviceChange".into()) };
-            return Err(Fault::new(kind, format!("The VM has {nics} network cards; at most {NICS_MAX} are possible")));
+            let kind = FaultKind::TooManyDevices {
+                property: Some("deviceChange".into()),
+            };
+            return Err(Fault::new(
+                kind,
+                format!("The VM has {nics} network cards; at most {NICS_MAX} are possible"),
+            ));
         }
         check_extra(&self.extra)
     }
@@ -134,11 +166,16 @@ impl VmConfig {
 /// `InvalidArgument` for `configSpec.extraConfig`.
 pub fn check_extra(extra: &BTreeMap<String, String>) -> Result<(), Fault> {
     let fault = |message: String| {
-        let kind = FaultKind::InvalidArgument { invalid_property: Some("configSpec.extraConfig".into()) };
+        let kind = FaultKind::InvalidArgument {
+            invalid_property: Some("configSpec.extraConfig".into()),
+        };
         Err(Fault::new(kind, message))
     };
     let mut all = 0usize;
-    for (key, value) in extra.iter().filter(|(key, _)| key.starts_with("guestinfo.")) {
+    for (key, value) in extra
+        .iter()
+        .filter(|(key, _)| key.starts_with("guestinfo."))
+    {
         if value.len() > GUESTINFO_VALUE_MAX {
             return fault(format!(
                 "The value of {key} has {} bytes; a guestinfo value has at most {GUESTINFO_VALUE_MAX}",
@@ -148,7 +185,9 @@ pub fn check_extra(extra: &BTreeMap<String, String>) -> Result<(), Fault> {
         all = all.saturating_add(key.len() + value.len());
     }
     if all > GUESTINFO_ALL_MAX {
-        return fault(format!("guestinfo has {all} bytes in all; at most {GUESTINFO_ALL_MAX} are possible"));
+        return fault(format!(
+            "guestinfo has {all} bytes in all; at most {GUESTINFO_ALL_MAX} are possible"
+        ));
     }
     Ok(())
 }
@@ -159,10 +198,16 @@ fn controller(
     bus: i32,
     label: &str,
 ) -> VirtualDevice {
-    let members = vim::types::ControllerMembers { bus_number: bus, device: Vec::new() };
+    let members = vim::types::ControllerMembers {
+        bus_number: bus,
+        device: Vec::new(),
+    };
     VirtualDevice {
         key,
-        device_info: Some(vim::types::Description { label: label.to_owned(), summary: label.to_owned() }),
+        device_info: Some(vim::types::Description {
+            label: label.to_owned(),
+            summary: label.to_owned(),
+        }),
         kind: kind(members),
         ..VirtualDevice::default()
     }

@@ -15,8 +15,13 @@ const NAME_MAX: usize = 255;
 
 fn check_name(name: &str) -> Result<(), Fault> {
     if name.is_empty() || name.len() > NAME_MAX || name.contains('\0') {
-        let kind = FaultKind::InvalidName { name: name.chars().take(80).collect() };
-        return Err(Fault::new(kind, format!("A name has 1 to {NAME_MAX} bytes")));
+        let kind = FaultKind::InvalidName {
+            name: name.chars().take(80).collect(),
+        };
+        return Err(Fault::new(
+            kind,
+            format!("A name has 1 to {NAME_MAX} bytes"),
+        ));
     }
     Ok(())
 }
@@ -51,7 +56,11 @@ pub fn create(host: &Arc<Host>, spec: &VirtualMachineConfigSpec, user: &str) -> 
         state.last_vm += 1;
         Ok::<u64, Fault>(state.last_vm)
     })?;
-    let mut reservation = Reservation { host: host.clone(), name: name.clone(), folder: None };
+    let mut reservation = Reservation {
+        host: host.clone(),
+        name: name.clone(),
+        folder: None,
+    };
     let now = DateTime::now();
     let mut config = VmConfig {
         uuid: uuid::Uuid::new_v4().hyphenated().to_string(),
@@ -66,7 +75,11 @@ pub fn create(host: &Arc<Host>, spec: &VirtualMachineConfigSpec, user: &str) -> 
         ..VmConfig::default()
     };
     let work = apply(&mut config, spec)?;
-    let asked = spec.files.as_ref().and_then(|f| f.vm_path_name.as_deref()).unwrap_or_default();
+    let asked = spec
+        .files
+        .as_ref()
+        .and_then(|f| f.vm_path_name.as_deref())
+        .unwrap_or_default();
     let (vmx, new_folder) = vmx_path(host, &mut reservation, &name, asked)?;
     let folder = vmx.parent().unwrap_or_else(|| vmx.clone());
     host.store.reserve(64 * 1024)?;
@@ -84,26 +97,48 @@ pub fn create(host: &Arc<Host>, spec: &VirtualMachineConfigSpec, user: &str) -> 
         }
     }
     let made_folder = new_folder.then(|| folder.to_string());
-    let begin = Entry::Begin { id, folder: made_folder.clone(), files: files.clone() };
-    host.log.append(&begin, false).map_err(|e| system_error(e.to_string()))?;
+    let begin = Entry::Begin {
+        id,
+        folder: made_folder.clone(),
+        files: files.clone(),
+    };
+    host.log
+        .append(&begin, false)
+        .map_err(|e| system_error(e.to_string()))?;
     let mut made = Vec::new();
-    let done = make_files(host, &config, &vmx, &folder, new_folder, &work, &mut made).and_then(|()| {
-        host.log
-            .append(&Entry::Add { id, vmx: vmx.to_string() }, true)
-            .map_err(|e| system_error(format!("the inventory cannot be written: {e}")))
-    });
-    if let Err(failure) = done {
-        undo_and_note(&host.store, &host.disks, made_folder.as_deref(), &made);
-        // Without this line the next start would clean up once more, and find nothing.
-        let _ = host.log.append(&Entry::Done { id }, false);
-        return Err(failure);
-    }
+    let done =
+        make_files(host, &config, &vmx, &folder, new_folder, &work, &mut made).and_then(|config| {
+            host.log
+                .append(
+                    &Entry::Add {
+                        id,
+                        vmx: vmx.to_string(),
+                    },
+                    true,
+                )
+                .map_err(|e| system_error(format!("the inventory cannot be written: {e}")))?;
+            Ok(config)
+        });
+    let config = match done {
+        Ok(config) => config,
+        Err(failure) => {
+            undo_and_note(&host.store, &host.disks, made_folder.as_deref(), &made);
+            // Without this line the next start would clean up once more, and find nothing.
+            let _ = host.log.append(&Entry::Done { id }, false);
+            return Err(failure);
+        }
+    };
     let reference = host.change(|state| {
         let vm = Vm::new(id.to_string(), vmx, config);
         let reference = vm.reference();
         state.vms.insert(id, vm);
         state.touch_structure();
-        state.event("VmCreatedEvent", Some((&reference, &name)), user, format!("Created virtual machine {name}"));
+        state.event(
+            "VmCreatedEvent",
+            Some((&reference, &name)),
+            user,
+            format!("Created virtual machine {name}"),
+        );
         reference
     });
     drop(reservation);
@@ -118,7 +153,7 @@ fn make_files(
     new_folder: bool,
     work: &[FileWork],
     made: &mut Vec<String>,
-) -> Result<(), Fault> {
+) -> Result<VmConfig, Fault> {
     if new_folder {
         host.store.make_folder(folder, false)?;
     }
@@ -127,14 +162,21 @@ fn make_files(
     write_vmx(host, vmx, folder, config)
 }
 
-/// Writes a VM's .vmx durably.
+/// Writes a VM's .vmx durably; returns the configuration as it will be read from there.
 ///
 /// # Errors
 /// `NoDiskSpace`, …
-pub fn write_vmx(host: &Host, vmx: &DatastorePath, folder: &DatastorePath, config: &VmConfig) -> Result<(), Fault> {
+pub fn write_vmx(
+    host: &Host,
+    vmx: &DatastorePath,
+    folder: &DatastorePath,
+    config: &VmConfig,
+) -> Result<VmConfig, Fault> {
     let file = host.store.resolve(vmx)?;
     let text = vmx_file::encode(config, folder);
-    write_durably(&file, text.as_bytes(), 0o600).map_err(|e| file_fault(vmx, &e))
+    let canonical = vmx_file::decode(&text, folder)?;
+    write_durably(&file, text.as_bytes(), 0o600).map_err(|e| file_fault(vmx, &e))?;
+    Ok(canonical)
 }
 
 /// Where the VM's .vmx goes, and whether its folder is new.
@@ -144,9 +186,22 @@ fn vmx_path(
     name: &str,
     asked: &str,
 ) -> Result<(DatastorePath, bool), Fault> {
-    let safe: String = name.chars().map(|c| if matches!(c, '/' | '\\' | '%') || c.is_control() { '_' } else { c }).collect();
+    let safe: String = name
+        .chars()
+        .map(|c| {
+            if matches!(c, '/' | '\\' | '%') || c.is_control() {
+                '_'
+            } else {
+                c
+            }
+        })
+        .collect();
     let safe = safe.trim_start_matches('.').trim().to_owned();
-    let safe = if safe.is_empty() { "vm".to_owned() } else { safe };
+    let safe = if safe.is_empty() {
+        "vm".to_owned()
+    } else {
+        safe
+    };
     let asked_path = if asked.trim().is_empty() {
         DatastorePath::new(host.store.name(), "")
     } else {
@@ -163,7 +218,11 @@ fn vmx_path(
     // A folder of its own, numbered where the name is taken.
     let mut number = 0;
     loop {
-        let folder_name = if number == 0 { safe.clone() } else { format!("{safe}_{number}") };
+        let folder_name = if number == 0 {
+            safe.clone()
+        } else {
+            format!("{safe}_{number}")
+        };
         let folder = asked_path.join(&folder_name);
         let vmx = folder.join(format!("{safe}.vmx"));
         match claim(host, reservation, &folder, vmx, true) {
@@ -182,7 +241,12 @@ fn claim(
 ) -> Result<(DatastorePath, bool), Fault> {
     let exists = host.store.resolve(folder)?.exists();
     let taken = |path: &DatastorePath| file_fault(path, &std::io::ErrorKind::AlreadyExists.into());
-    if (exists && must_be_new) || host.store.resolve_below(folder, &vmx)?.is_some_and(|f| f.exists()) {
+    if (exists && must_be_new)
+        || host
+            .store
+            .resolve_below(folder, &vmx)?
+            .is_some_and(|f| f.exists())
+    {
         return Err(taken(if must_be_new { folder } else { &vmx }));
     }
     if !host.state().folders.insert(folder.path.clone()) {
@@ -209,7 +273,11 @@ fn name_disk(
     }
     let stem = vmx.file_name().trim_end_matches(".vmx");
     let number = key - 2000;
-    let name = if number == 0 { format!("{stem}.vmdk") } else { format!("{stem}_{number}.vmdk") };
+    let name = if number == 0 {
+        format!("{stem}.vmdk")
+    } else {
+        format!("{stem}_{number}.vmdk")
+    };
     backing.file_name = folder.join(name).to_string();
     Ok(())
 }
@@ -218,7 +286,9 @@ fn name_disk(
 fn refuse_existing(host: &Host, file: &str, in_new_folder: bool) -> Result<(), Fault> {
     let path = host.store.parse(file)?;
     match host.store.resolve(&path) {
-        Ok(file) if file.exists() => Err(file_fault(&path, &std::io::ErrorKind::AlreadyExists.into())),
+        Ok(file) if file.exists() => {
+            Err(file_fault(&path, &std::io::ErrorKind::AlreadyExists.into()))
+        }
         Ok(_) => Ok(()),
         // Its folder is yet to be made.
         Err(fault) if in_new_folder && fault.is_not_found() => Ok(()),
@@ -234,7 +304,9 @@ fn do_file_work(
     made: &mut Vec<String>,
 ) -> Result<(), Fault> {
     for device in config.disks() {
-        let Some(backing) = device.disk_backing() else { continue };
+        let Some(backing) = device.disk_backing() else {
+            continue;
+        };
         let path = host.store.parse(&backing.file_name)?;
         if !path.path.ends_with(".vmdk") {
             let kind = FaultKind::InvalidDeviceBacking {
@@ -244,18 +316,30 @@ fn do_file_work(
             return Err(Fault::new(kind, format!("{path} is no .vmdk")));
         }
         if work.contains(&FileWork::CreateDisk { key: device.key }) {
-            let parent = backing.parent.as_ref().map(|p| host.store.parse(&p.file_name)).transpose()?;
+            let parent = backing
+                .parent
+                .as_ref()
+                .map(|p| host.store.parse(&p.file_name))
+                .transpose()?;
             let capacity = match &device.kind {
-                DeviceKind::Disk(m) => m.capacity_in_bytes.unwrap_or(m.capacity_in_kb.saturating_mul(1024)),
+                DeviceKind::Disk(m) => m
+                    .capacity_in_bytes
+                    .unwrap_or(m.capacity_in_kb.saturating_mul(1024)),
                 _ => 0,
             };
             let capacity = u64::try_from(capacity).unwrap_or(0);
             if parent.is_none() && capacity == 0 {
-                let kind = FaultKind::InvalidArgument { invalid_property: Some("capacityInKB".into()) };
-                return Err(Fault::new(kind, "a new disk without a parent needs a capacity"));
+                let kind = FaultKind::InvalidArgument {
+                    invalid_property: Some("capacityInKB".into()),
+                };
+                return Err(Fault::new(
+                    kind,
+                    "a new disk without a parent needs a capacity",
+                ));
             }
             host.store.reserve(64 * 1024)?;
-            host.disks.create(&host.store, &path, parent.as_ref(), capacity)?;
+            host.disks
+                .create(&host.store, &path, parent.as_ref(), capacity)?;
             made.push(path.to_string());
         } else {
             host.disks.open(&host.store, &path)?;
@@ -273,7 +357,12 @@ fn do_file_work(
 ///
 /// # Errors
 /// `FileNotFound`, `AlreadyExists`, `DuplicateName`.
-pub fn register(host: &Arc<Host>, path: &str, name: Option<&str>, user: &str) -> Result<Any, Fault> {
+pub fn register(
+    host: &Arc<Host>,
+    path: &str,
+    name: Option<&str>,
+    user: &str,
+) -> Result<Any, Fault> {
     let vmx = host.store.parse(path)?;
     let mut config = read_vmx(host, &vmx)?;
     if let Some(name) = name {
@@ -284,7 +373,9 @@ pub fn register(host: &Arc<Host>, path: &str, name: Option<&str>, user: &str) ->
     let name = config.name.clone();
     let id = host.change(|state| {
         if let Some(other) = state.vms.values().find(|vm| vm.vmx == vmx) {
-            let kind = FaultKind::AlreadyExists { name: Some(other.config.name.clone()) };
+            let kind = FaultKind::AlreadyExists {
+                name: Some(other.config.name.clone()),
+            };
             return Err(Fault::new(kind, format!("{vmx} is registered already")));
         }
         state.check_name(&name)?;
@@ -292,17 +383,37 @@ pub fn register(host: &Arc<Host>, path: &str, name: Option<&str>, user: &str) ->
         state.last_vm += 1;
         Ok(state.last_vm)
     })?;
-    let _reservation = Reservation { host: host.clone(), name: name.clone(), folder: None };
-    write_vmx(host, &vmx, &vmx.parent().unwrap_or_else(|| vmx.clone()), &config)?;
+    let _reservation = Reservation {
+        host: host.clone(),
+        name: name.clone(),
+        folder: None,
+    };
+    let config = write_vmx(
+        host,
+        &vmx,
+        &vmx.parent().unwrap_or_else(|| vmx.clone()),
+        &config,
+    )?;
     host.log
-        .append(&Entry::Add { id, vmx: vmx.to_string() }, true)
+        .append(
+            &Entry::Add {
+                id,
+                vmx: vmx.to_string(),
+            },
+            true,
+        )
         .map_err(|e| system_error(format!("the inventory cannot be written: {e}")))?;
     let reference = host.change(|state| {
         let vm = Vm::new(id.to_string(), vmx, config);
         let reference = vm.reference();
         state.vms.insert(id, vm);
         state.touch_structure();
-        state.event("VmRegisteredEvent", Some((&reference, &name)), user, format!("Registered {name}"));
+        state.event(
+            "VmRegisteredEvent",
+            Some((&reference, &name)),
+            user,
+            format!("Registered {name}"),
+        );
         reference
     });
     Ok(Any::of(&reference))
@@ -317,7 +428,9 @@ pub fn read_vmx(host: &Host, vmx: &DatastorePath) -> Result<VmConfig, Fault> {
     let file = std::fs::File::open(host.store.resolve(vmx)?).map_err(|e| file_fault(vmx, &e))?;
     let mut text = String::new();
     let limit = u64::try_from(vmx_file::SIZE_MAX).unwrap_or(u64::MAX);
-    file.take(limit).read_to_string(&mut text).map_err(|e| file_fault(vmx, &e))?;
+    file.take(limit)
+        .read_to_string(&mut text)
+        .map_err(|e| file_fault(vmx, &e))?;
     vmx_file::decode(&text, &vmx.parent().unwrap_or_else(|| vmx.clone()))
 }
 
@@ -354,29 +467,41 @@ pub fn reconfigure(
         for item in &work {
             if let FileWork::DeleteDisk { path } = item {
                 let users = host.state().disk_users();
-                if users.get(path).is_some_and(|vms| vms.iter().any(|vm| vm != reference)) {
-                    return Err(locked(&host.store.parse(path)?, "another virtual machine has it"));
+                if users
+                    .get(path)
+                    .is_some_and(|vms| vms.iter().any(|vm| vm != reference))
+                {
+                    return Err(locked(
+                        &host.store.parse(path)?,
+                        "another virtual machine has it",
+                    ));
                 }
             }
         }
         let mut made = Vec::new();
         let done = do_file_work(host, &config, &work, &mut made)
             .and_then(|()| write_vmx(host, &vm.vmx, &folder, &config));
-        if let Err(failure) = done {
-            undo_and_note(&host.store, &host.disks, None, &made);
-            return Err(failure);
-        }
+        let config = done.inspect_err(|_| undo_and_note(&host.store, &host.disks, None, &made))?;
         host.change(|state| state.vm_mut(reference).map(|vm| vm.config = config))?;
     }
     host.change(|state| {
         let message = format!("Reconfigured {}", vm.config.name);
-        state.event("VmReconfiguredEvent", Some((reference, &vm.config.name)), user, message);
+        state.event(
+            "VmReconfiguredEvent",
+            Some((reference, &vm.config.name)),
+            user,
+            message,
+        );
     });
     Ok(())
 }
 
 /// While a VM is on, only its keys and notes change; the keys are gone at power-off.
-fn reconfigure_running(host: &Arc<Host>, vm: &Vm, spec: &VirtualMachineConfigSpec) -> Result<(), Fault> {
+fn reconfigure_running(
+    host: &Arc<Host>,
+    vm: &Vm,
+    spec: &VirtualMachineConfigSpec,
+) -> Result<(), Fault> {
     let allowed = VirtualMachineConfigSpec {
         extra_config: spec.extra_config.clone(),
         annotation: spec.annotation.clone(),
@@ -385,13 +510,19 @@ fn reconfigure_running(host: &Arc<Host>, vm: &Vm, spec: &VirtualMachineConfigSpe
         ..VirtualMachineConfigSpec::default()
     };
     if allowed != *spec {
-        return Err(super::power::wrong_state(vm.power, Some(PowerState::PoweredOff)));
+        return Err(super::power::wrong_state(
+            vm.power,
+            Some(PowerState::PoweredOff),
+        ));
     }
     let mut runtime = vm.runtime.clone();
     for (key, value) in extra_of(spec)? {
         runtime.insert(key, value);
     }
-    let with = Vm { runtime: runtime.clone(), ..vm.clone() };
+    let with = Vm {
+        runtime: runtime.clone(),
+        ..vm.clone()
+    };
     check_extra(&with.extra())?;
     if runtime != vm.runtime {
         let file = host.run_folder(&vm.id).overlay();
@@ -401,9 +532,12 @@ fn reconfigure_running(host: &Arc<Host>, vm: &Vm, spec: &VirtualMachineConfigSpe
     }
     let mut config = vm.config.clone();
     if spec.annotation.is_some() || spec.name.is_some() {
-        let durable = VirtualMachineConfigSpec { extra_config: Vec::new(), ..allowed };
+        let durable = VirtualMachineConfigSpec {
+            extra_config: Vec::new(),
+            ..allowed
+        };
         apply(&mut config, &durable)?;
-        write_vmx(host, &vm.vmx, &vm.folder(), &config)?;
+        config = write_vmx(host, &vm.vmx, &vm.folder(), &config)?;
     }
     host.change(|state| {
         state.vm_mut(&vm.reference()).map(|vm| {
@@ -417,7 +551,12 @@ fn reconfigure_running(host: &Arc<Host>, vm: &Vm, spec: &VirtualMachineConfigSpe
 ///
 /// # Errors
 /// `DuplicateName`, `InvalidName`.
-pub fn rename(host: &Arc<Host>, reference: &ManagedObjectReference, name: &str, user: &str) -> Result<(), Fault> {
+pub fn rename(
+    host: &Arc<Host>,
+    reference: &ManagedObjectReference,
+    name: &str,
+    user: &str,
+) -> Result<(), Fault> {
     check_name(name)?;
     let vm = host.change(|state| {
         let vm = state.vm(reference)?.clone();
@@ -427,12 +566,16 @@ pub fn rename(host: &Arc<Host>, reference: &ManagedObjectReference, name: &str, 
         }
         Ok::<Vm, Fault>(vm)
     })?;
-    let _reservation = Reservation { host: host.clone(), name: name.to_owned(), folder: None };
+    let _reservation = Reservation {
+        host: host.clone(),
+        name: name.to_owned(),
+        folder: None,
+    };
     let mut config = vm.config.clone();
     config.name = name.to_owned();
     config.changes += 1;
     config.modified = DateTime::now();
-    write_vmx(host, &vm.vmx, &vm.folder(), &config)?;
+    let config = write_vmx(host, &vm.vmx, &vm.folder(), &config)?;
     host.change(|state| {
         state.vm_mut(reference)?.config = config;
         let message = format!("Renamed {} to {name}", vm.config.name);

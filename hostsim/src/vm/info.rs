@@ -25,7 +25,10 @@ pub fn networks(vm: &Vm) -> Vec<ManagedObjectReference> {
 
 /// Its keys.
 pub fn extra_config(vm: &Vm) -> Vec<OptionValue> {
-    vm.extra().into_iter().map(|(key, value)| OptionValue::text(key, value)).collect()
+    vm.extra()
+        .into_iter()
+        .map(|(key, value)| OptionValue::text(key, value))
+        .collect()
 }
 
 fn full_name(config: &VmConfig) -> String {
@@ -59,7 +62,10 @@ pub fn config(host: &Host, vm: &Vm) -> VirtualMachineConfigInfo {
             suspend_directory: Some(format!("{}/", vm.folder())),
             log_directory: Some(format!("{}/", vm.folder())),
         },
-        flags: VirtualMachineFlagInfo { enable_logging: Some(true), disk_uuid_enabled: Some(false) },
+        flags: VirtualMachineFlagInfo {
+            enable_logging: Some(true),
+            disk_uuid_enabled: Some(false),
+        },
         default_power_ops: VirtualMachineDefaultPowerOpInfo {
             power_off_type: Some("soft".into()),
             reset_type: Some("soft".into()),
@@ -114,15 +120,22 @@ fn devices(host: &Host, vm: &Vm) -> Vec<VirtualDevice> {
         if let Some(connectable) = &mut device.connectable {
             connectable.connected = on && connectable.start_connected;
         }
-        device.device_info = Some(Description { summary: summary.unwrap_or_else(|| label.clone()), label });
+        device.device_info = Some(Description {
+            summary: summary.unwrap_or_else(|| label.clone()),
+            label,
+        });
     }
     devices
 }
 
 /// Fills a backing's parents in; returns the capacity in KiB (0 where the VMDK cannot be read).
 fn fill_chain(host: &Host, backing: &mut DiskBacking) -> i64 {
-    let Ok(path) = backing.file_name.parse() else { return 0 };
-    let Ok(chain) = host.disks.chain(&host.store, &path) else { return 0 };
+    let Ok(path) = backing.file_name.parse() else {
+        return 0;
+    };
+    let Ok(chain) = host.disks.chain(&host.store, &path) else {
+        return 0;
+    };
     let mode = backing.disk_mode.clone();
     let mut parent = None;
     for (path, disk) in chain.iter().skip(1).rev() {
@@ -138,7 +151,9 @@ fn fill_chain(host: &Host, backing: &mut DiskBacking) -> i64 {
     backing.datastore = Some(inventory::datastore());
     backing.thin_provisioned = Some(true);
     backing.content_id = chain.first().map(|(_, d)| format!("{:08x}", d.cid));
-    chain.first().map_or(0, |(_, d)| i64::try_from(d.capacity / 1024).unwrap_or(i64::MAX))
+    chain.first().map_or(0, |(_, d)| {
+        i64::try_from(d.capacity / 1024).unwrap_or(i64::MAX)
+    })
 }
 
 /// What it is doing.
@@ -162,7 +177,12 @@ pub fn guest(vm: &Vm) -> GuestInfo {
     GuestInfo {
         tools_status: Some(ToolsStatus::NotInstalled),
         tools_running_status: Some("guestToolsNotRunning".into()),
-        guest_state: if vm.power == PowerState::PoweredOn { "running" } else { "notRunning" }.into(),
+        guest_state: if vm.power == PowerState::PoweredOn {
+            "running"
+        } else {
+            "notRunning"
+        }
+        .into(),
         ..GuestInfo::default()
     }
 }

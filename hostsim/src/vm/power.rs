@@ -11,8 +11,12 @@ use vim::{DateTime, Fault, FaultKind};
 
 /// The fault for a VM in the wrong power state.
 pub fn wrong_state(existing: PowerState, requested: Option<PowerState>) -> Fault {
-    let kind = FaultKind::InvalidPowerState { requested_state: requested, existing_state: existing };
-    let message = format!("The attempted operation cannot be performed in the current state ({existing}).");
+    let kind = FaultKind::InvalidPowerState {
+        requested_state: requested,
+        existing_state: existing,
+    };
+    let message =
+        format!("The attempted operation cannot be performed in the current state ({existing}).");
     Fault::new(kind, message)
 }
 
@@ -21,7 +25,11 @@ pub fn wrong_state(existing: PowerState, requested: Option<PowerState>) -> Fault
 /// # Errors
 /// `InvalidPowerState`.
 pub fn must_be(vm: &Vm, state: PowerState) -> Result<(), Fault> {
-    if vm.power == state { Ok(()) } else { Err(wrong_state(vm.power, Some(state))) }
+    if vm.power == state {
+        Ok(())
+    } else {
+        Err(wrong_state(vm.power, Some(state)))
+    }
 }
 
 /// What `power.json` holds.
@@ -41,16 +49,31 @@ fn shim_fault(error: &VmxError) -> Fault {
 ///
 /// # Errors
 /// `InvalidPowerState`, `FileNotFound`, `GenericVmConfigFault` with what QEMU says.
-pub async fn power_on(host: &Arc<Host>, reference: &ManagedObjectReference, user: &str) -> Result<(), Fault> {
+pub async fn power_on(
+    host: &Arc<Host>,
+    reference: &ManagedObjectReference,
+    user: &str,
+) -> Result<(), Fault> {
     let vm = host.state().vm(reference)?.clone();
     must_be(&vm, PowerState::PoweredOff)?;
     let files = host.run_folder(&vm.id);
     let since = DateTime::now();
     host.change(|state| {
-        let message = format!("{} on {} is starting", vm.config.name, crate::inventory::HOST_NAME);
-        state.event("VmStartingEvent", Some((reference, &vm.config.name)), user, message);
+        let message = format!(
+            "{} on {} is starting",
+            vm.config.name,
+            crate::inventory::HOST_NAME
+        );
+        state.event(
+            "VmStartingEvent",
+            Some((reference, &vm.config.name)),
+            user,
+            message,
+        );
     });
-    let record = PowerRecord { since: i64::try_from(since.0.unix_timestamp_nanos()).unwrap_or(0) };
+    let record = PowerRecord {
+        since: i64::try_from(since.0.unix_timestamp_nanos()).unwrap_or(0),
+    };
     let text = serde_json::to_vec(&record).map_err(|e| system_error(e.to_string()))?;
     let (folder, power) = (files.0.clone(), files.power());
     let prepared = vm.clone();
@@ -100,7 +123,11 @@ pub fn watch_end(host: &Arc<Host>, reference: ManagedObjectReference, run: u64, 
             Ok(record) => record,
             Err(error) => {
                 tracing::warn!(vm = %reference, %error, "the VM's shim cannot be asked any more");
-                ExitRecord { reason: ExitReason::ShimDied, at: 0, ran: true }
+                ExitRecord {
+                    reason: ExitReason::ShimDied,
+                    at: 0,
+                    ran: true,
+                }
             }
         };
         ended(&host, &reference, run, &record, "");
@@ -108,7 +135,13 @@ pub fn watch_end(host: &Arc<Host>, reference: ManagedObjectReference, run: u64, 
 }
 
 /// Notes that a VM's run has ended.
-pub fn ended(host: &Host, reference: &ManagedObjectReference, run: u64, record: &ExitRecord, user: &str) {
+pub fn ended(
+    host: &Host,
+    reference: &ManagedObjectReference,
+    run: u64,
+    record: &ExitRecord,
+    user: &str,
+) {
     let files = host.run_folder(&reference.id);
     host.change(|state| {
         let Ok(vm) = state.vm(reference) else { return };
@@ -123,14 +156,23 @@ pub fn ended(host: &Host, reference: &ManagedObjectReference, run: u64, record: 
                 tracing::warn!(file = %file.display(), %error, "cannot remove");
             }
         }
-        let Ok(vm) = state.vm_mut(reference) else { return };
+        let Ok(vm) = state.vm_mut(reference) else {
+            return;
+        };
         vm.power = PowerState::PoweredOff;
         vm.boot_time = None;
         vm.handle = None;
         vm.runtime.clear();
-        vm.clean_power_off = matches!(record.reason, ExitReason::GuestPowerOff | ExitReason::PowerOffRequested);
+        vm.clean_power_off = matches!(
+            record.reason,
+            ExitReason::GuestPowerOff | ExitReason::PowerOffRequested
+        );
         let name = vm.config.name.clone();
-        let message = format!("{name} on {} is powered off: {}", crate::inventory::HOST_NAME, record.reason);
+        let message = format!(
+            "{name} on {} is powered off: {}",
+            crate::inventory::HOST_NAME,
+            record.reason
+        );
         state.event("VmPoweredOffEvent", Some((reference, &name)), user, message);
     });
 }
@@ -139,12 +181,20 @@ pub fn ended(host: &Host, reference: &ManagedObjectReference, run: u64, record: 
 ///
 /// # Errors
 /// `InvalidPowerState`.
-pub async fn power_off(host: &Arc<Host>, reference: &ManagedObjectReference, user: &str) -> Result<(), Fault> {
+pub async fn power_off(
+    host: &Arc<Host>,
+    reference: &ManagedObjectReference,
+    user: &str,
+) -> Result<(), Fault> {
     let vm = host.state().vm(reference)?.clone();
     must_be(&vm, PowerState::PoweredOn)?;
     let record = match &vm.handle {
         Some(handle) => handle.power_off().await.map_err(|e| shim_fault(&e))?,
-        None => ExitRecord { reason: ExitReason::PowerOffRequested, at: 0, ran: true },
+        None => ExitRecord {
+            reason: ExitReason::PowerOffRequested,
+            at: 0,
+            ran: true,
+        },
     };
     ended(host, reference, vm.run, &record, user);
     Ok(())
@@ -154,7 +204,11 @@ pub async fn power_off(host: &Arc<Host>, reference: &ManagedObjectReference, use
 ///
 /// # Errors
 /// `InvalidPowerState`.
-pub async fn reset(host: &Arc<Host>, reference: &ManagedObjectReference, user: &str) -> Result<(), Fault> {
+pub async fn reset(
+    host: &Arc<Host>,
+    reference: &ManagedObjectReference,
+    user: &str,
+) -> Result<(), Fault> {
     let vm = host.state().vm(reference)?.clone();
     must_be(&vm, PowerState::PoweredOn)?;
     if let Some(handle) = &vm.handle {
@@ -162,7 +216,12 @@ pub async fn reset(host: &Arc<Host>, reference: &ManagedObjectReference, user: &
     }
     host.change(|state| {
         let message = format!("{} is reset", vm.config.name);
-        state.event("VmResettingEvent", Some((reference, &vm.config.name)), user, message);
+        state.event(
+            "VmResettingEvent",
+            Some((reference, &vm.config.name)),
+            user,
+            message,
+        );
         state.touch(reference);
     });
     Ok(())
@@ -173,17 +232,30 @@ pub async fn reset(host: &Arc<Host>, reference: &ManagedObjectReference, user: &
 ///
 /// # Errors
 /// `InvalidPowerState`.
-pub async fn shutdown_guest(host: &Arc<Host>, reference: &ManagedObjectReference, user: &str) -> Result<(), Fault> {
+pub async fn shutdown_guest(
+    host: &Arc<Host>,
+    reference: &ManagedObjectReference,
+    user: &str,
+) -> Result<(), Fault> {
     let vm = host.state().vm(reference)?.clone();
     must_be(&vm, PowerState::PoweredOn)?;
     host.change(|state| {
         let message = format!("Guest OS shut down for {}", vm.config.name);
-        state.event("VmGuestShutdownEvent", Some((reference, &vm.config.name)), user, message);
+        state.event(
+            "VmGuestShutdownEvent",
+            Some((reference, &vm.config.name)),
+            user,
+            message,
+        );
     });
     match &vm.handle {
         Some(handle) => handle.shutdown_guest().await.map_err(|e| shim_fault(&e)),
         None => {
-            let record = ExitRecord { reason: ExitReason::GuestPowerOff, at: 0, ran: true };
+            let record = ExitRecord {
+                reason: ExitReason::GuestPowerOff,
+                at: 0,
+                ran: true,
+            };
             ended(host, reference, vm.run, &record, user);
             Ok(())
         }

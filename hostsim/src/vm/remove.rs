@@ -9,14 +9,22 @@ use vim::types::*;
 use vim::{DatastorePath, Fault};
 
 fn forget(host: &Arc<Host>, vm: &Vm, kind: &str, user: &str, message: String) -> Result<(), Fault> {
-    let id: u64 = vm.id.parse().map_err(|_| crate::state::not_found(&vm.reference()))?;
+    let id: u64 = vm
+        .id
+        .parse()
+        .map_err(|_| crate::state::not_found(&vm.reference()))?;
     host.log
         .append(&Entry::Remove { id }, true)
         .map_err(|e| system_error(format!("the inventory cannot be written: {e}")))?;
     host.change(|state| {
         state.vms.remove(&id);
         state.touch_structure();
-        state.event(kind, Some((&vm.reference(), &vm.config.name)), user, message);
+        state.event(
+            kind,
+            Some((&vm.reference(), &vm.config.name)),
+            user,
+            message,
+        );
     });
     let run = host.run_folder(&vm.id);
     if let Err(error) = std::fs::remove_dir_all(&run.0)
@@ -31,7 +39,11 @@ fn forget(host: &Arc<Host>, vm: &Vm, kind: &str, user: &str, message: String) ->
 ///
 /// # Errors
 /// `InvalidPowerState`.
-pub fn unregister(host: &Arc<Host>, reference: &ManagedObjectReference, user: &str) -> Result<(), Fault> {
+pub fn unregister(
+    host: &Arc<Host>,
+    reference: &ManagedObjectReference,
+    user: &str,
+) -> Result<(), Fault> {
     let vm = host.state().vm(reference)?.clone();
     super::power::must_be(&vm, PowerState::PoweredOff)?;
     let message = format!("Unregistered {}", vm.config.name);
@@ -43,11 +55,19 @@ pub fn unregister(host: &Arc<Host>, reference: &ManagedObjectReference, user: &s
 ///
 /// # Errors
 /// `InvalidPowerState`; `FileLocked` where a disk has children or is another VM's.
-pub fn destroy(host: &Arc<Host>, reference: &ManagedObjectReference, user: &str) -> Result<(), Fault> {
+pub fn destroy(
+    host: &Arc<Host>,
+    reference: &ManagedObjectReference,
+    user: &str,
+) -> Result<(), Fault> {
     let vm = host.state().vm(reference)?.clone();
     super::power::must_be(&vm, PowerState::PoweredOff)?;
     // Out of the inventory first: a kill in the middle must not leave a VM that lacks disks.
-    let message = format!("Removed {} from {}", vm.config.name, crate::inventory::HOST_NAME);
+    let message = format!(
+        "Removed {} from {}",
+        vm.config.name,
+        crate::inventory::HOST_NAME
+    );
     let disks: Vec<DatastorePath> = vm
         .config
         .disks()
@@ -82,7 +102,9 @@ pub fn destroy(host: &Arc<Host>, reference: &ManagedObjectReference, user: &str)
 
 /// Removes the VM's own files; its folder, too, where nothing else is in it.
 fn remove_files(host: &Host, vm: &Vm, folder: &DatastorePath) -> std::io::Result<()> {
-    let Ok(path) = host.store.resolve(folder) else { return Ok(()) };
+    let Ok(path) = host.store.resolve(folder) else {
+        return Ok(());
+    };
     let stem = vm.vmx.file_name().trim_end_matches(".vmx");
     let ports: Vec<DatastorePath> = vm
         .config

@@ -6,8 +6,8 @@ use super::{Vm, create};
 use crate::host::{Host, system_error};
 use crate::log::Inventory;
 use crate::vmx::{
-    Accelerator, DirectBoot, DiskSpec, ExitReason, ExitRecord, Firmware, NicBackend, NicSpec, SerialDirection,
-    SerialFaults, SerialSpec, SerialUri, UserNet, VmxHandle, VmxSpec, VsockSpec,
+    Accelerator, DirectBoot, DiskSpec, ExitReason, ExitRecord, Firmware, NicBackend, NicSpec,
+    SerialDirection, SerialFaults, SerialSpec, SerialUri, UserNet, VmxHandle, VmxSpec, VsockSpec,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ pub fn spec(host: &Host, vm: &Vm) -> Result<Option<VmxSpec>, Fault> {
     let config = &vm.config;
     for device in config.disks() {
         if let Some(backing) = device.disk_backing() {
-            host.disks.chain(&host.store, &host.store.parse(&backing.file_name)?)?;
+            host.disks
+                .chain(&host.store, &host.store.parse(&backing.file_name)?)?;
         }
     }
     if host.settings.state_only {
@@ -35,9 +36,16 @@ pub fn spec(host: &Host, vm: &Vm) -> Result<Option<VmxSpec>, Fault> {
         name: config.name.clone(),
         memory_mib: u64::try_from(config.memory_mb).unwrap_or(0),
         cpus: u32::try_from(config.cpus).unwrap_or(0),
-        accelerator: host.facts.as_ref().map_or(Accelerator::Tcg, |f| f.accelerator),
+        accelerator: host
+            .facts
+            .as_ref()
+            .map_or(Accelerator::Tcg, |f| f.accelerator),
         tsc_khz: host.facts.as_ref().and_then(|f| f.tsc_khz),
-        firmware: if config.firmware == "efi" { Firmware::Efi } else { Firmware::Bios },
+        firmware: if config.firmware == "efi" {
+            Firmware::Efi
+        } else {
+            Firmware::Bios
+        },
         boot: boot(host, vm)?,
         disks: Vec::new(),
         nics: Vec::new(),
@@ -75,18 +83,28 @@ fn existing(host: &Host, path: &str) -> Result<PathBuf, Fault> {
     if file.is_file() {
         return Ok(file);
     }
-    Err(crate::datastore::file_fault(&path, &std::io::ErrorKind::NotFound.into()))
+    Err(crate::datastore::file_fault(
+        &path,
+        &std::io::ErrorKind::NotFound.into(),
+    ))
 }
 
 fn boot(host: &Host, vm: &Vm) -> Result<Option<DirectBoot>, Fault> {
     let key = |name: &str| vm.config.extra.get(name);
-    let Some(kernel) = key("hostsim.boot.kernel") else { return Ok(None) };
+    let Some(kernel) = key("hostsim.boot.kernel") else {
+        return Ok(None);
+    };
     if !host.settings.link_and_boot {
-        return Err(unrunnable("hostsim.boot.kernel is set, but this host does not announce mooring.boot.kernel".into()));
+        return Err(unrunnable(
+            "hostsim.boot.kernel is set, but this host does not announce mooring.boot.kernel"
+                .into(),
+        ));
     }
     Ok(Some(DirectBoot {
         kernel: existing(host, kernel)?,
-        initrd: key("hostsim.boot.initrd").map(|path| existing(host, path)).transpose()?,
+        initrd: key("hostsim.boot.initrd")
+            .map(|path| existing(host, path))
+            .transpose()?,
         cmdline: key("hostsim.boot.cmdline").cloned().unwrap_or_default(),
     }))
 }
@@ -102,15 +120,25 @@ fn vsock(host: &Host, vm: &Vm) -> Result<Option<VsockSpec>, Fault> {
             VsockSpec::Uds { folder }
         }
         // IDs are never given twice on a host, so the guest's address follows from the VM's.
-        None => VsockSpec::Kernel { cid: vm.id.parse::<u32>().unwrap_or(0).saturating_add(1000) },
+        None => VsockSpec::Kernel {
+            cid: vm.id.parse::<u32>().unwrap_or(0).saturating_add(1000),
+        },
     }))
 }
 
-fn add_device(host: &Host, vm: &Vm, device: &VirtualDevice, spec: &mut VmxSpec) -> Result<(), Fault> {
+fn add_device(
+    host: &Host,
+    vm: &Vm,
+    device: &VirtualDevice,
+    spec: &mut VmxSpec,
+) -> Result<(), Fault> {
     let number = |n: i32| u32::try_from(n).unwrap_or(u32::MAX);
     let unit = device.unit_number.unwrap_or(0);
     let controller = device.controller_key.unwrap_or(0);
-    let connected = device.connectable.as_ref().is_none_or(|c| c.start_connected);
+    let connected = device
+        .connectable
+        .as_ref()
+        .is_none_or(|c| c.start_connected);
     match (&device.kind, &device.backing) {
         (DeviceKind::Disk(_), Some(Backing::Disk(backing))) => spec.disks.push(DiskSpec {
             path: existing(host, &backing.file_name)?,
@@ -120,7 +148,9 @@ fn add_device(host: &Host, vm: &Vm, device: &VirtualDevice, spec: &mut VmxSpec) 
         }),
         (DeviceKind::Cdrom, Some(Backing::Iso(file))) if connected => {
             if spec.cdrom.is_some() {
-                return Err(unrunnable("one CD-ROM drive with an image is what can be run".into()));
+                return Err(unrunnable(
+                    "one CD-ROM drive with an image is what can be run".into(),
+                ));
             }
             debug_assert!(controller >= IDE_KEY || controller >= SATA_KEY);
             spec.cdrom = Some(existing(host, &file.file_name)?);
@@ -130,8 +160,11 @@ fn add_device(host: &Host, vm: &Vm, device: &VirtualDevice, spec: &mut VmxSpec) 
             let Some((address, prefix)) = host.settings.networks.get(name) else {
                 return Err(unrunnable(format!("the network '{name}' does not exist")));
             };
-            let net = UserNet::of_subnet(*address, *prefix)
-                .ok_or_else(|| unrunnable(format!("the network '{name}' has the prefix length {prefix}")))?;
+            let net = UserNet::of_subnet(*address, *prefix).ok_or_else(|| {
+                unrunnable(format!(
+                    "the network '{name}' has the prefix length {prefix}"
+                ))
+            })?;
             spec.nics.push(NicSpec {
                 mac: members.mac_address.clone().unwrap_or_default(),
                 port_group: name.clone(),
@@ -142,17 +175,29 @@ fn add_device(host: &Host, vm: &Vm, device: &VirtualDevice, spec: &mut VmxSpec) 
         (DeviceKind::Serial(_), _) if !connected => spec.serials.push(SerialSpec::Disconnected),
         (DeviceKind::Serial(_), Some(Backing::SerialFile(file))) => {
             let path = host.store.resolve(&host.store.parse(&file.file_name)?)?;
-            let append = vm.config.extra.get("answer.msg.serial.file.open").is_some_and(|v| v == "Append");
+            let append = vm
+                .config
+                .extra
+                .get("answer.msg.serial.file.open")
+                .is_some_and(|v| v == "Append");
             spec.serials.push(SerialSpec::File { path, append });
         }
         (DeviceKind::Serial(_), Some(Backing::SerialUri(uri))) => {
             let fault = |name: &str| -> u64 {
-                vm.config.extra.get(&format!("hostsim.serial.{name}")).and_then(|v| v.parse().ok()).unwrap_or(0)
+                vm.config
+                    .extra
+                    .get(&format!("hostsim.serial.{name}"))
+                    .and_then(|v| v.parse().ok())
+                    .unwrap_or(0)
             };
             spec.serials.push(SerialSpec::Uri(SerialUri {
                 service_uri: uri.service_uri.clone(),
                 proxy_uri: uri.proxy_uri.clone().unwrap_or_default(),
-                direction: if uri.direction == "server" { SerialDirection::Server } else { SerialDirection::Client },
+                direction: if uri.direction == "server" {
+                    SerialDirection::Server
+                } else {
+                    SerialDirection::Client
+                },
                 faults: SerialFaults {
                     corrupt: u32::try_from(fault("corrupt")).unwrap_or(u32::MAX),
                     drop: u32::try_from(fault("drop")).unwrap_or(u32::MAX),
@@ -170,7 +215,11 @@ pub async fn restore(host: &Arc<Host>, inventory: Inventory) {
     host.change(|state| state.last_vm = state.last_vm.max(inventory.last));
     for (id, vmx) in inventory.vms {
         let Ok(path) = vmx.parse() else {
-            tracing::error!(id, vmx, "a registered VM's path cannot be read; it is left out");
+            tracing::error!(
+                id,
+                vmx,
+                "a registered VM's path cannot be read; it is left out"
+            );
             continue;
         };
         let config = match create::read_vmx(host, &path) {
@@ -189,7 +238,9 @@ pub async fn restore(host: &Arc<Host>, inventory: Inventory) {
 async fn restore_one(host: &Arc<Host>, id: u64, mut vm: Vm) {
     let files = host.run_folder(&vm.id);
     let reference = vm.reference();
-    let record: Option<PowerRecord> = std::fs::read(files.power()).ok().and_then(|t| serde_json::from_slice(&t).ok());
+    let record: Option<PowerRecord> = std::fs::read(files.power())
+        .ok()
+        .and_then(|t| serde_json::from_slice(&t).ok());
     if let Some(record) = &record {
         vm.power = PowerState::PoweredOn;
         vm.run = 1;
@@ -219,7 +270,11 @@ async fn restore_one(host: &Arc<Host>, id: u64, mut vm: Vm) {
         (Some(_), Some(handle)) => watch_end(host, reference, 1, handle),
         (Some(_), None) if !host.settings.state_only => {
             let record = ExitRecord::read(&files.shim()).ok().flatten();
-            let record = record.unwrap_or(ExitRecord { reason: ExitReason::ShimDied, at: 0, ran: true });
+            let record = record.unwrap_or(ExitRecord {
+                reason: ExitReason::ShimDied,
+                at: 0,
+                ran: true,
+            });
             ended(host, &reference, 1, &record, "");
         }
         (None, _) => {

@@ -19,7 +19,10 @@ pub fn encode(config: &VmConfig, folder: &DatastorePath) -> String {
     let mut put = |key: &str, value: &str| keys.push((key.to_owned(), value.to_owned()));
     put(".encoding", "UTF-8");
     put("config.version", "8");
-    put("virtualHW.version", config.version.trim_start_matches("vmx-"));
+    put(
+        "virtualHW.version",
+        config.version.trim_start_matches("vmx-"),
+    );
     put("displayName", &config.name);
     put("guestOS", &config.guest_id);
     put("annotation", &config.annotation);
@@ -34,11 +37,25 @@ pub fn encode(config: &VmConfig, folder: &DatastorePath) -> String {
     put("vmxstats.created", &config.created.to_string());
     put("vmxstats.modified", &config.modified.to_string());
     put("vmxstats.changes", &config.changes.to_string());
-    put("bios.bootDelay", &config.boot_options.boot_delay.unwrap_or(0).to_string());
-    for (name, allocation) in [("cpu", &config.cpu_allocation), ("mem", &config.memory_allocation)] {
-        let Some(allocation) = allocation else { continue };
-        put(&format!("sched.{name}.min"), &allocation.reservation.unwrap_or(0).to_string());
-        put(&format!("sched.{name}.max"), &allocation.limit.unwrap_or(-1).to_string());
+    put(
+        "bios.bootDelay",
+        &config.boot_options.boot_delay.unwrap_or(0).to_string(),
+    );
+    for (name, allocation) in [
+        ("cpu", &config.cpu_allocation),
+        ("mem", &config.memory_allocation),
+    ] {
+        let Some(allocation) = allocation else {
+            continue;
+        };
+        put(
+            &format!("sched.{name}.min"),
+            &allocation.reservation.unwrap_or(0).to_string(),
+        );
+        put(
+            &format!("sched.{name}.max"),
+            &allocation.limit.unwrap_or(-1).to_string(),
+        );
         if let Some(shares) = &allocation.shares {
             put(&format!("sched.{name}.shares"), &shares.shares.to_string());
             put(&format!("sched.{name}.level"), shares.level.as_str());
@@ -64,7 +81,12 @@ fn encode_device(device: &VirtualDevice, folder: &DatastorePath, put: &mut impl 
         key if (SATA_KEY..SATA_KEY + 4).contains(&key) => format!("sata{}:{unit}", key - SATA_KEY),
         key => format!("ide{}:{unit}", key - IDE_KEY),
     };
-    let connected = flag(device.connectable.as_ref().is_none_or(|c| c.start_connected));
+    let connected = flag(
+        device
+            .connectable
+            .as_ref()
+            .is_none_or(|c| c.start_connected),
+    );
     match (&device.kind, &device.backing) {
         (DeviceKind::ParaVirtualScsi(m), _) => {
             put(&format!("scsi{}.present", m.bus_number), "TRUE");
@@ -74,13 +96,19 @@ fn encode_device(device: &VirtualDevice, folder: &DatastorePath, put: &mut impl 
         (DeviceKind::Disk(_), Some(Backing::Disk(backing))) => {
             put(&format!("{slot}.present"), "TRUE");
             put(&format!("{slot}.deviceType"), "scsi-hardDisk");
-            put(&format!("{slot}.fileName"), &file_name(&backing.file_name, folder));
+            put(
+                &format!("{slot}.fileName"),
+                &file_name(&backing.file_name, folder),
+            );
             put(&format!("{slot}.mode"), &backing.disk_mode);
         }
         (DeviceKind::Cdrom, Some(Backing::Iso(backing))) => {
             put(&format!("{slot}.present"), "TRUE");
             put(&format!("{slot}.deviceType"), "cdrom-image");
-            put(&format!("{slot}.fileName"), &file_name(&backing.file_name, folder));
+            put(
+                &format!("{slot}.fileName"),
+                &file_name(&backing.file_name, folder),
+            );
             put(&format!("{slot}.startConnected"), connected);
         }
         (DeviceKind::Vmxnet3(m), Some(Backing::Network(backing))) => {
@@ -88,8 +116,14 @@ fn encode_device(device: &VirtualDevice, folder: &DatastorePath, put: &mut impl 
             put(&format!("{name}.present"), "TRUE");
             put(&format!("{name}.virtualDev"), "vmxnet3");
             put(&format!("{name}.networkName"), &backing.device_name);
-            put(&format!("{name}.addressType"), m.address_type.as_deref().unwrap_or("generated"));
-            put(&format!("{name}.address"), m.mac_address.as_deref().unwrap_or(""));
+            put(
+                &format!("{name}.addressType"),
+                m.address_type.as_deref().unwrap_or("generated"),
+            );
+            put(
+                &format!("{name}.address"),
+                m.mac_address.as_deref().unwrap_or(""),
+            );
             put(&format!("{name}.startConnected"), connected);
         }
         (DeviceKind::Serial(m), Some(backing)) => {
@@ -100,13 +134,19 @@ fn encode_device(device: &VirtualDevice, folder: &DatastorePath, put: &mut impl 
             match backing {
                 Backing::SerialFile(file) => {
                     put(&format!("{name}.fileType"), "file");
-                    put(&format!("{name}.fileName"), &file_name(&file.file_name, folder));
+                    put(
+                        &format!("{name}.fileName"),
+                        &file_name(&file.file_name, folder),
+                    );
                 }
                 Backing::SerialUri(uri) => {
                     put(&format!("{name}.fileType"), "network");
                     put(&format!("{name}.fileName"), &uri.service_uri);
                     put(&format!("{name}.network.endPoint"), &uri.direction);
-                    put(&format!("{name}.vspc"), uri.proxy_uri.as_deref().unwrap_or(""));
+                    put(
+                        &format!("{name}.vspc"),
+                        uri.proxy_uri.as_deref().unwrap_or(""),
+                    );
                 }
                 _ => {}
             }
@@ -129,12 +169,21 @@ pub fn decode(text: &str, folder: &DatastorePath) -> Result<VmConfig, Fault> {
         let (key, value) = line
             .split_once('=')
             .and_then(|(k, v)| Some((k.trim(), v.trim().strip_prefix('"')?.strip_suffix('"')?)))
-            .ok_or_else(|| bad(format!("line {}: `key = \"value\"` is expected", number + 1)))?;
+            .ok_or_else(|| {
+                bad(format!(
+                    "line {}: `key = \"value\"` is expected",
+                    number + 1
+                ))
+            })?;
         keys.insert(key.to_owned(), unescape(value));
     }
     let mut keys = Keys(keys);
     let mut config = VmConfig {
-        version: format!("vmx-{}", keys.take("virtualHW.version").unwrap_or_else(|| "19".into())),
+        version: format!(
+            "vmx-{}",
+            keys.take("virtualHW.version")
+                .unwrap_or_else(|| "19".into())
+        ),
         name: keys.take("displayName").unwrap_or_default(),
         guest_id: keys.take("guestOS").unwrap_or_default(),
         annotation: keys.take("annotation").unwrap_or_default(),
@@ -169,29 +218,38 @@ impl Keys {
     }
 
     fn flag(&mut self, key: &str) -> bool {
-        self.take(key).is_some_and(|v| v.eq_ignore_ascii_case("TRUE"))
+        self.take(key)
+            .is_some_and(|v| v.eq_ignore_ascii_case("TRUE"))
     }
 
     fn number<T: std::str::FromStr>(&mut self, key: &str, default: T) -> Result<T, Fault> {
         match self.take(key) {
-            Some(text) => text.parse().map_err(|_| bad(format!("{key}: {text:?} is no number that is possible"))),
+            Some(text) => text
+                .parse()
+                .map_err(|_| bad(format!("{key}: {text:?} is no number that is possible"))),
             None => Ok(default),
         }
     }
 
     fn date(&mut self, key: &str) -> DateTime {
-        self.take(key).and_then(|text| Any::from(text).get().ok()).unwrap_or_default()
+        self.take(key)
+            .and_then(|text| Any::from(text).get().ok())
+            .unwrap_or_default()
     }
 
     fn allocation(&mut self, name: &str) -> Result<Option<ResourceAllocationInfo>, Fault> {
-        let Some(limit) = self.take(&format!("sched.{name}.max")) else { return Ok(None) };
+        let Some(limit) = self.take(&format!("sched.{name}.max")) else {
+            return Ok(None);
+        };
         let level = self.take(&format!("sched.{name}.level"));
         let shares: i32 = self.number(&format!("sched.{name}.shares"), 0)?;
         Ok(Some(ResourceAllocationInfo {
             reservation: Some(self.number(&format!("sched.{name}.min"), 0)?),
             expandable_reservation: None,
             limit: Some(limit.parse().unwrap_or(-1)),
-            shares: level.and_then(|l| Any::from(l).get().ok()).map(|level| SharesInfo { shares, level }),
+            shares: level
+                .and_then(|l| Any::from(l).get().ok())
+                .map(|level| SharesInfo { shares, level }),
         }))
     }
 
@@ -199,17 +257,26 @@ impl Keys {
         for bus in 0..4 {
             if self.flag(&format!("scsi{bus}.present")) {
                 self.take(&format!("scsi{bus}.virtualDev"));
-                devices.push(on_pci(VirtualDevice::pvscsi(SCSI_KEY + bus, bus)));
+                devices.push(on_pci(pvscsi(bus)));
             }
             if self.flag(&format!("sata{bus}.present")) {
-                let members = ControllerMembers { bus_number: bus, device: Vec::new() };
+                let members = ControllerMembers {
+                    bus_number: bus,
+                    device: Vec::new(),
+                };
                 let kind = DeviceKind::Ahci(members);
-                devices.push(on_pci(VirtualDevice { key: SATA_KEY + bus, kind, ..VirtualDevice::default() }));
+                devices.push(on_pci(VirtualDevice {
+                    key: SATA_KEY + bus,
+                    kind,
+                    ..VirtualDevice::default()
+                }));
             }
         }
-        for (bus_name, controller, buses, units) in
-            [("scsi", SCSI_KEY, 4, 16), ("sata", SATA_KEY, 4, 30), ("ide", IDE_KEY, 2, 2)]
-        {
+        for (bus_name, controller, buses, units) in [
+            ("scsi", SCSI_KEY, 4, 16),
+            ("sata", SATA_KEY, 4, 30),
+            ("ide", IDE_KEY, 2, 2),
+        ] {
             for bus in 0..buses {
                 for unit in 0..units {
                     let slot = format!("{bus_name}{bus}:{unit}");
@@ -223,7 +290,9 @@ impl Keys {
             let name = format!("ethernet{number}");
             if self.flag(&format!("{name}.present")) {
                 self.take(&format!("{name}.virtualDev"));
-                let network = self.take(&format!("{name}.networkName")).unwrap_or_default();
+                let network = self
+                    .take(&format!("{name}.networkName"))
+                    .unwrap_or_default();
                 let mut card = VirtualDevice::vmxnet3(4000 + number, &network, None);
                 card.kind = DeviceKind::Vmxnet3(EthernetMembers {
                     address_type: self.take(&format!("{name}.addressType")),
@@ -244,7 +313,9 @@ impl Keys {
                         let proxy = self.take(&format!("{name}.vspc")).unwrap_or_default();
                         let mut port = VirtualDevice::serial_uri(9000 + number, &file, &proxy);
                         if let Some(Backing::SerialUri(uri)) = &mut port.backing {
-                            uri.direction = self.take(&format!("{name}.network.endPoint")).unwrap_or_default();
+                            uri.direction = self
+                                .take(&format!("{name}.network.endPoint"))
+                                .unwrap_or_default();
                             uri.proxy_uri = Some(proxy).filter(|p| !p.is_empty());
                         }
                         port
@@ -261,7 +332,13 @@ impl Keys {
         }
     }
 
-    fn drive(&mut self, slot: &str, controller: i32, unit: i32, folder: &DatastorePath) -> Option<VirtualDevice> {
+    fn drive(
+        &mut self,
+        slot: &str,
+        controller: i32,
+        unit: i32,
+        folder: &DatastorePath,
+    ) -> Option<VirtualDevice> {
         let file = full_name(&self.take(&format!("{slot}.fileName"))?, folder);
         let key = drive_key(controller, unit);
         if self.take(&format!("{slot}.deviceType")).as_deref() == Some("cdrom-image") {
@@ -270,7 +347,9 @@ impl Keys {
             return Some(drive);
         }
         let mut backing = DiskBacking::new(&file);
-        backing.disk_mode = self.take(&format!("{slot}.mode")).unwrap_or_else(|| "persistent".into());
+        backing.disk_mode = self
+            .take(&format!("{slot}.mode"))
+            .unwrap_or_else(|| "persistent".into());
         Some(VirtualDevice::disk(key, controller, unit, backing, 0))
     }
 }
@@ -281,6 +360,21 @@ pub fn drive_key(controller: i32, unit: i32) -> i32 {
         c if (SCSI_KEY..SCSI_KEY + 4).contains(&c) => 2000 + (c - SCSI_KEY) * 16 + unit,
         c if (SATA_KEY..SATA_KEY + 4).contains(&c) => 16000 + (c - SATA_KEY) * 30 + unit,
         c => 3000 + (c - IDE_KEY) * 2 + unit,
+    }
+}
+
+/// The SCSI controller of a bus as it is once it is there.
+fn pvscsi(bus: i32) -> VirtualDevice {
+    let members = ScsiMembers {
+        bus_number: bus,
+        hot_add_remove: Some(true),
+        scsi_ctlr_unit_number: Some(7),
+        ..ScsiMembers::default()
+    };
+    VirtualDevice {
+        key: SCSI_KEY + bus,
+        kind: DeviceKind::ParaVirtualScsi(members),
+        ..VirtualDevice::default()
     }
 }
 
@@ -315,7 +409,10 @@ fn file_name(path: &str, folder: &DatastorePath) -> String {
 }
 
 fn full_name(name: &str, folder: &DatastorePath) -> String {
-    match name.strip_prefix("/vmfs/volumes/").and_then(|rest| rest.split_once('/')) {
+    match name
+        .strip_prefix("/vmfs/volumes/")
+        .and_then(|rest| rest.split_once('/'))
+    {
         Some((datastore, path)) => DatastorePath::new(datastore, path).to_string(),
         None => folder.join(name).to_string(),
     }
@@ -340,7 +437,9 @@ fn unescape(value: &str) -> String {
     let mut rest = value;
     while let Some((before, after)) = rest.split_once('|') {
         out.push_str(before);
-        let code = after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let code = after
+            .get(..2)
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match code {
             Some(code) => {
                 out.push(code.into());
@@ -379,10 +478,23 @@ mod tests {
         };
         config.boot_options.boot_delay = Some(5);
         config.extra.insert("mooring.id".into(), "abc".into());
-        config.extra.insert("serial1.hardwareFlowControl".into(), "TRUE".into());
-        config.devices.push(on_pci(VirtualDevice::pvscsi(1000, 0)));
-        config.devices.push(VirtualDevice::disk(2000, 1000, 0, DiskBacking::new("[datastore1] web/web.vmdk"), 0));
-        config.devices.push(VirtualDevice::cdrom(3000, 200, 0, "[datastore1] iso/boot.iso"));
+        config
+            .extra
+            .insert("serial1.hardwareFlowControl".into(), "TRUE".into());
+        config.devices.push(on_pci(pvscsi(0)));
+        config.devices.push(VirtualDevice::disk(
+            2000,
+            1000,
+            0,
+            DiskBacking::new("[datastore1] web/web.vmdk"),
+            0,
+        ));
+        config.devices.push(VirtualDevice::cdrom(
+            3000,
+            200,
+            0,
+            "[datastore1] iso/boot.iso",
+        ));
         let mut card = on_pci(VirtualDevice::vmxnet3(4000, "VM Network", None));
         card.unit_number = Some(7);
         card.kind = DeviceKind::Vmxnet3(EthernetMembers {

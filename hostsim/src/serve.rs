@@ -1,0 +1,261 @@
+//! `hostsim serve`: from arguments to a host that answers.
+
+use crate::datastore::{Datastore, Disks, remove_parts, write_durably};
+use crate::host::{DestroyRule, Host, Settings};
+use crate::log::InventoryLog;
+use crate::server::{self, Identity};
+use crate::session::{Credentials, Sessions};
+use crate::vmx::host::HostFacts;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Name of the datastore.
+pub const DATASTORE: &str = "datastore1";
+
+/// What `--strict` withholds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Strict {
+    /// Everything that ESXi cannot do: link, boot and disk upload.
+    All,
+    /// The link and the boot (mooring.link.vsock, mooring.boot.kernel); mooring.disk.upload stays announced.
+    Link,
+}
+
+/// Arguments of `hostsim serve`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ServeArgs {
+    /// Folder that keeps everything: datastore, inventory, certificate, credentials
+    #[arg(long, value_name = "DIR")]
+    pub state: PathBuf,
+    /// Address to listen at; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443")]
+    pub listen: SocketAddr,
+    /// Announce nothing that ESXi cannot do
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, default_missing_value = "all", require_equals = true)]
+    pub strict: Option<Strict>,
+    /// Run no QEMU: VMs only have a state
+    #[arg(long)]
+    pub state_only: bool,
+    /// JSON file with `user` and `password`, copied into DIR/credentials.json [default: generated at the first start]
+    #[arg(long, value_name = "FILE")]
+    pub credentials: Option<PathBuf>,
+    /// What Destroy_Task does with attached disks: `chain` deletes their parents too, as vCenter does
+    #[arg(long, value_name = "RULE", default_value = "chain")]
+    pub destroy: DestroyRule,
+    /// Seconds without a call after which a session ends
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
+    pub session_idle: u64,
+    /// Bytes that the datastore pretends to have [default: what the file system has]
+    #[arg(long, value_name = "BYTES")]
+    pub datastore_size: Option<u64>,
+    /// A port group with the subnet of its user-mode network; may be repeated
+    #[arg(long, value_name = "NAME=ADDRESS/PREFIX", default_value = "VM Network=172.17.0.0/16", value_parser = network)]
+    pub network: Vec<(String, (Ipv4Addr, u8))>,
+}
+
+fn network(text: &str) -> Result<(String, (Ipv4Addr, u8)), String> {
+    let wrong = || format!("{text:?}: a network looks like `VM Network=172.17.0.0/16`");
+    let (name, subnet) = text.split_once('=').ok_or_else(wrong)?;
+    let (address, prefix) = subnet.split_once('/').ok_or_else(wrong)?;
+    let address = address.parse().map_err(|_| wrong())?;
+    let prefix = prefix
+        .parse()
+        .ok()
+        .filter(|p| (8..=29).contains(p))
+        .ok_or_else(wrong)?;
+    if name.is_empty() {
+        return Err(wrong());
+    }
+    Ok((name.to_owned(), (address, prefix)))
+}
+
+/// Why hostsim cannot serve.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what}: {source}")]
+pub struct ServeError {
+    what: String,
+    source: io::Error,
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> ServeError {
+    let what = what.into();
+    move |source| ServeError { what, source }
+}
+
+/// A host that is served.
+#[derive(Debug)]
+pub struct Serving {
+    /// The host.
+    pub host: Arc<Host>,
+    /// Where it is served.
+    pub address: SocketAddr,
+    /// SHA-256 of its certificate.
+    pub thumbprint: String,
+    /// Its account.
+    pub credentials: Credentials,
+    stop: CancellationToken,
+    work: tokio::task::JoinHandle<()>,
+    _lock: File,
+}
+
+impl Serving {
+    /// Starts to serve.
+    ///
+    /// # Errors
+    /// The state folder cannot be used (another hostsim has it, say), or the address cannot be listened at.
+    pub async fn start(args: &ServeArgs, shim: Option<PathBuf>) -> Result<Serving, ServeError> {
+        let name = args.state.display().to_string();
+        fs::create_dir_all(&args.state).map_err(failed(format!("make the state folder {name}")))?;
+        let state = args
+            .state
+            .canonicalize()
+            .map_err(failed(format!("resolve the state folder {name}")))?;
+        let lock = lock(&state)?;
+        let settings = Settings {
+            state: state.clone(),
+            state_only: args.state_only,
+            disk_upload: args.strict != Some(Strict::All),
+            link_and_boot: args.strict.is_none(),
+            destroy: args.destroy,
+            session_idle: Duration::from_secs(args.session_idle),
+            datastore_size: args.datastore_size,
+            networks: args.network.iter().cloned().collect::<BTreeMap<_, _>>(),
+            shim,
+        };
+        let identity = Identity::open(&state).map_err(failed("open the host's certificate"))?;
+        let credentials = credentials(&state, args.credentials.as_deref())?;
+        let store = Datastore::open(
+            DATASTORE,
+            &state.join("datastores").join(DATASTORE),
+            args.datastore_size,
+        )
+        .map_err(failed("open the datastore"))?;
+        remove_parts(store.root());
+        let (log, inventory) = InventoryLog::open(&state.join("inventory.log"), &store)
+            .map_err(failed("open the inventory"))?;
+        let disks = Disks::scan(&store);
+        let facts = if args.state_only {
+            None
+        } else {
+            Some(
+                HostFacts::detect(&state)
+                    .await
+                    .map_err(failed("find out what this machine can run"))?,
+            )
+        };
+        let sessions = Sessions::new(credentials.clone(), settings.session_idle);
+        let host = Host::new(settings, store, disks, sessions, log, facts);
+        crate::vm::run::restore(&host, inventory).await;
+        let listener = TcpListener::bind(args.listen)
+            .await
+            .map_err(failed(format!("listen at {}", args.listen)))?;
+        let address = listener
+            .local_addr()
+            .map_err(failed("find out the address"))?;
+        let stop = CancellationToken::new();
+        let thumbprint = identity.thumbprint.clone();
+        let work = {
+            let (host, stop) = (host.clone(), stop.clone());
+            tokio::spawn(async move { server::serve(host, listener, &identity, stop).await })
+        };
+        Ok(Serving {
+            host,
+            address,
+            thumbprint,
+            credentials,
+            stop,
+            work,
+            _lock: lock,
+        })
+    }
+
+    /// URL of the API's host.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// Stops serving. VMs go on.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        // It only fails by a panic, which was reported where it happened.
+        let _ = self.work.await;
+    }
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// See [`Serving::start`].
+pub async fn run(args: &ServeArgs) -> Result<(), ServeError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed("wait for signals"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("wait for signals"))?;
+    let serving = Serving::start(args, None).await?;
+    {
+        use io::Write as _;
+        let mut out = io::stdout().lock();
+        writeln!(
+            out,
+            "ready: {} thumbprint={}",
+            serving.url(),
+            serving.thumbprint
+        )
+        .and_then(|()| out.flush())
+        .map_err(failed("say that it is ready"))?;
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    serving.stop().await;
+    Ok(())
+}
+
+/// Takes the state folder; one hostsim at a time.
+fn lock(state: &Path) -> Result<File, ServeError> {
+    let path = state.join("lock");
+    let file = File::create(&path).map_err(failed(format!("open {}", path.display())))?;
+    file.try_lock().map_err(|e| {
+        let why = match e {
+            fs::TryLockError::WouldBlock => io::Error::other("another hostsim serves it"),
+            fs::TryLockError::Error(e) => e,
+        };
+        failed(format!("use the state folder {}", state.display()))(why)
+    })?;
+    Ok(file)
+}
+
+fn credentials(state: &Path, given: Option<&Path>) -> Result<Credentials, ServeError> {
+    let kept = state.join("credentials.json");
+    let from = given.unwrap_or(&kept);
+    let credentials = match fs::read(from) {
+        Ok(text) => serde_json::from_slice(&text)
+            .map_err(io::Error::from)
+            .map_err(failed(format!(
+                "read {} (JSON with `user` and `password`)",
+                from.display()
+            )))?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound && given.is_none() => {
+            let password = crate::session::random_hex()
+                .map_err(io::Error::other)
+                .map_err(failed("make a password"))?;
+            Credentials {
+                user: "root".into(),
+                password,
+            }
+        }
+        Err(e) => return Err(failed(format!("read {}", from.display()))(e)),
+    };
+    let text = serde_json::to_vec(&credentials)
+        .map_err(io::Error::from)
+        .map_err(failed("write the credentials"))?;
+    write_durably(&kept, &text, 0o600).map_err(failed(format!("write {}", kept.display())))?;
+    Ok(credentials)
+}
