@@ -31,7 +31,7 @@ fn main() -> Result<()> {
 
 fn measure(folder: &Path, scratch: &Path) -> Result<()> {
     let image = scratch.join("image");
-    let mut files = 0u64;
+    let mut files: u64;
     // Once for the page cache, once for the clock.
     for _ in 0..2 {
         files = 0;
