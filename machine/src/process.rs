@@ -39,11 +39,15 @@ impl Process {
             .is_some_and(|(state, started)| started == self.started && !matches!(state, 'Z' | 'X'))
     }
 
-    /// A descriptor that becomes readable when it ends; `None` if it has.
-    pub fn watch(&self) -> Option<std::os::fd::OwnedFd> {
+    /// Waits until it has ended. Blocks.
+    pub fn wait(&self) {
         let fd = Pid::from_raw(self.pid.cast_signed())
-            .and_then(|p| pidfd_open(p, PidfdFlags::NONBLOCK).ok())?;
-        self.alive().then_some(fd)
+            .and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok());
+        let Some(fd) = fd.filter(|_| self.alive()) else {
+            return;
+        };
+        // A pidfd becomes readable when the process ends; a signal may end the wait early.
+        while poll(&mut [PollFd::new(&fd, PollFlags::IN)], None).is_err() {}
     }
 
     /// Sends SIGTERM and waits for the end; after `patience`, SIGKILL.

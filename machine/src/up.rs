@@ -9,7 +9,6 @@ use crate::{Error, down, hypervisor};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A part that died is started again after this; doubled each time it dies at once, up to a minute.
@@ -180,12 +179,15 @@ async fn any_ended(record: &Record) -> &'static str {
 }
 
 async fn ended(part: Option<&Part>) {
-    let Some(part) = part else { return };
-    let Some(fd) = part.process.watch() else {
-        return;
+    let Some(process) = part.map(|p| p.process.clone()) else {
+        return std::future::pending().await;
     };
-    if let Ok(fd) = AsyncFd::with_interest(fd, tokio::io::Interest::READABLE) {
-        // A pidfd becomes readable when the process ends.
-        let _ = fd.readable().await;
-    }
+    let (send, receive) = tokio::sync::oneshot::channel::<()>();
+    // A thread of its own: a blocking task of the runtime would have to end before this program may.
+    std::thread::spawn(move || {
+        process.wait();
+        drop(send);
+    });
+    // The sender's end is the process's.
+    let _ = receive.await;
 }
