@@ -21,7 +21,17 @@ enum Command {
 }
 
 // Not `tokio::main`: a shim forks before it has threads.
-fn main() -> anyhow::Result<()> {
+fn main() -> std::process::ExitCode {
+    match run() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hostsim: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Serve(args) => {
             tracing_subscriber::fmt()

@@ -152,6 +152,11 @@ impl Serving {
         };
         let sessions = Sessions::new(credentials.clone(), settings.session_idle);
         let host = Host::new(settings, store, disks, sessions, log, facts);
+        if let Some(folder) = crate::options::link_folder(&host) {
+            // The endpoint makes its sockets in it.
+            std::fs::create_dir_all(&folder)
+                .map_err(failed("make the folder of the VMs' links"))?;
+        }
         crate::vm::run::restore(&host, inventory).await;
         let listener = TcpListener::bind(args.listen)
             .await

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use machine::options::{self, Boot, Link, Options};
 use machine::{down, status, up};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Virtual container hosts: a Docker endpoint whose containers are virtual machines.
 #[derive(Parser)]
@@ -81,7 +82,17 @@ struct Up {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vch: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Up(args) => {
             let exe = std::env::current_exe().context("find this program's own folder")?;
