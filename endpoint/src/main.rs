@@ -26,6 +26,7 @@ fn run() -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
-        .block_on(endpoint::serve::run(*settings))?;
-    Ok(())
+        .block_on(endpoint::serve::run(*settings))
+        // The error names its cause itself.
+        .map_err(|error| anyhow::anyhow!("{error}"))
 }

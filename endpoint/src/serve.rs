@@ -71,6 +71,8 @@ pub enum ServeError {
 /// Where a part cannot be had; VMs are left as they are.
 pub async fn run(settings: Serve) -> Result<(), ServeError> {
     check(&settings)?;
+    // reqwest takes the process's provider; one that is set already is the same.
+    let _set_already = rustls::crypto::ring::default_provider().install_default();
     // Both, so that neither is missed while the rest is set up.
     let system = |what| move |source| ServeError::System { what, source };
     let mut terminate = signal(SignalKind::terminate()).map_err(system("cannot catch SIGTERM"))?;

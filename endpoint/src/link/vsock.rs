@@ -50,6 +50,8 @@ impl Listener {
     /// Where it says nothing known, or the place is taken.
     pub async fn bind(announced: &str, port: u32) -> Result<Self, VsockError> {
         if let Some(folder) = announced.strip_prefix("uds:") {
+            // The host may not have had a reason to make it yet.
+            let _bind_says_why = std::fs::create_dir_all(folder);
             let path = PathBuf::from(folder).join(format!("port-{port}"));
             let place = path.display().to_string();
             let failed = |source| VsockError::Bind {
