@@ -129,13 +129,15 @@ impl State {
         let id = format!("haTask-{}-{description_id}-{}", entity.id, self.last_task);
         let task = ManagedObjectReference::new("Task", id.clone());
         let now = DateTime::now();
+        let is_entity = crate::inventory::is_a(&entity.kind, "ManagedEntity");
         let info = TaskInfo {
             key: id,
             task: task.clone(),
             name: None,
             description_id: description_id.to_owned(),
-            entity: Some(entity.clone()),
-            entity_name: Some(entity_name),
+            // A manager is no entity of the inventory, and a task's entity must be one.
+            entity: is_entity.then(|| entity.clone()),
+            entity_name: is_entity.then_some(entity_name),
             state: TaskInfoState::Running,
             reason: TaskReason {
                 user_name: Some(user.to_owned()),

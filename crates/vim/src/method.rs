@@ -80,6 +80,11 @@ methods! {
         /// Which.
         token: String = "token",
     } -> ();
+    /// Reads one property of the object that is called (any object; pyVmomi reads this way).
+    Fetch = "Fetch" {
+        /// Name of the property.
+        prop: String = "prop",
+    } -> Option<Any>;
     /// Reads properties, in one answer.
     RetrieveProperties = "RetrieveProperties" {
         /// What.

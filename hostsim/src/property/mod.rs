@@ -6,6 +6,6 @@ mod values;
 mod view;
 
 pub use collector::{Collector, check_for_updates, wait_for_updates};
-pub use select::retrieve;
+pub use select::{fetch, retrieve};
 pub use values::{Scope, exists};
 pub use view::{View, child_named, children};

@@ -255,3 +255,27 @@ pub fn retrieve(
     }
     Ok(all)
 }
+
+/// One property of an object; `None` where it is not set.
+///
+/// # Errors
+/// `InvalidProperty`, `ManagedObjectNotFound`.
+pub fn fetch(
+    scope: &Scope<'_>,
+    object: &ManagedObjectReference,
+    name: &str,
+) -> Result<Option<Any>, Fault> {
+    match value(scope, object, name) {
+        Ok(value) => Ok(Some(value)),
+        Err(NoValue::Unset) => Ok(None),
+        Err(NoValue::NoObject) => Err(crate::state::not_found(object)),
+        Err(NoValue::NoProperty) if KNOWN_UNSET.contains(&name) => Ok(None),
+        Err(NoValue::NoProperty) => {
+            let message = format!("The property '{name}' of {} does not exist", object.kind);
+            let kind = FaultKind::InvalidProperty {
+                name: name.to_owned(),
+            };
+            Err(Fault::new(kind, message))
+        }
+    }
+}

@@ -102,6 +102,15 @@ impl Context {
             };
             Fault::new(kind, e.to_string())
         })?;
+        if name == "Fetch" {
+            let fetch: Fetch = decode(element)?;
+            let scope = Scope {
+                host: &self.host,
+                state: &self.host.state(),
+                session: &self.session,
+            };
+            return answer::<Fetch>(&property::fetch(&scope, &this, &fetch.prop)?);
+        }
         match this.kind.as_ref() {
             "PropertyCollector" | "PropertyFilter" => self.collector(name, &this, element).await,
             "ViewManager" | "ContainerView" | "ListView" | "View" | "ManagedObjectView" => {

@@ -4,7 +4,7 @@ use super::*;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-struct Program {
+pub(super) struct Program {
     child: Child,
     url: String,
     thumbprint: String,
@@ -12,14 +12,14 @@ struct Program {
 
 impl Program {
     fn start(state: &Path) -> Program {
+        Program::start_with(state, &["--state-only"])
+    }
+
+    pub(super) fn start_with(state: &Path, more: &[&str]) -> Program {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hostsim"))
-            .args([
-                "serve",
-                "--state-only",
-                "--listen",
-                "127.0.0.1:0",
-                "--state",
-            ])
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(more)
+            .arg("--state")
             .arg(state)
             .stdout(Stdio::piped())
             .spawn()
@@ -44,7 +44,7 @@ impl Program {
         }
     }
 
-    async fn client(&self, state: &Path) -> Client {
+    pub(super) async fn client(&self, state: &Path) -> Client {
         let text = std::fs::read(state.join("credentials.json")).unwrap();
         let credentials: hostsim::session::Credentials = serde_json::from_slice(&text).unwrap();
         let trust = Trust::thumbprint(&self.thumbprint).unwrap();

@@ -6,6 +6,8 @@ use vim::FaultKind;
 use vim::client::WatchEvent;
 use vim::method;
 
+type Known = HashMap<ManagedObjectReference, (String, PowerState)>;
+
 #[tokio::test]
 async fn a_wrong_password_or_certificate_is_refused() {
     let rig = Rig::new().await;
@@ -78,33 +80,32 @@ async fn a_watch_tells_of_every_vm_that_comes_changes_and_goes() {
     let first = rig.create(named("first")).await.unwrap();
     let spec = PropertyFilterSpec::view(&view, "VirtualMachine", &["name", "runtime.powerState"]);
     let mut watch = c.watch(spec).await.unwrap();
-    let mut known: HashMap<ManagedObjectReference, (String, PowerState)> = HashMap::new();
-    let mut follow =
-        async |done: &dyn Fn(&HashMap<ManagedObjectReference, (String, PowerState)>) -> bool| {
-            while !done(&known) {
-                let event = tokio::time::timeout(std::time::Duration::from_secs(60), watch.next())
-                    .await
-                    .unwrap()
-                    .unwrap();
-                let WatchEvent::Updates(updates) = event else {
-                    panic!("{event:?}")
-                };
-                for update in updates {
-                    match update.kind {
-                        ObjectUpdateKind::Leave => drop(known.remove(&update.obj)),
-                        _ => {
-                            let entry = known.entry(update.obj.clone()).or_default();
-                            if let Some(name) = update.get("name").unwrap() {
-                                entry.0 = name;
-                            }
-                            if let Some(state) = update.get("runtime.powerState").unwrap() {
-                                entry.1 = state;
-                            }
+    let mut known = Known::new();
+    let mut follow = async |done: &dyn Fn(&Known) -> bool| {
+        while !done(&known) {
+            let event = tokio::time::timeout(std::time::Duration::from_secs(60), watch.next())
+                .await
+                .unwrap()
+                .unwrap();
+            let WatchEvent::Updates(updates) = event else {
+                panic!("{event:?}")
+            };
+            for update in updates {
+                match update.kind {
+                    ObjectUpdateKind::Leave => drop(known.remove(&update.obj)),
+                    _ => {
+                        let entry = known.entry(update.obj.clone()).or_default();
+                        if let Some(name) = update.get("name").unwrap() {
+                            entry.0 = name;
+                        }
+                        if let Some(state) = update.get("runtime.powerState").unwrap() {
+                            entry.1 = state;
                         }
                     }
                 }
             }
-        };
+        }
+    };
     follow(&|k| k.get(&first) == Some(&("first".into(), PowerState::PoweredOff))).await;
     c.power_on(&first).await.unwrap();
     follow(&|k| k.get(&first) == Some(&("first".into(), PowerState::PoweredOn))).await;
