@@ -26,7 +26,7 @@ pub const DEFAULT_CONFIG: &str = include_str!("../kernel/tether.config");
 const RECIPE: u32 = 1;
 
 /// Steps that make reports for the default configuration, to show progress by.
-const EXPECTED_STEPS: u64 = 2_600;
+const EXPECTED_STEPS: u64 = 2_450;
 
 /// Last lines of the build's output that an error shows.
 const LAST_LINES: usize = 15;

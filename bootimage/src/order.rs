@@ -111,7 +111,8 @@ pub fn format(lines: &[Line]) -> String {
 pub fn parse(text: &str) -> Result<Vec<Line>> {
     let bad =
         |number: usize, why: &str| Error::format(format!("modules/order, line {number}"), why);
-    let mut rows = text.lines();
+    let body = text.strip_suffix('\n').unwrap_or(text);
+    let mut rows = body.split('\n');
     if rows.next() != Some(HEADER) {
         return Err(bad(
             1,
@@ -121,6 +122,15 @@ pub fn parse(text: &str) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     for (index, row) in rows.enumerate() {
         let number = index + 2;
+        if row
+            .split(' ')
+            .any(|word| word.is_empty() || word.chars().any(|c| c.is_control()))
+        {
+            return Err(bad(
+                number,
+                "has an empty word or a control character in it",
+            ));
+        }
         let mut words = row.split(' ');
         let (Some(group), Some(file), Some(needs)) = (words.next(), words.next(), words.next())
         else {
@@ -140,10 +150,14 @@ pub fn parse(text: &str) -> Result<Vec<Line>> {
                 .collect::<Option<_>>()
                 .ok_or_else(|| bad(number, "needs something that is not a line above it"))?,
         };
-        let aliases = words
-            .filter(|&word| word != "-")
-            .map(str::to_string)
-            .collect();
+        let aliases: Vec<String> = match words.collect::<Vec<_>>().as_slice() {
+            [] => return Err(bad(number, "has fewer than four words")),
+            ["-"] => Vec::new(),
+            words if words.contains(&"-") => {
+                return Err(bad(number, "has `-` among aliases"));
+            }
+            words => words.iter().map(|word| (*word).to_string()).collect(),
+        };
         lines.push(Line {
             group: group.into(),
             file: file.into(),
@@ -181,6 +195,18 @@ mod tests {
                 .to_string()
                 .contains("not a line above it")
         );
+    }
+
+    #[test]
+    fn what_format_would_not_write_is_refused() {
+        for line in [
+            "boot 000-a.ko -",
+            "boot 000-a.ko - ",
+            "boot 000-a.ko - x\r",
+            "boot  000-a.ko - -",
+        ] {
+            parse(&format!("{HEADER}\n{line}\n")).unwrap_err();
+        }
     }
 
     #[test]

@@ -55,19 +55,33 @@ const BUILTIN: &[&str] = &[
     "scsi_common",
 ];
 
-/// Real modules out of Debian's package where it is there, else made up from their names.
-fn modules() -> BTreeMap<&'static str, Vec<u8>> {
-    let debian = debian_kernel().map(|path| KernelPackage::open(&path).unwrap());
-    MODULES
-        .iter()
-        .map(|(name, depends)| {
-            let content = match &debian {
-                Some(kernel) => kernel.module(kernel.modules()[*name]).unwrap(),
-                None => elf_module(format!("name={name}\0depends={depends}\0").as_bytes()),
-            };
-            (*name, content)
-        })
-        .collect()
+/// What goes into the package: real out of Debian's package where it is there, else made up.
+struct Parts {
+    image: Vec<u8>,
+    modules: BTreeMap<&'static str, Vec<u8>>,
+}
+
+fn parts() -> Parts {
+    let Some(path) = debian_kernel() else {
+        let made_up = |(name, depends): &(&'static str, &str)| {
+            (
+                *name,
+                elf_module(format!("name={name}\0depends={depends}\0").as_bytes()),
+            )
+        };
+        let image = b"no kernel, but as good as one for this test".to_vec();
+        return Parts {
+            image,
+            modules: MODULES.iter().map(made_up).collect(),
+        };
+    };
+    let kernel = KernelPackage::open(&path).unwrap();
+    let files = kernel.modules();
+    let real = |(name, _): &(&'static str, &str)| (*name, kernel.module(files[*name]).unwrap());
+    Parts {
+        image: kernel.kernel_image().unwrap(),
+        modules: MODULES.iter().map(real).collect(),
+    }
 }
 
 fn xz(content: &[u8]) -> Vec<u8> {
@@ -76,26 +90,22 @@ fn xz(content: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn linux_esx(folder: &Path, payload: &str) -> PathBuf {
+fn linux_esx(folder: &Path, payload: &str, parts: &Parts) -> PathBuf {
     let root = folder.join("root");
     let lib = root.join("usr/lib/modules").join(RELEASE);
     fs::create_dir_all(lib.join("kernel/drivers")).unwrap();
     fs::create_dir_all(root.join("boot")).unwrap();
-    let image = match debian_kernel() {
-        Some(path) => KernelPackage::open(&path).unwrap().kernel_image().unwrap(),
-        None => b"no kernel, but as good as one for this test".to_vec(),
-    };
-    fs::write(root.join(format!("boot/vmlinuz-{RELEASE}")), image).unwrap();
+    fs::write(root.join(format!("boot/vmlinuz-{RELEASE}")), &parts.image).unwrap();
     fs::write(
         root.join(format!("boot/config-{RELEASE}")),
         "CONFIG_RD_GZIP=y\n",
     )
     .unwrap();
     let mut order = String::new();
-    for (name, content) in modules() {
+    for (name, content) in &parts.modules {
         fs::write(
             lib.join(format!("kernel/drivers/{name}.ko.xz")),
-            xz(&content),
+            xz(content),
         )
         .unwrap();
         order.push_str(&format!("kernel/drivers/{name}.ko\n"));
@@ -134,10 +144,11 @@ fn linux_esx(folder: &Path, payload: &str) -> PathBuf {
 
 #[test]
 fn an_image_is_built_from_an_rpm_of_linux_esx_layout() {
+    let parts = parts();
     // The payloads that rpm writes: gzip as it used to, xz and zstd as Photon's are.
     for payload in ["w1.gzdio", "w1.xzdio", "w1.zstdio"] {
         let dir = tempfile::tempdir().unwrap();
-        let rpm = linux_esx(dir.path(), payload);
+        let rpm = linux_esx(dir.path(), payload, &parts);
         let init = compile_init(dir.path());
         let out = dir.path().join("out");
         let manifest = build_default(&rpm, &init, &out);
@@ -172,7 +183,7 @@ fn an_image_is_built_from_an_rpm_of_linux_esx_layout() {
         for (index, name) in names.iter().enumerate() {
             assert_eq!(
                 sizes[format!("modules/{index:03}-{name}.ko").as_str()],
-                modules()[name].len() as u64
+                parts.modules[name].len() as u64
             );
         }
         let Report::Package(package) = inspect(&rpm).unwrap() else {
