@@ -146,7 +146,7 @@ async fn outputs(
     tty: bool,
 ) -> Gone {
     let framing = Framing::of(tty);
-    let mut open = wants.outputs(tty);
+    let (mut stdout, mut stderr) = wants.outputs(tty);
     loop {
         // Without output there is only stdin: the stream ends with the process.
         match receiver.recv().await {
@@ -163,11 +163,13 @@ async fn outputs(
                 if left > 0 {
                     tracing::warn!(left, "output that was made but not delivered");
                 }
-                if channel != Channel::Stdin {
-                    open = open.saturating_sub(1);
-                    if open == 0 {
-                        return Gone::Complete;
-                    }
+                match channel {
+                    Channel::Stdin => continue,
+                    Channel::Stdout => stdout = false,
+                    Channel::Stderr => stderr = false,
+                }
+                if !stdout && !stderr {
+                    return Gone::Complete;
                 }
             }
             Ok(None) => return Gone::Complete,

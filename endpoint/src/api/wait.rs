@@ -44,12 +44,8 @@ pub(super) async fn wait(
     let before = container.status();
     let body = async move {
         let status = end(&container, condition, &before).await;
-        let mut answer = json!({ "StatusCode": status.record.exit_code });
-        if status.start_failures > before.start_failures
-            || (!status.record.error.is_empty() && status.phase == Phase::Created)
-        {
-            answer["Error"] = json!({ "Message": status.record.error });
-        }
+        // A start that failed is told by `start`; here it is the exit code alone, as with Docker.
+        let answer = json!({ "StatusCode": status.record.exit_code });
         Ok::<_, std::convert::Infallible>(format!("{answer}\n"))
     };
     let mut response = Response::new(Body::from_stream(stream::once(body)));

@@ -35,6 +35,7 @@ impl Containers {
 
     /// The VM went off. The one place where the end of a boot is settled.
     pub(super) async fn powered_off(self: Arc<Self>, container: Arc<Container>) {
+        let task = container.vm_task.lock().await;
         // The watch may lag behind a start.
         if matches!(self.vsphere.is_on(&container.vm).await, Ok(Some(true))) {
             container.modify(|status| status.on = true);
@@ -54,6 +55,7 @@ impl Containers {
             self.settle(&container, boot).await;
         }
         if container.spec.options.auto_remove && container.status().record.started != 0 {
+            drop(task);
             self.auto_remove(&container).await;
             return;
         }

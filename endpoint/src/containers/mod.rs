@@ -84,6 +84,9 @@ pub struct Container {
     pub vm: VmRef,
     /// Held by whoever starts, stops, renames or removes it.
     pub operation: tokio::sync::Mutex<()>,
+    /// Held for each change of the VM: vSphere refuses a second task on a VM that has one. Taken
+    /// behind `operation`.
+    vm_task: tokio::sync::Mutex<()>,
     status: watch::Sender<Status>,
     pending: Mutex<Vec<Pending>>,
 }
@@ -94,6 +97,7 @@ impl Container {
             spec,
             vm,
             operation: tokio::sync::Mutex::new(()),
+            vm_task: tokio::sync::Mutex::new(()),
             status: watch::Sender::new(status),
             pending: Mutex::new(Vec::new()),
         }
@@ -346,6 +350,7 @@ impl Containers {
         }
         self.reserve_name(name, container.id())?;
         let vm_name = names::vm_name(name, container.id());
+        let _task = container.vm_task.lock().await;
         if let Err(error) = self.vsphere.rename(&container.vm, &vm_name).await {
             self.release_name(name, container.id());
             return Err(error.into());

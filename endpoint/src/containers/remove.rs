@@ -45,7 +45,7 @@ impl Containers {
     async fn take_away(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         // A start in progress holds the lock: end its VM first.
         if container.status().phase == Phase::Starting {
-            self.vsphere.power_off(&container.vm).await?;
+            self.power_off(container).await?;
         }
         let _operation = container.operation.lock().await;
         let status = container.status();
@@ -53,7 +53,7 @@ impl Containers {
             if status.running() {
                 self.emit(container, "kill", &[("signal", "9".to_owned())]);
             }
-            self.vsphere.power_off(&container.vm).await?;
+            self.power_off(container).await?;
             if status.running() {
                 let exit = wire::message::ExitStatus {
                     code: 137,
@@ -63,6 +63,7 @@ impl Containers {
                 self.exited(container, status.boot(), exit);
             }
         }
+        let _task = container.vm_task.lock().await;
         self.vsphere.remove(&container.vm, container.id()).await?;
         Ok(())
     }

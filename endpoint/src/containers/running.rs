@@ -47,6 +47,7 @@ impl link::KeyStore for Links {
         if !admitted {
             return Ok(false);
         }
+        let _task = container.vm_task.lock().await;
         let resume = BTreeMap::from([(keys::RESUME.to_owned(), keys::resume_text(&session))]);
         self.0
             .vsphere

@@ -104,19 +104,13 @@ impl Spec {
         seed: String,
     ) -> GuestConfig {
         let own = self.network.as_ref();
-        let mut hosts: Vec<(String, Vec<String>)> = self
+        // The tether adds the container's own line.
+        let hosts = self
             .options
             .extra_hosts
             .iter()
             .map(|(address, name)| (address.clone(), vec![name.clone()]))
             .collect();
-        if let Some(network) = own {
-            let mut names = vec![self.hostname().to_owned()];
-            if !self.config.domainname.is_empty() {
-                names.insert(0, format!("{}.{}", self.hostname(), self.config.domainname));
-            }
-            hosts.push((network.address.to_string(), names));
-        }
         GuestConfig {
             version: CONFIG_VERSION,
             id: self.id.clone(),

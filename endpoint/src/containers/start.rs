@@ -51,6 +51,7 @@ impl Containers {
     }
 
     async fn boot(self: &Arc<Self>, container: &Arc<Container>, failures: u64) -> Result<()> {
+        let task = container.vm_task.lock().await;
         let status = container.status();
         let boot = status.record.boots.max(status.record.ended) + 1;
         let place = self.setup.link.place();
@@ -83,6 +84,7 @@ impl Containers {
             self.start_failed(container, boot, 128, error.clone());
             return Err(error);
         }
+        drop(task);
         self.await_start(container, boot, failures).await
     }
 
@@ -121,7 +123,7 @@ impl Containers {
                     self.vsphere.container_folder(container.id()),
                 ));
                 self.start_failed(container, boot, 128, error.clone());
-                self.vsphere.power_off(&container.vm).await?;
+                self.power_off(container).await?;
                 return Err(error);
             }
         }
@@ -145,9 +147,14 @@ impl Containers {
     ) -> Result<()> {
         let off = |status: &super::state::Status| !status.on || status.gone;
         if container.until(Some(limit), off).await.is_none() {
-            self.vsphere.power_off(&container.vm).await?;
+            self.power_off(container).await?;
             self.check_power(container).await;
         }
         Ok(())
+    }
+
+    pub(super) async fn power_off(&self, container: &Container) -> Result<()> {
+        let _task = container.vm_task.lock().await;
+        Ok(self.vsphere.power_off(&container.vm).await?)
     }
 }

@@ -59,7 +59,7 @@ impl Containers {
     /// Powers the VM off and waits until that is known.
     pub(super) async fn cut(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         container.modify(|status| status.stopping = true);
-        self.vsphere.power_off(&container.vm).await?;
+        self.power_off(container).await?;
         self.check_power(container).await;
         container
             .until(None, |status| status.phase != Phase::Running || status.gone)

@@ -36,9 +36,9 @@ pub struct Wants {
 }
 
 impl Wants {
-    /// The channels whose end is waited for.
-    pub fn outputs(self, tty: bool) -> usize {
-        usize::from(self.stdout) + usize::from(self.stderr && !tty)
+    /// Whether the ends of stdout and stderr are waited for. A terminal has no stderr.
+    pub fn outputs(self, tty: bool) -> (bool, bool) {
+        (self.stdout, self.stderr && !tty)
     }
 }
 
