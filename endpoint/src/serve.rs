@@ -129,10 +129,12 @@ async fn serve(settings: Serve) -> Result<Running, ServeError> {
     tokio::spawn(containers.clone().follow(first));
     read.await
         .map_err(|_| ServeError::Setting("the watch of the VMs ended at once".to_owned()))??;
-    match listening {
-        Listening::Vsock(listener) => tokio::spawn(listener.serve(containers.clone())),
-        Listening::Serial(concentrator) => tokio::spawn(concentrator.serve(containers.clone())),
-    };
+    if let Some(listener) = listening.vsock {
+        tokio::spawn(listener.serve(containers.clone()));
+    }
+    if let Some(concentrator) = listening.serial {
+        tokio::spawn(concentrator.serve(containers.clone()));
+    }
     containers.sweep().await;
     let spool = settings.run_dir.join("spool");
     let images = Images::open(vsphere.clone(), &settings.vch_id, &spool, events.clone())
@@ -257,34 +259,41 @@ fn setup(settings: &Serve, can: &Capabilities, link: LinkSetup) -> Result<Setup,
     })
 }
 
-enum Listening {
-    Vsock(vsock::Listener),
-    Serial(Concentrator),
+/// Where tethers dial: the link that new boots use, and the one that VMs may still use that were
+/// started under another setting.
+#[derive(Default)]
+struct Listening {
+    vsock: Option<vsock::Listener>,
+    serial: Option<Concentrator>,
 }
 
 async fn links(settings: &Serve, can: &Capabilities) -> Result<(LinkSetup, Listening), ServeError> {
-    let announced = match (settings.link, &can.vsock) {
-        (LinkChoice::Serial, _) | (LinkChoice::Auto, None) => None,
-        (LinkChoice::Vsock, None) => {
-            return Err(ServeError::Setting(
-                "--link vsock: this host does not announce mooring.link.vsock; use --link serial"
-                    .to_owned(),
-            ));
-        }
-        (LinkChoice::Vsock | LinkChoice::Auto, Some(announced)) => Some(announced),
-    };
-    if let Some(announced) = announced {
-        let port = vsock::port_of(&settings.vch_id);
-        let listener = vsock::Listener::bind(announced, port).await?;
-        return Ok((LinkSetup::Vsock { port }, Listening::Vsock(listener)));
+    if settings.link == LinkChoice::Vsock && can.vsock.is_none() {
+        return Err(ServeError::Setting(
+            "--link vsock: this host does not announce mooring.link.vsock; use --link serial"
+                .to_owned(),
+        ));
     }
-    let concentrator =
-        Concentrator::bind(settings.vspc_listen, &settings.run_dir, &settings.vch_id).await?;
-    let proxy = concentrator
-        .proxy_uri(settings.vspc_advertise.as_deref())
-        .map_err(|source| ServeError::System {
-            what: "the concentrator has no address",
-            source,
-        })?;
-    Ok((LinkSetup::Serial { proxy }, Listening::Serial(concentrator)))
+    let mut listening = Listening::default();
+    let port = vsock::port_of(&settings.vch_id);
+    if let Some(announced) = &can.vsock {
+        listening.vsock = Some(vsock::Listener::bind(announced, port).await?);
+    }
+    let serial = settings.link == LinkChoice::Serial || can.vsock.is_none();
+    if serial || Concentrator::was_used(&settings.run_dir) {
+        let bound = Concentrator::bind(settings.vspc_listen, &settings.run_dir, &settings.vch_id);
+        listening.serial = Some(bound.await?);
+    }
+    let link = match &listening.serial {
+        Some(concentrator) if serial => LinkSetup::Serial {
+            proxy: concentrator
+                .proxy_uri(settings.vspc_advertise.as_deref())
+                .map_err(|source| ServeError::System {
+                    what: "the concentrator has no address",
+                    source,
+                })?,
+        },
+        _ => LinkSetup::Vsock { port },
+    };
+    Ok((link, listening))
 }

@@ -272,7 +272,8 @@ async fn resize(
     let container = app.containers.find(&name)?;
     let (rows, cols) = size(&query)?;
     container
-        .session()?
+        .session()
+        .await?
         .resize(SessionId::CONTAINER, rows, cols)
         .await?;
     app.containers.tell(
@@ -298,7 +299,8 @@ async fn top(
         }
     }
     match container
-        .session()?
+        .session()
+        .await?
         .request(|request| ToGuest::Processes { request })
         .await?
     {

@@ -145,7 +145,7 @@ async fn start(
         .flatten();
     let tty = exec.process.tty;
     if flag("Detach") {
-        let session = app.containers.take_exec(&exec)?;
+        let session = app.containers.take_exec(&exec).await?;
         app.containers
             .start_exec(&exec, &session, false, size)
             .await?;
@@ -155,7 +155,7 @@ async fn start(
     let mut request = Request::from_parts(parts, axum::body::Body::empty());
     let hijack = Hijack::of(&mut request)?.format(version, tty);
     let keys = attach::detach_keys(&exec.detach_keys)?;
-    let session = app.containers.take_exec(&exec)?;
+    let session = app.containers.take_exec(&exec).await?;
     let (response, connection) = hijack.accept();
     tokio::spawn(async move {
         // Side by side: the client's connection changes over while the guest starts the process.
@@ -202,7 +202,8 @@ async fn resize(
         return Err(Error::conflict(format!("exec {id} is not running")));
     };
     exec.container
-        .session()?
+        .session()
+        .await?
         .resize(session, rows, cols)
         .await?;
     app.containers.tell(

@@ -157,13 +157,14 @@ impl Setup {
         Ok((out, prepared))
     }
 
-    /// The link's serial port of a container, where the link is one.
-    pub(super) fn link_port(&self, id: &str) -> Option<LinkPort> {
+    /// The link's serial port of a container, where the link is one; `before` is its last boot.
+    pub(super) fn link_port(&self, id: &str, before: Option<&Prepared>) -> Option<LinkPort> {
         match &self.link {
             LinkSetup::Vsock { .. } => None,
             LinkSetup::Serial { proxy } => Some(LinkPort {
                 service: service_uri(&self.vch, id),
                 proxy: proxy.clone(),
+                exists: before.is_some_and(|before| before.at.starts_with("telnet")),
             }),
         }
     }
@@ -329,7 +330,7 @@ impl Containers {
                 capacity,
                 mac: spec.network.as_ref().map(|n| n.mac.clone()),
                 boot: self.setup.boot.clone(),
-                link: self.setup.link_port(&spec.id),
+                link: self.setup.link_port(&spec.id, None),
                 keys: vm_keys,
             })
             .await?;

@@ -194,8 +194,8 @@ impl Containers {
     ///
     /// # Errors
     /// 409 where it was started already, or its container does not run.
-    pub fn take_exec(&self, exec: &Exec) -> Result<Arc<Session>> {
-        let session = exec.container.session()?;
+    pub async fn take_exec(&self, exec: &Exec) -> Result<Arc<Session>> {
+        let session = exec.container.session().await?;
         let taken = exec
             .state
             .send_if_modified(|state| !std::mem::replace(&mut state.taken, true));

@@ -235,6 +235,8 @@ pub fn status_text(status: &Status) -> String {
     match status.phase {
         _ if status.removing => "Removal In Progress".to_owned(),
         Phase::Created | Phase::Starting => "Created".to_owned(),
+        // Its tether has not dialled yet since the endpoint's start.
+        Phase::Running if status.record.started == 0 => "Up".to_owned(),
         Phase::Running => format!("Up {}", ago(status.record.started)),
         Phase::Exited => format!(
             "Exited ({}) {} ago",

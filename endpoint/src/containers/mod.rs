@@ -40,6 +40,9 @@ use std::{
 use tokio::sync::{oneshot, watch};
 use wire::message::SessionId;
 
+/// A tether that lost its link dials again well within this.
+const LINK_LIMIT: Duration = Duration::from_secs(15);
+
 /// What a VM of this virtual container host is made with.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -142,16 +145,24 @@ impl Container {
         .map(|status| status.clone())
     }
 
-    /// The live link of a running container.
+    /// The live link of a running container. One that is away (the endpoint has just been started)
+    /// is waited for.
     ///
     /// # Errors
     /// 409 where it does not run, 503 where its link is away.
-    pub fn session(&self) -> Result<Arc<Session>> {
+    pub async fn session(&self) -> Result<Arc<Session>> {
+        self.linked().await;
         let status = self.status.borrow();
         if !status.running() {
             return Err(Error::not_running(self.id()));
         }
         status.session.clone().ok_or_else(|| self.link_away())
+    }
+
+    async fn linked(&self) {
+        let settled =
+            |status: &Status| status.session.is_some() || !status.running() || status.gone;
+        let _or_not_in_time = self.until(Some(LINK_LIMIT), settled).await;
     }
 
     fn link_away(&self) -> Error {
@@ -166,6 +177,7 @@ impl Container {
     /// # Errors
     /// Where the link breaks or the container goes.
     pub async fn attach(&self, wants: Wants) -> Result<Attached> {
+        self.linked().await;
         let session = {
             let mut pending = self.pending();
             let status = self.status.borrow();

@@ -56,12 +56,14 @@ impl Containers {
         let boot = status.record.boots.max(status.record.ended) + 1;
         let place = self.setup.link.place();
         let fits = |p: &Prepared| p.boot == boot && p.at == place;
-        let prepared = match status.prepared.filter(|p| fits(p) && boot == 1) {
+        let prepared = match status.prepared.clone().filter(|p| fits(p) && boot == 1) {
             Some(prepared) => prepared,
             None => {
                 let (mut vm_keys, prepared) = self.setup.prepare(&container.spec, boot)?;
                 self.put_record(&mut vm_keys, container, boot)?;
-                let port = self.setup.link_port(container.id());
+                let port = self
+                    .setup
+                    .link_port(container.id(), status.prepared.as_ref());
                 self.vsphere
                     .set_keys(&container.vm, &vm_keys, port.as_ref())
                     .await?;

@@ -69,7 +69,8 @@ impl Containers {
 
     async fn signal(&self, container: &Container, signal: i32) -> Result<()> {
         container
-            .session()?
+            .session()
+            .await?
             .signal(SessionId::CONTAINER, signal)
             .await
     }

@@ -80,7 +80,15 @@ struct Shared {
     migrations: Mutex<Migrations<String>>,
 }
 
+/// Keeps the concentrator's port in the run folder.
+const PORT_FILE: &str = "vspc-port";
+
 impl Concentrator {
+    /// Whether there was one at an earlier start, so that VMs may still dial it.
+    pub fn was_used(folder: &Path) -> bool {
+        folder.join(PORT_FILE).exists()
+    }
+
     /// Listens. With port 0 the port of the last time is taken again, since running VMs dial it.
     ///
     /// # Errors
@@ -91,7 +99,7 @@ impl Concentrator {
         vch: &str,
     ) -> Result<Self, ConcentratorError> {
         let certificate = Certificate::load_or_make(folder)?;
-        let kept = folder.join("vspc-port");
+        let kept = folder.join(PORT_FILE);
         let mut wanted = address;
         if address.port() == 0
             && let Some(port) = std::fs::read_to_string(&kept)

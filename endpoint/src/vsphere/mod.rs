@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use vim::{
     Client, ClientConfig, DatastorePath, FaultKind, ManagedObjectReference, Trust,
     types::{
-        Backing, DeviceKind, OptionValue, PowerState, VirtualDevice, VirtualDeviceConfigSpec,
-        VirtualMachineConfigSpec,
+        Backing, DeviceKind, DeviceOperation, OptionValue, PowerState, VirtualDevice,
+        VirtualDeviceConfigSpec, VirtualMachineConfigSpec,
     },
 };
 
@@ -255,7 +255,11 @@ impl Vsphere {
             extra_config: options(keys),
             device_change: link
                 .map(|port| VirtualDeviceConfigSpec {
-                    operation: Some(vim::types::DeviceOperation::Edit),
+                    operation: Some(if port.exists {
+                        DeviceOperation::Edit
+                    } else {
+                        DeviceOperation::Add
+                    }),
                     file_operation: None,
                     device: spec::link_port(port),
                 })

@@ -36,6 +36,8 @@ pub struct LinkPort {
     pub service: String,
     /// `telnets://host:port#thumbprint=…`.
     pub proxy: String,
+    /// The VM has such a port already.
+    pub exists: bool,
 }
 
 /// A VM that is to be made.
