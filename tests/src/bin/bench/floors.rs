@@ -1,0 +1,336 @@
+//! The floors: what this machine can do without Mooring. See README.md for what each one leaves out.
+
+use anyhow::{Context, Result, bail, ensure};
+use hostsim::vmx::host::HostFacts;
+use hostsim::vmx::{Accelerator, DirectBoot, Launcher, SerialSpec, VmxSpec, VsockSpec};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tests::command::{self, DEADLINE};
+use tests::places;
+use tokio::runtime::Runtime;
+
+/// Memory of the floors' VMs: what a container's has by default.
+const MEMORY_MIB: u64 = 256;
+/// The port that the raw vsock copy goes to.
+const PORT: u32 = 7777;
+/// What the floor's init prints.
+const FIRST_LINE: &str = "floor: first line";
+/// Modules of the raw vsock copy.
+const VSOCK_MODULES: &str = "boot optional virtio_pci\nboot required vmw_vsock_virtio_transport\n";
+
+/// Kernel and initramfs of one floor.
+#[derive(Debug, Clone)]
+struct Guest {
+    kernel: PathBuf,
+    initrd: PathBuf,
+}
+
+/// Boots the floors' VMs.
+#[derive(Debug)]
+pub struct Floors {
+    folder: tempfile::TempDir,
+    facts: HostFacts,
+    runtime: Runtime,
+    bare: Option<Guest>,
+    copy: Option<Guest>,
+}
+
+impl Floors {
+    /// Finds out what the machine can do.
+    ///
+    /// # Errors
+    /// When no VM runs here at all.
+    pub fn new() -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("floors-").tempdir()?;
+        let runtime = Runtime::new()?;
+        let facts = runtime
+            .block_on(HostFacts::detect(folder.path()))
+            .context("find out which accelerator works")?;
+        Ok(Floors {
+            folder,
+            facts,
+            runtime,
+            bare: None,
+            copy: None,
+        })
+    }
+
+    /// `tcg` or `kvm`.
+    pub fn accelerator(&self) -> &'static str {
+        match self.facts.accelerator {
+            Accelerator::Kvm => "kvm",
+            Accelerator::Tcg => "tcg",
+        }
+    }
+
+    /// Seconds from QEMU's exec to the first line of an init that does nothing else, on the distribution's packaged
+    /// kernel with no module, no disk, no vNIC.
+    ///
+    /// # Errors
+    /// When it cannot be built or does not boot.
+    pub fn bare_boot(&mut self) -> Result<f64> {
+        let guest = match &self.bare {
+            Some(guest) => guest.clone(),
+            None => self
+                .bare
+                .insert(self.build(&packaged()?, "bare", "")?)
+                .clone(),
+        };
+        let mut qemu = self.qemu(&guest, "print");
+        qemu.args(["-serial", "stdio"]);
+        qemu.stdin(Stdio::null()).stdout(Stdio::piped());
+        let begin = Instant::now();
+        let mut child = Killed(qemu.spawn().context("start qemu-system-x86_64")?);
+        let mut console = BufReader::new(child.0.stdout.take().context("QEMU's output")?);
+        let mut text = String::new();
+        loop {
+            let mut line = Vec::new();
+            if console.read_until(b'\n', &mut line)? == 0 {
+                bail!("the bare boot ended without its line; console:\n{text}");
+            }
+            let took = begin.elapsed();
+            let line = String::from_utf8_lossy(&line);
+            if line.contains(FIRST_LINE) {
+                return Ok(took.as_secs_f64());
+            }
+            text.push_str(&line);
+        }
+    }
+
+    /// Bytes a second of a guest that only writes zeros to a vsock, through the device that hostsim gives its VMs.
+    ///
+    /// # Errors
+    /// When it cannot be built, does not boot, or sends less.
+    pub fn raw_vsock(&mut self, bytes: u64) -> Result<f64> {
+        let guest = self.copy_guest()?;
+        let place = tempfile::tempdir_in(self.folder.path())?;
+        let uds = place.path().join("uds");
+        std::fs::create_dir(&uds)?;
+        let console = place.path().join("console.log");
+        let spec = VmxSpec {
+            uuid: uuid::Uuid::new_v4(),
+            instance_uuid: uuid::Uuid::new_v4(),
+            name: "floor, raw vsock".into(),
+            memory_mib: MEMORY_MIB,
+            cpus: 1,
+            accelerator: self.facts.accelerator,
+            tsc_khz: self.facts.tsc_khz,
+            firmware: Default::default(),
+            boot: Some(DirectBoot {
+                kernel: guest.kernel,
+                initrd: Some(guest.initrd),
+                cmdline: cmdline(&format!("vsock:{PORT}:{bytes}")),
+            }),
+            disks: Vec::new(),
+            nics: Vec::new(),
+            cdrom: None,
+            serials: vec![SerialSpec::File {
+                path: console.clone(),
+                append: false,
+            }],
+            guestinfo: BTreeMap::new(),
+            vsock: Some(VsockSpec::Uds {
+                folder: uds.clone(),
+            }),
+        };
+        let launcher = Launcher::with_program(places::programs().join("hostsim"));
+        let run = place.path().join("run");
+        let (vm, stream) = self.runtime.block_on(async {
+            let listener = tokio::net::UnixListener::bind(uds.join(format!("port-{PORT}")))?;
+            let vm = launcher.power_on(&run, &spec).await?;
+            let accepted = tokio::select! {
+                accepted = tokio::time::timeout(DEADLINE, listener.accept()) => accepted,
+                end = vm.exited() => {
+                    bail!("the floor's VM ended: {:?}; console:\n{}", end?.reason, read(&console));
+                }
+            };
+            let (stream, _) = accepted.with_context(|| {
+                format!(
+                    "no connection from the floor's VM; console:\n{}",
+                    read(&console)
+                )
+            })??;
+            let stream = stream.into_std()?;
+            stream.set_nonblocking(false)?;
+            stream.set_read_timeout(Some(DEADLINE))?;
+            Ok((vm, stream))
+        })?;
+        let rate = drain(stream, bytes);
+        self.runtime.block_on(vm.power_off())?;
+        rate.with_context(|| format!("raw vsock copy; console:\n{}", read(&console)))
+    }
+
+    /// Bytes a second of a guest that only writes zeros to its second serial port, whose other end is a unix socket.
+    ///
+    /// # Errors
+    /// As [`Floors::raw_vsock`].
+    pub fn raw_uart(&mut self, bytes: u64) -> Result<f64> {
+        let guest = self.copy_guest()?;
+        let place = tempfile::tempdir_in(self.folder.path())?;
+        let socket = place.path().join("uart.sock");
+        let console = place.path().join("console.log");
+        let listener = std::os::unix::net::UnixListener::bind(&socket)?;
+        let mut qemu = self.qemu(&guest, &format!("uart:ttyS1:{bytes}"));
+        qemu.arg("-serial")
+            .arg(format!("file:{}", console.display()));
+        qemu.arg("-chardev")
+            .arg(format!("socket,id=uart,path={}", socket.display()));
+        qemu.args(["-serial", "chardev:uart"]);
+        let _child = Killed(qemu.spawn().context("start qemu-system-x86_64")?);
+        // QEMU connects before its guest runs; where it does not, it has ended and said why.
+        self.runtime
+            .block_on(async {
+                listener.set_nonblocking(true)?;
+                let listener = tokio::net::UnixListener::from_std(listener)?;
+                let (stream, _) = tokio::time::timeout(DEADLINE, listener.accept()).await??;
+                let stream = stream.into_std()?;
+                stream.set_nonblocking(false)?;
+                stream.set_read_timeout(Some(DEADLINE))?;
+                anyhow::Ok(stream)
+            })
+            .context("QEMU does not connect its serial port")
+            .and_then(|stream| drain(stream, bytes))
+            .with_context(|| format!("raw UART copy; console:\n{}", read(&console)))
+    }
+
+    /// The guest of the raw copies: on the kernel that the containers have, so that only Mooring differs.
+    fn copy_guest(&mut self) -> Result<Guest> {
+        if let Some(guest) = &self.copy {
+            return Ok(guest.clone());
+        }
+        let fast = places::target().join("kernel/fast");
+        let kernel = if places::boot() == places::boot_fast() {
+            fast
+        } else {
+            packaged()?
+        };
+        Ok(self
+            .copy
+            .insert(self.build(&kernel, "copy", VSOCK_MODULES)?)
+            .clone())
+    }
+
+    /// Builds kernel and initramfs out of a kernel package, guest/floor.c and these modules.
+    fn build(&self, kernel: &Path, name: &str, modules: &str) -> Result<Guest> {
+        eprintln!("bench: building the floor's guest ({name})");
+        let init = self.folder.path().join("floor");
+        let list = self.folder.path().join(format!("{name}.modules"));
+        let out = self.folder.path().join(name);
+        std::fs::write(&list, modules)?;
+        let mut gcc = Command::new("gcc");
+        gcc.args(["-static", "-O2", "-s", "-Wall", "-o"]).arg(&init);
+        gcc.arg(places::root().join("tests/src/bin/bench/guest/floor.c"));
+        command::run(gcc, b"", DEADLINE)?.ok()?;
+        let mut bootimage = Command::new(places::programs().join("bootimage"));
+        bootimage.arg("build").arg("--kernel").arg(kernel);
+        bootimage.arg("--init").arg(&init).arg("--out").arg(&out);
+        bootimage.arg("--modules").arg(&list);
+        command::run(bootimage, b"", DEADLINE)?.ok()?;
+        let kernels = ["vmlinux", "vmlinuz"].map(|k| out.join(k));
+        Ok(Guest {
+            kernel: kernels
+                .into_iter()
+                .find(|k| k.is_file())
+                .context("bootimage wrote no kernel")?,
+            initrd: out.join("initrd.img"),
+        })
+    }
+
+    /// QEMU as hostsim starts it for a direct boot, less all devices.
+    fn qemu(&self, guest: &Guest, what: &str) -> Command {
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(["-nodefaults", "-no-user-config", "-display", "none"]);
+        qemu.args(["-no-reboot", "-cpu", "max", "-smp", "1"]);
+        qemu.args(["-machine", "q35,usb=off,vmport=off,graphics=off,sata=off"]);
+        qemu.arg("-m").arg(format!("{MEMORY_MIB}M"));
+        let mut cmdline = cmdline(what);
+        match self.facts.accelerator {
+            Accelerator::Kvm => qemu.args(["-accel", "kvm"]),
+            Accelerator::Tcg => {
+                cmdline.push_str(" nolapic_timer no_timer_check");
+                if let Some(khz) = self.facts.tsc_khz {
+                    cmdline.push_str(&format!(" tsc_early_khz={khz}"));
+                }
+                qemu.args(["-accel", "tcg,thread=multi"])
+            }
+        };
+        if guest.kernel.ends_with("vmlinux") {
+            // Entered by PVH: the quickest way in.
+            qemu.args(["-bios", "qboot.rom"]);
+        }
+        qemu.arg("-kernel").arg(&guest.kernel);
+        qemu.arg("-initrd").arg(&guest.initrd);
+        qemu.arg("-append").arg(cmdline);
+        qemu
+    }
+}
+
+/// The command line of a floor's kernel.
+fn cmdline(what: &str) -> String {
+    format!("console=ttyS0,115200 panic=-1 quiet loglevel=0 8250.nr_uarts=2 floor={what}")
+}
+
+/// The distribution's kernel package, as scripts/boot-files takes it.
+fn packaged() -> Result<PathBuf> {
+    let folder = places::target().join("kernel");
+    let mut debs: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .with_context(|| folder.display().to_string())?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("linux-image-") && name.ends_with(".deb")
+        })
+        .collect();
+    debs.sort();
+    debs.pop().with_context(|| {
+        format!(
+            "no kernel package in {}; scripts/fetch-kernel gets it",
+            folder.display()
+        )
+    })
+}
+
+/// Reads a stream to its end, which must come after `bytes` bytes; gives the rate from the first read to the last.
+///
+/// # Errors
+/// When more or less comes.
+pub fn drain(mut stream: impl Read, bytes: u64) -> Result<f64> {
+    let mut buffer = vec![0; 256 << 10];
+    let mut first: Option<(Instant, u64)> = None;
+    let mut last = Instant::now();
+    let mut total = 0;
+    while total < bytes {
+        let n = stream
+            .read(&mut buffer)
+            .with_context(|| format!("after {total} of {bytes} bytes"))?;
+        ensure!(n > 0, "it ended after {total} of {bytes} bytes");
+        last = Instant::now();
+        total += n as u64;
+        first.get_or_insert((last, total));
+    }
+    ensure!(total == bytes, "{total} bytes came instead of {bytes}");
+    let (begin, before) = first.context("nothing to copy")?;
+    let took = last.duration_since(begin).max(Duration::from_micros(1));
+    // Far below 2^53.
+    #[allow(clippy::cast_precision_loss)]
+    Ok((total - before) as f64 / took.as_secs_f64())
+}
+
+fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}
+
+/// A process that does not outlive the measurement.
+#[derive(Debug)]
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,153 @@
+//! What benchmarks share, each made when first wanted.
+
+use crate::floors::Floors;
+use crate::http::Client;
+use crate::peer::Dockerd;
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+use tests::docker::Docker;
+use tests::places;
+use tests::registry::Registry;
+use tests::vch::{Settings, Vch};
+
+/// The busybox test image.
+pub const BUSYBOX: &str = "mooring-test/busybox";
+
+/// Which kernel a host's VMs boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernel {
+    /// The distribution's package.
+    Packaged,
+    /// The trimmed one.
+    Fast,
+    /// The trimmed one where it is built, else the package.
+    Best,
+}
+
+/// How a host is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setup {
+    /// `vsock` or `serial`.
+    pub link: &'static str,
+    /// Its VMs' kernel.
+    pub kernel: Kernel,
+    /// Boot from the ISO, not directly.
+    pub iso: bool,
+}
+
+impl Setup {
+    /// A direct boot of the best kernel that there is.
+    pub fn link(link: &'static str) -> Self {
+        Setup {
+            link,
+            kernel: Kernel::Best,
+            iso: false,
+        }
+    }
+
+    fn boot(self) -> PathBuf {
+        match self.kernel {
+            Kernel::Packaged => places::boot_packaged(),
+            Kernel::Fast => places::boot_fast(),
+            Kernel::Best => places::boot(),
+        }
+    }
+}
+
+/// What benchmarks share.
+#[derive(Debug, Default)]
+pub struct Lab {
+    floors: Option<Floors>,
+    host: Option<(Setup, Vch)>,
+    dockerd: Option<Dockerd>,
+    registry: Option<Registry>,
+}
+
+impl Lab {
+    /// The floors.
+    ///
+    /// # Errors
+    /// When no VM runs here.
+    pub fn floors(&mut self) -> Result<&mut Floors> {
+        if self.floors.is_none() {
+            self.floors = Some(Floors::new()?);
+        }
+        self.floors.as_mut().context("made above")
+    }
+
+    /// A host with this setup and the busybox image; one that has another is ended before.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn host(&mut self, setup: Setup) -> Result<&Vch> {
+        if self.host.as_ref().is_none_or(|(is, _)| *is != setup) {
+            self.host = None;
+            eprintln!(
+                "bench: starting a virtual container host (link {}, {:?} kernel, {})",
+                setup.link,
+                setup.kernel,
+                if setup.iso {
+                    "from the ISO"
+                } else {
+                    "direct boot"
+                }
+            );
+            let mut settings = Settings::link(setup.link);
+            settings.boot = setup.boot();
+            if setup.iso {
+                settings.more = vec!["--boot-from".into(), "iso".into()];
+            }
+            let vch = Vch::start(settings)?;
+            load(&vch.docker)?;
+            self.host = Some((setup, vch));
+        }
+        Ok(&self.host.as_ref().context("made above")?.1)
+    }
+
+    /// A raw client of the host with this setup.
+    ///
+    /// # Errors
+    /// As [`Lab::host`].
+    pub fn client(&mut self, setup: Setup) -> Result<Client> {
+        let docker = &self.host(setup)?.docker;
+        Ok(Client::new(docker.socket().context("a unix socket")?))
+    }
+
+    /// The peer, with the busybox image.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn dockerd(&mut self) -> Result<Docker> {
+        if self.dockerd.is_none() {
+            let dockerd = Dockerd::start()?;
+            load(&dockerd.docker)?;
+            self.dockerd = Some(dockerd);
+        }
+        Ok(self.dockerd.as_ref().context("made above")?.docker.clone())
+    }
+
+    /// A test image's reference in a registry that both sides reach under the same name.
+    ///
+    /// # Errors
+    /// When it cannot be served.
+    pub fn pushed(&mut self, image: &str) -> Result<String> {
+        self.dockerd()?;
+        if self.registry.is_none() {
+            self.registry = Some(Registry::start()?);
+        }
+        let registry = self.registry.as_ref().context("made above")?;
+        eprintln!("bench: pushing the image {image} to the registry");
+        let reference = registry.push(image)?;
+        self.dockerd
+            .as_mut()
+            .context("made above")?
+            .serve(registry)?;
+        Ok(reference)
+    }
+}
+
+fn load(docker: &Docker) -> Result<()> {
+    let archive = places::archive("busybox");
+    let path = archive.to_str().context("the archive's path")?;
+    docker.ok(&["load", "-q", "-i", path]).map(drop)
+}

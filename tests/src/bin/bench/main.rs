@@ -1,0 +1,215 @@
+//! Benchmarks as ratios: Mooring and a floor or a peer, measured in turns in the same run. README.md says how.
+#![forbid(unsafe_code)]
+
+mod boot;
+mod commands;
+mod floors;
+mod http;
+mod lab;
+mod measure;
+mod output;
+mod peer;
+mod sizes;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use lab::{Kernel, Lab};
+use measure::{Alternate, Bar, Row, Unit};
+use output::Through;
+use std::process::ExitCode;
+use std::time::Instant;
+use tests::places;
+
+/// Benchmarks as ratios against floors and peers; a table, and target/bench.json.
+#[derive(Parser)]
+struct Cli {
+    /// Only the benchmarks whose names hold one of these
+    names: Vec<String>,
+    /// Show the benchmarks' names
+    #[arg(long)]
+    list: bool,
+    /// Pairs of measurements for each [default: as the list says]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: Option<u16>,
+}
+
+/// Measures one benchmark, and gives its rows.
+type Measure = Box<dyn Fn(&mut Lab, &Alternate) -> Result<Vec<Row>>>;
+
+/// One benchmark.
+struct Bench {
+    name: String,
+    unit: Unit,
+    bar: Bar,
+    runs: usize,
+    warm: bool,
+    measure: Measure,
+}
+
+impl Bench {
+    fn new(
+        name: impl Into<String>,
+        unit: Unit,
+        bar: Bar,
+        runs: usize,
+        measure: impl Fn(&mut Lab, &Alternate) -> Result<Row> + 'static,
+    ) -> Self {
+        Bench {
+            name: name.into(),
+            unit,
+            bar,
+            runs,
+            warm: true,
+            measure: Box::new(move |lab, order| Ok(vec![measure(lab, order)?])),
+        }
+    }
+
+    /// Sizes, which are looked at once.
+    fn sizes(name: &str, measure: impl Fn(&mut Lab) -> Result<Vec<Row>> + 'static) -> Self {
+        Bench {
+            name: name.to_owned(),
+            unit: Unit::Bytes,
+            bar: Bar::None,
+            runs: 1,
+            warm: false,
+            measure: Box::new(move |lab, _| measure(lab)),
+        }
+    }
+}
+
+/// All of them, those that share a host side by side.
+fn benches() -> Vec<Bench> {
+    let mut all = vec![Bench::sizes("size", |_| sizes::files())];
+    for (name, kernel, bar) in [
+        ("boot-to-first-byte", Kernel::Packaged, 1.6),
+        ("boot-to-first-byte-fast", Kernel::Fast, 0.6),
+    ] {
+        for (part, setup) in boot::setups(kernel) {
+            all.push(Bench::new(
+                format!("{name}-{part}"),
+                Unit::Seconds,
+                Bar::AtMost(bar),
+                5,
+                move |lab, order| boot::first_byte(lab, setup, order),
+            ));
+        }
+    }
+    for link in ["vsock", "serial"] {
+        for (name, through, bar) in [
+            ("", Through::Logs, Bar::AtLeast(0.6)),
+            ("-attach", Through::Attach, Bar::None),
+        ] {
+            all.push(Bench {
+                warm: false,
+                ..Bench::new(
+                    format!("stdout-{link}{name}"),
+                    Unit::Rate,
+                    bar,
+                    3,
+                    move |lab, order| output::stdout(lab, link, through, order),
+                )
+            });
+        }
+        all.push(Bench::new(
+            format!("exec-{link}"),
+            Unit::Seconds,
+            Bar::AtMost(1.0),
+            15,
+            move |lab, order| commands::exec(lab, link, order),
+        ));
+    }
+    all.push(Bench::new(
+        "create",
+        Unit::Seconds,
+        Bar::AtMost(1.0),
+        15,
+        commands::create,
+    ));
+    all.push(Bench::new(
+        "pull",
+        Unit::Seconds,
+        Bar::AtMost(0.7),
+        3,
+        commands::pull,
+    ));
+    all.push(Bench::sizes("resident", sizes::resident));
+    all.push(Bench::sizes("free-128m-guest", sizes::free));
+    all
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("bench: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs what was asked for. `false`: some could not be measured. A bar that is missed is told, and is no failure.
+fn run(cli: &Cli) -> Result<bool> {
+    let wanted = |b: &Bench| cli.names.is_empty() || cli.names.iter().any(|n| b.name.contains(n));
+    let benches: Vec<Bench> = benches().into_iter().filter(wanted).collect();
+    anyhow::ensure!(
+        !benches.is_empty(),
+        "no benchmark's name holds {}; --list shows them",
+        cli.names.join(" or ")
+    );
+    if cli.list {
+        for b in &benches {
+            println!("{:32} {:>7} {:>3} runs", b.name, b.bar.to_string(), b.runs);
+        }
+        return Ok(true);
+    }
+    let begin = Instant::now();
+    let mut lab = Lab::default();
+    eprintln!("bench: accelerator {}", lab.floors()?.accelerator());
+    let mut rows = Vec::new();
+    let mut failed = Vec::new();
+    for (n, b) in benches.iter().enumerate() {
+        eprintln!(
+            "bench: {} of {}: {} ({} s so far)",
+            n + 1,
+            benches.len(),
+            b.name,
+            begin.elapsed().as_secs()
+        );
+        let order = Alternate {
+            name: &b.name,
+            unit: b.unit,
+            bar: b.bar,
+            runs: cli.runs.map_or(b.runs, usize::from),
+            warm: b.warm,
+        };
+        match (b.measure)(&mut lab, &order) {
+            Ok(more) => rows.extend(more),
+            Err(e) => {
+                eprintln!("bench: {} could not be measured: {e:#}", b.name);
+                failed.push(b.name.as_str());
+            }
+        }
+        // After each: an interrupted run leaves what it has.
+        save(&rows)?;
+    }
+    drop(lab);
+    print!("{}", measure::table(&rows));
+    println!(
+        "ours, min, max: Mooring's median and range; ratio: median of the pairs' ratios; {} s; target/bench.json",
+        begin.elapsed().as_secs()
+    );
+    if !failed.is_empty() {
+        println!("could not be measured: {}", failed.join(", "));
+    }
+    Ok(failed.is_empty())
+}
+
+fn save(rows: &[Row]) -> Result<()> {
+    let path = places::target().join("bench.json");
+    let fresh = path.with_extension("json.new");
+    let list: Vec<serde_json::Value> = rows.iter().map(Row::json).collect();
+    std::fs::write(&fresh, format!("{:#}\n", serde_json::Value::from(list)))
+        .and_then(|()| std::fs::rename(&fresh, &path))
+        .with_context(|| path.display().to_string())
+}

@@ -1,0 +1,174 @@
+//! Debian's dockerd as a peer, in a network namespace of its own, so that nothing of it touches the machine's network.
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tests::command::{self, DEADLINE};
+use tests::docker::Docker;
+use tests::registry::Registry;
+
+/// How long dockerd may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A network namespace with a loopback interface; gone when this goes out of scope.
+#[derive(Debug)]
+struct Namespace(String);
+
+impl Namespace {
+    fn new() -> Result<Self> {
+        let name = format!("mooring-bench-{}", std::process::id());
+        ip(&["netns", "add", &name])?;
+        let namespace = Namespace(name);
+        ip(&["-n", &namespace.0, "link", "set", "lo", "up"])?;
+        Ok(namespace)
+    }
+
+    /// A command in it. nsenter and not `ip netns exec`: that mounts a /sys of its own, without control groups.
+    fn command(&self, program: &str) -> Command {
+        let mut c = Command::new("nsenter");
+        c.arg(format!("--net=/var/run/netns/{}", self.0))
+            .arg(program);
+        c
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if let Err(e) = ip(&["netns", "del", &self.0]) {
+            eprintln!("bench: {e:#}");
+        }
+    }
+}
+
+fn ip(args: &[&str]) -> Result<()> {
+    let mut c = Command::new("ip");
+    c.args(args);
+    command::run(c, b"", DEADLINE)?.ok().map(drop)
+}
+
+/// A running dockerd; ended when this goes out of scope.
+#[derive(Debug)]
+pub struct Dockerd {
+    // Dropped in this order, after dockerd was ended.
+    registry: Option<Child>,
+    daemon: Child,
+    namespace: Namespace,
+    folder: TempDir,
+    /// A client for it.
+    pub docker: Docker,
+}
+
+impl Dockerd {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// When it does not serve; with the end of its log.
+    pub fn start() -> Result<Self> {
+        eprintln!("bench: starting dockerd, the peer");
+        let folder = tempfile::Builder::new().prefix("dockerd-").tempdir()?;
+        let at = |name: &str| folder.path().join(name);
+        let namespace = Namespace::new()?;
+        let host = format!("unix://{}", at("sock").display());
+        let log = at("log");
+        let mut c = namespace.command("dockerd");
+        c.arg("--userland-proxy=false").arg("-H").arg(&host);
+        c.arg("--data-root").arg(at("data"));
+        c.arg("--exec-root").arg(at("exec"));
+        c.arg("--pidfile").arg(at("pid"));
+        let output = std::fs::File::create(&log)?;
+        c.stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
+        // Ctrl-C is for this program, which then ends it.
+        std::os::unix::process::CommandExt::process_group(&mut c, 0);
+        let config = at("config");
+        std::fs::create_dir(&config)?;
+        let mut dockerd = Dockerd {
+            registry: None,
+            daemon: c
+                .spawn()
+                .context("start dockerd (Debian package docker.io)")?,
+            namespace,
+            docker: Docker::new(host, &config),
+            folder,
+        };
+        command::eventually("dockerd serves", || {
+            if let Some(status) = dockerd.daemon.try_wait()? {
+                let text = std::fs::read_to_string(&log).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().rev().take(10).collect();
+                anyhow::bail!(
+                    "dockerd ended ({status}); its last lines first:\n{}",
+                    lines.join("\n")
+                );
+            }
+            Ok(dockerd.docker.run(&["version"])?.code == 0)
+        })?;
+        Ok(dockerd)
+    }
+
+    /// Serves a registry's storage inside the namespace, under the address that it has outside: dockerd then pulls
+    /// from the same program, the same files, over a loopback as good.
+    ///
+    /// # Errors
+    /// When the second registry does not start.
+    pub fn serve(&mut self, registry: &Registry) -> Result<()> {
+        if self.registry.is_some() {
+            return Ok(());
+        }
+        let mut c = self.namespace.command("docker-registry");
+        c.arg("serve")
+            .arg(registry.storage.path().join("config.yml"));
+        c.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = c.stderr(Stdio::piped()).spawn()?;
+        let mut log = BufReader::new(child.stderr.take().context("the registry's log")?);
+        self.registry = Some(child);
+        let mut line = String::new();
+        while !line.contains("listening on") {
+            line.clear();
+            ensure!(
+                log.read_line(&mut line)? > 0,
+                "docker-registry ended before it listened"
+            );
+        }
+        // Its log must be read on, or it would block.
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Ok(())
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        if let Some(registry) = &mut self.registry {
+            let _ = registry.kill();
+            let _ = registry.wait();
+        }
+        // Containers first: dockerd waits long for theirs that ignore SIGTERM.
+        if let Ok(all) = self.docker.ok(&["ps", "-aq"]) {
+            for id in all.lines() {
+                let _ = self.docker.run(&["rm", "-f", id]);
+            }
+        }
+        let pid = Pid::from_raw(self.daemon.id().cast_signed());
+        let _ = kill(pid, Signal::SIGTERM);
+        let begin = Instant::now();
+        while matches!(self.daemon.try_wait(), Ok(None)) {
+            if begin.elapsed() > PATIENCE {
+                eprintln!("bench: dockerd does not end; killed");
+                let _ = self.daemon.kill();
+                let _ = self.daemon.wait();
+                break;
+            }
+            // waitpid(2) has no deadline of its own.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // Left mounted by a dockerd that was killed; else there is none.
+        for left in ["data/overlay2", "exec/netns/default"] {
+            let path = self.folder.path().join(left);
+            let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+}
