@@ -71,7 +71,7 @@ impl Vch {
 
     /// Where hostsim keeps the datastore's files.
     pub fn datastore(&self) -> PathBuf {
-        self.state().join("hostsim/datastore1")
+        self.state().join("hostsim/datastores/datastore1")
     }
 
     /// `vch up --detach`: starts what is missing.

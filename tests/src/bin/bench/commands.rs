@@ -2,7 +2,7 @@
 
 use crate::lab::{BUSYBOX, Lab, Setup};
 use crate::measure::{Alternate, Row};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
 use tests::docker::{Container, Docker};
 
@@ -59,6 +59,10 @@ pub fn pull(lab: &mut Lab, order: &Alternate) -> Result<Row> {
     let once = |docker: &Docker| {
         // There is none before the first time.
         docker.run(&["rmi", "-f", &reference])?;
+        ensure!(
+            docker.run(&["image", "inspect", &reference])?.code != 0,
+            "{reference} is still there after docker rmi"
+        );
         let begin = Instant::now();
         docker
             .run_within(&["pull", "-q", &reference], PULL_DEADLINE)?

@@ -65,7 +65,8 @@ pub fn resident(lab: &mut Lab) -> Result<Vec<Row>> {
             None,
         ));
     }
-    match tether(&vch.datastore(), "bench-0-")? {
+    let id = docker.inspect("bench-0", "{{.Id}}")?;
+    match tether(&vch.datastore(), &id)? {
         Some(size) => rows.push(Row::size("resident-tether", size, None)),
         None => eprintln!(
             "bench: resident-tether is not known: the VM's console.log has no line `VmRSS: N kB` of the tether"
@@ -75,19 +76,20 @@ pub fn resident(lab: &mut Lab) -> Result<Vec<Row>> {
 }
 
 /// What the tether says of its own memory in its VM's console log: nothing in a container can see it.
-fn tether(datastore: &Path, name: &str) -> Result<Option<u64>> {
-    for entry in std::fs::read_dir(datastore)? {
-        let entry = entry?;
-        if !entry.file_name().to_string_lossy().starts_with(name) {
+fn tether(datastore: &Path, id: &str) -> Result<Option<u64>> {
+    let hosts = datastore.join("mooring");
+    for host in std::fs::read_dir(&hosts).with_context(|| hosts.display().to_string())? {
+        let path = host?.path().join("containers").join(id).join("console.log");
+        let Ok(log) = std::fs::read(&path) else {
             continue;
-        }
-        let log = std::fs::read(entry.path().join("console.log")).unwrap_or_default();
+        };
         let log = String::from_utf8_lossy(&log);
+        // The last one that it said.
         return Ok(log
             .rfind("VmRSS:")
             .and_then(|at| field(&log[at..], "VmRSS").ok()));
     }
-    Ok(None)
+    anyhow::bail!("no console.log of container {id} in {}", hosts.display())
 }
 
 /// Memory that a program can still have in an idle container with `--memory 128m`.
