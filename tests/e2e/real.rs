@@ -219,14 +219,14 @@ fn compare_by_stat(docker: &Docker, reference: &str, should: &[u8]) -> Result<()
     }
     ensure!(seen > 3000, "only {seen} files were compared");
     for line in text.lines() {
-        if let Some((hash, name)) = line.split_once("  ") {
-            if let Some(expected) = should_lines.get(&format!("b'{name}'")) {
-                equal(
-                    &format!("content of {name}"),
-                    Some(&hash[..16]),
-                    expected.rsplit('\t').next(),
-                )?;
-            }
+        if let Some((hash, name)) = line.split_once("  ")
+            && let Some(expected) = should_lines.get(&format!("b'{name}'"))
+        {
+            equal(
+                &format!("content of {name}"),
+                Some(&hash[..16]),
+                expected.rsplit('\t').next(),
+            )?;
         }
     }
     Ok(())

@@ -30,9 +30,11 @@ impl Random {
     }
 }
 
-/// How often a count is run: whole with `MOORING_SOAK=1` (`make soak`), else a sample.
+/// How often a count is run: whole with `MOORING_SOAK=1` (`make soak`), else a sample. A whole count is told on
+/// standard error, for the record of the soak.
 pub fn times(sample: usize, whole: usize) -> usize {
     if std::env::var_os("MOORING_SOAK").is_some() {
+        eprintln!("soak: count {whole}");
         whole
     } else {
         sample

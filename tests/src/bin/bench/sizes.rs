@@ -2,9 +2,9 @@
 
 use crate::lab::{BUSYBOX, Lab, Setup};
 use crate::measure::Row;
+use ::tests::places;
 use anyhow::{Context, Result};
 use std::path::Path;
-use tests::places;
 
 /// What the tether may have (stripped).
 const TETHER_MAX: u64 = 2 << 20;
