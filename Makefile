@@ -6,7 +6,7 @@ TRIPLE := x86_64-unknown-linux-gnu
 TETHER := $(TARGET)/$(TRIPLE)/guest/tether
 export MOORING_BIN ?= $(abspath $(TARGET)/release)
 
-.PHONY: help setup setup-test build tether iso kernel images run test check bench soak deny fuzz fmt clean programs unit e2e
+.PHONY: help setup setup-test build tether iso kernel images run test check bench soak deny fmt clean programs unit e2e
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12

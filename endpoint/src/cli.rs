@@ -103,10 +103,23 @@ pub struct Serve {
     /// CPUs of a container VM, where the container asks for none.
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     pub cpus: u32,
+    /// A further key of every container VM's extraConfig, `NAME=VALUE`: for what a site adds to all
+    /// of its VMs, and for tests. Repeatable.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = vm_key)]
+    pub vm_key: Vec<(String, String)>,
     /// Name server of the containers where they name none. Repeatable.
     #[arg(long, value_name = "IP", default_value = "172.17.255.253")]
     pub dns: Vec<std::net::IpAddr>,
     /// There is no database and nothing to switch on: accepted so that scripts can say so.
     #[arg(long, hide = true)]
     pub state_less: bool,
+}
+
+/// Reads `NAME=VALUE`; the names that the endpoint itself uses are refused.
+fn vm_key(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    if name.is_empty() || name.starts_with("mooring.") || name.starts_with("guestinfo.mooring.") {
+        return Err(format!("{name:?} is not a name that can be set here"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
 }

@@ -225,7 +225,7 @@ fn credentials(path: &PathBuf) -> Result<(String, String), ServeError> {
 }
 
 fn setup(settings: &Serve, can: &Capabilities, link: LinkSetup) -> Result<Setup, ServeError> {
-    let mut boot_keys = BTreeMap::new();
+    let mut boot_keys: BTreeMap<String, String> = settings.vm_key.iter().cloned().collect();
     let direct = match (&settings.boot_kernel, &settings.boot_initrd) {
         (Some(kernel), Some(initrd)) if can.boot_kernel => Some((kernel, initrd)),
         (Some(_), _) if settings.boot_iso.is_none() => {

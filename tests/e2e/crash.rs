@@ -2,7 +2,7 @@
 
 use crate::hosts::{BUSYBOX, Hosts, alone, equal, holds, load};
 use crate::output::same;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,12 +144,7 @@ fn destroyed_by_hand() -> Result<()> {
     load(&vch.docker, "busybox")?;
     let one = vch.docker.ok(&["create", BUSYBOX, "true"])?;
     let two = vch.docker.ok(&["create", BUSYBOX, "echo", "whole"])?;
-    let mut c = std::process::Command::new(tests::places::programs().join("hostsim"));
-    c.args(["destroy", "--state"])
-        .arg(vch.state().join("hostsim"))
-        .arg("--vm")
-        .arg(&one[..12]);
-    tests::command::run(c, b"", tests::command::DEADLINE)?.ok()?;
+    destroy(&vch, &one)?;
     tests::command::eventually("the container is gone", || {
         Ok(vch.docker.run(&["inspect", &one])?.code != 0)
     })?;
@@ -163,4 +158,41 @@ fn destroyed_by_hand() -> Result<()> {
         vch.docker.ok(&["run", "--rm", BUSYBOX, "echo", "new"])?,
         "new".into(),
     )
+}
+
+/// Destroys a VM as an administrator's client would.
+#[tokio::main(flavor = "current_thread")]
+async fn destroy(vch: &Vch, container: &str) -> Result<()> {
+    let status = vch.status()?;
+    let serves = status["parts"][0]["serves"]
+        .as_str()
+        .context("what hostsim serves")?;
+    let (url, thumbprint) = serves
+        .split_once(" thumbprint=")
+        .context("its thumbprint")?;
+    let text = std::fs::read(vch.state().join("hostsim/credentials.json"))?;
+    let credentials: serde_json::Value = serde_json::from_slice(&text)?;
+    let field = |name: &str| {
+        credentials[name]
+            .as_str()
+            .map(str::to_owned)
+            .context("credentials")
+    };
+    let trust = vim::Trust::thumbprint(thumbprint)?;
+    let client = vim::Client::connect(vim::ClientConfig::new(
+        url,
+        field("user")?,
+        field("password")?,
+        trust,
+    ))
+    .await?;
+    let root = client.content().root_folder.clone();
+    for vm in client.list(&root, "VirtualMachine", &["name"]).await? {
+        let name: String = vm.get("name")?.unwrap_or_default();
+        if name.ends_with(&container[..12]) {
+            client.destroy_vm(&vm.obj).await?;
+            return Ok(());
+        }
+    }
+    anyhow::bail!("no VM of container {container}")
 }

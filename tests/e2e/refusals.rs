@@ -40,7 +40,7 @@ fn options(docker: &Docker) -> Result<()> {
     for (option, name) in [
         (&["--privileged"][..], "privileged"),
         (&["--device", "/dev/sda"], "device"),
-        (&["-v", "/etc:/mnt"], "bind"),
+        (&["-v", "/etc:/mnt"], "volume"),
         (&["--pid", "host"], "pid"),
         (&["--network", "host"], "host"),
         (&["--restart", "always"], "restart"),
