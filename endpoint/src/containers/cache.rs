@@ -13,6 +13,8 @@ use tokio::sync::oneshot;
 
 /// Between two attempts to watch the VMs again, when vSphere is away.
 const RETRY: Duration = Duration::from_millis(500);
+/// Attempts to finish a removal that was cut short.
+const REMOVALS: u32 = 120;
 
 impl Containers {
     pub(super) fn add(&self, container: Container) -> Arc<Container> {
@@ -182,12 +184,9 @@ impl Containers {
             return;
         }
         if vm_keys.get(keys::REMOVING).is_some_and(|v| !v.is_empty()) {
-            let this = self.clone();
-            tokio::spawn(async move {
-                if let Err(error) = this.vsphere.remove(&change.vm, &id).await {
-                    tracing::warn!(%id, %error, "a removal that was cut short could not be finished");
-                }
-            });
+            if self.index().leaving.insert(change.vm.clone()) {
+                tokio::spawn(self.clone().finish_removal(change.vm, id));
+            }
             return;
         }
         match read(vm_keys) {
@@ -196,6 +195,23 @@ impl Containers {
                 tracing::warn!(vm = %change.vm, %error, "a VM of this host cannot be read; it is left alone")
             }
         }
+    }
+
+    /// Goes on with a removal that was cut short. The task of the endpoint that began it may still
+    /// be at work on the VM, and vSphere takes one at a time.
+    async fn finish_removal(self: Arc<Self>, vm: VmRef, id: String) {
+        for attempt in 1.. {
+            match self.vsphere.remove(&vm, &id).await {
+                Ok(()) => break,
+                Err(error) if attempt == REMOVALS => {
+                    tracing::warn!(%id, %error, "a removal that was cut short could not be finished; the next start tries again");
+                    break;
+                }
+                Err(error) => tracing::debug!(%id, %error, "removal"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+        self.index().leaving.remove(&vm);
     }
 
     fn restore(

@@ -33,7 +33,7 @@ use addresses::Addresses;
 use spec::Spec;
 use state::{Phase, Status};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -220,6 +220,8 @@ struct Index {
     /// Name to ID; also of containers that are being created.
     names: HashMap<String, String>,
     addresses: Addresses,
+    /// VMs whose removal was cut short and goes on.
+    leaving: HashSet<VmRef>,
 }
 
 /// All containers.
