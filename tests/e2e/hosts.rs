@@ -119,7 +119,7 @@ pub fn alone(name: &str, test: impl FnOnce() -> Result<()> + Send + 'static) -> 
 }
 
 fn judge(result: Result<()>) -> Result<(), Failed> {
-    result.map_err(|e| Failed::from(format!("{e:?}")))
+    result.map_err(|e| Failed::from(format!("{e:#}")))
 }
 
 /// Fails unless `text` holds `part`.

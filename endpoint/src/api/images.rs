@@ -210,24 +210,26 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
-/// Whether a name of the image, with or without its tag, is what the pattern means.
-fn names_match(image: &ImageRecord, pattern: &str) -> bool {
+/// Whether a name of an image, with or without its tag, is what the pattern means.
+fn name_matches(name: &str, pattern: &str) -> bool {
     // Matching is exponential in the number of stars: bound them.
     let bounded = pattern.len() <= 256 && pattern.matches('*').count() <= 8;
+    let bare = name.split('@').next().unwrap_or(name);
+    let bare = bare
+        .rfind(':')
+        .filter(|at| !bare[*at..].contains('/'))
+        .map_or(bare, |at| &bare[..at]);
     bounded
-        && image
-            .repo_tags
-            .iter()
-            .chain(&image.repo_digests)
-            .any(|name| {
-                let bare = name.split('@').next().unwrap_or(name);
-                let bare = bare
-                    .rfind(':')
-                    .filter(|at| !bare[*at..].contains('/'))
-                    .map_or(bare, |at| &bare[..at]);
-                matches(pattern.as_bytes(), name.as_bytes())
-                    || matches(pattern.as_bytes(), bare.as_bytes())
-            })
+        && (matches(pattern.as_bytes(), name.as_bytes())
+            || matches(pattern.as_bytes(), bare.as_bytes()))
+}
+
+fn names_match(image: &ImageRecord, pattern: &str) -> bool {
+    image
+        .repo_tags
+        .iter()
+        .chain(&image.repo_digests)
+        .any(|name| name_matches(name, pattern))
 }
 
 async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
@@ -253,7 +255,17 @@ async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
             && filters.labels("label", &labels(i))
             && filters.any("reference", |p| names_match(i, p))
     });
-    Ok(ok(Value::Array(shown.map(|i| summary(&app, i)).collect())))
+    let rows = shown.map(|i| {
+        // As with Docker, only the names that were asked for are shown.
+        let mut shown = (**i).clone();
+        if let Some(patterns) = filters.values("reference") {
+            let wanted = |name: &String| patterns.iter().any(|p| name_matches(name, p));
+            shown.repo_tags.retain(wanted);
+            shown.repo_digests.retain(wanted);
+        }
+        summary(&app, &shown)
+    });
+    Ok(ok(Value::Array(rows.collect())))
 }
 
 fn find(app: &App, name: &str) -> Result<Arc<ImageRecord>> {

@@ -3,7 +3,7 @@
 use super::progress::{Meter, Progress};
 use bytes::Bytes;
 use layers::Digest;
-use layers::convert::{Compression, ConvertError, Expectations, Limits};
+use layers::convert::{Compression, ConvertError, Expectations, Folders, Limits};
 use layers::io::ReadAt;
 use layers::spool::{GrainImage, Spool};
 use std::io::{self, Read};
@@ -25,6 +25,8 @@ pub(super) struct Converted {
     pub recipe: Bytes,
     /// Lower layers must not be seen below it.
     pub hides_lower_layers: bool,
+    /// The folders of this layer and those below it.
+    pub folders: std::sync::Arc<Folders>,
 }
 
 /// What is known of a layer beforehand.
@@ -55,7 +57,10 @@ impl<R: Read> Read for Watched<R> {
     }
 }
 
-/// Converts a layer; blocks.
+/// What a layer above one that was refused is refused with.
+pub(super) const LOWER_FAILED: &str = "a layer below it could not be converted";
+
+/// Converts a layer above others, whose folders `lower` gives; blocks.
 ///
 /// # Errors
 /// [`ConvertError`]; nothing is left behind.
@@ -63,6 +68,7 @@ pub(super) fn convert(
     reader: impl Read + Send,
     expected: &Expected,
     spool: &Spool,
+    lower: impl FnOnce() -> io::Result<std::sync::Arc<Folders>>,
     progress: &Progress,
     meter: Option<Meter>,
 ) -> Result<Converted, ConvertError> {
@@ -80,11 +86,12 @@ pub(super) fn convert(
         progress: progress.clone(),
     };
     let meter = std::sync::Mutex::new(meter);
-    let layer = layers::convert::convert(
+    let layer = layers::convert::convert_above(
         reader,
         &expectations,
         spool,
         &Limits::default(),
+        lower,
         move |bytes| {
             if let Ok(mut meter) = meter.lock()
                 && let Some(meter) = meter.as_mut()
@@ -108,6 +115,7 @@ pub(super) fn convert(
         unpacked: layer.tar_size,
         recipe: recipe.into(),
         hides_lower_layers: layer.hides_lower_layers,
+        folders: layer.folders,
         image: layer.image,
     })
 }

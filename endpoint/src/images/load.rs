@@ -117,10 +117,12 @@ impl Images {
             .collect();
         let work = self.work(diff_ids, &blobs)?;
         let mut converted = BTreeMap::new();
+        let mut lower = Arc::default();
         for (index, source) in work.layers.iter().enumerate() {
-            let LayerSource::Missing(..) = source else {
+            if let LayerSource::Known(layer) = source {
+                lower = self.folders_of(layer).await?;
                 continue;
-            };
+            }
             let diff_id = diff_ids[index];
             let expected = convert::Expected {
                 digest: None,
@@ -133,11 +135,12 @@ impl Images {
             let name = short(&diff_id);
             progress.of(&name, "Loading layer");
             let layer = tokio::task::spawn_blocking(move || {
-                convert::convert(part, &expected, &spool, &progress2, None)
+                convert::convert(part, &expected, &spool, || Ok(lower), &progress2, None)
             })
             .await
             .map_err(|e| Error::internal(format!("the conversion of layer {name} ended: {e}")))?
             .map_err(|e| Error::bad(format!("layer {diff_id}: {e}")))?;
+            lower = layer.folders.clone();
             converted.insert(index, layer);
         }
         let config = String::from_utf8(image.config.clone())

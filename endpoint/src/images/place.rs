@@ -6,11 +6,13 @@ use super::store::Store;
 use super::{Chain, Images, StoredImage, StoredLayer, image_record};
 use crate::errors::{Error, Result};
 use layers::chain::{BlockSink, ImagePlan, Kind, LayerInput, Params, plan};
+use layers::convert::Folders;
 use layers::vmdk::VmdkBody;
 use layers::{Digest, chain_id};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
@@ -70,6 +72,19 @@ impl Images {
         Ok(Work {
             diff_ids: diff_ids.to_vec(),
             layers,
+        })
+    }
+
+    /// The folders of the stack that ends with a layer on the datastore.
+    pub(super) async fn folders_of(&self, layer: &StoredLayer) -> Result<Arc<Folders>> {
+        let name = folders_name(&layer.chain_id);
+        let Some(bytes) = self.store.read_disk(&name).await? else {
+            return Ok(Arc::default());
+        };
+        Folders::decode(&bytes).map(Arc::new).map_err(|e| {
+            Error::internal(format!(
+                "{name} on the datastore cannot be read: {e}; remove the image and pull it again"
+            ))
         })
     }
 
@@ -133,6 +148,13 @@ impl Images {
                             recipe.len() as u64,
                         )
                         .await?;
+                    let folders = layer.folders.encode().map_err(|e| {
+                        Error::internal(format!("cannot pack a layer's folders: {e}"))
+                    })?;
+                    let length = folders.len() as u64;
+                    self.store
+                        .put_disk(&folders_name(&chain), std::io::Cursor::new(folders), length)
+                        .await?;
                     StoredLayer {
                         chain_id: chain,
                         diff_id: work.diff_ids[index],
@@ -177,10 +199,11 @@ impl Images {
             s.images
                 .values()
                 .flat_map(|(_, i)| {
-                    i.vmdks
-                        .iter()
-                        .cloned()
-                        .chain(i.layers.iter().map(|l| recipe_name(&l.chain_id)))
+                    i.vmdks.iter().cloned().chain(
+                        i.layers
+                            .iter()
+                            .flat_map(|l| [recipe_name(&l.chain_id), folders_name(&l.chain_id)]),
+                    )
                 })
                 .collect()
         });
@@ -253,6 +276,10 @@ fn visible(layers: &[StoredLayer]) -> Vec<u32> {
 
 fn recipe_name(chain: &Digest) -> String {
     format!("{}.recipe", chain.hex())
+}
+
+fn folders_name(chain: &Digest) -> String {
+    format!("{}.folders", chain.hex())
 }
 
 /// The first 12 digits of a digest, as Docker names a layer in its progress.

@@ -1,12 +1,13 @@
 //! `docker pull`: from a registry to the datastore, each layer in one pass.
 
-use super::convert::{self, Converted};
+use super::convert::{self, Converted, LOWER_FAILED};
 use super::manifest::{self, CONFIG_MAX, Document, ManifestError, Platform};
 use super::place::{LayerSource, Work, short};
 use super::progress::{Meter, Progress};
 use super::registry::{Credentials, RegistryError, Repository};
 use super::{Images, Reference};
 use crate::errors::{Error, Kind, Result};
+use layers::convert::{ConvertError, Folders};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -153,6 +154,7 @@ impl Images {
         }
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let mut tasks: JoinSet<Result<(usize, Converted)>> = JoinSet::new();
+        let mut below: Option<std::sync::mpsc::Receiver<Arc<Folders>>> = None;
         for (index, source) in work.layers.iter().enumerate() {
             let LayerSource::Missing(digest, size) = source else {
                 continue;
@@ -165,12 +167,21 @@ impl Images {
                 self.spool.clone(),
                 places.clone(),
             );
+            // In the order of the layers, so that none holds a place and waits for one below it that has none.
+            // The semaphore is never closed.
+            let place = places
+                .acquire_owned()
+                .await
+                .map_err(|e| Error::internal(e.to_string()))?;
+            let lower = match index.checked_sub(1).map(|below| &work.layers[below]) {
+                None => Lower::Known(Arc::default()),
+                Some(LayerSource::Known(layer)) => Lower::Known(self.folders_of(layer).await?),
+                Some(LayerSource::Missing(..)) => Lower::Coming(below.take()),
+            };
+            let (send, receive) = std::sync::mpsc::sync_channel(1);
+            below = Some(receive);
             tasks.spawn(async move {
-                // The semaphore is never closed.
-                let _place = places
-                    .acquire_owned()
-                    .await
-                    .map_err(|e| Error::internal(e.to_string()))?;
+                let _place = place;
                 let stream = repository.blob(&digest).await?;
                 let reader = SyncIoBridge::new(StreamReader::new(stream));
                 let name = short(&digest);
@@ -183,7 +194,17 @@ impl Images {
                 };
                 let watched = progress.clone();
                 let converted = tokio::task::spawn_blocking(move || {
-                    convert::convert(reader, &expected, &spool, &watched, Some(meter))
+                    let converted = convert::convert(
+                        reader,
+                        &expected,
+                        &spool,
+                        || lower.wait(),
+                        &watched,
+                        Some(meter),
+                    )?;
+                    // The layer above may have been given up.
+                    let _ = send.send(converted.folders.clone());
+                    Ok::<_, ConvertError>(converted)
                 })
                 .await
                 .map_err(|e| Error::internal(format!("the conversion of layer {name} ended: {e}")))?
@@ -193,11 +214,39 @@ impl Images {
             });
         }
         let mut out = BTreeMap::new();
+        let mut later = None;
         // An error, or the drop of this future, ends the others.
         while let Some(done) = tasks.join_next().await {
-            let (index, converted) = done.map_err(|e| Error::internal(e.to_string()))??;
-            out.insert(index, converted);
+            match done.map_err(|e| Error::internal(e.to_string()))? {
+                Ok((index, converted)) => drop(out.insert(index, converted)),
+                // The layer below has more to say.
+                Err(error) if error.message.contains(LOWER_FAILED) => later = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(error) = later {
+            return Err(error);
         }
         Ok(out)
+    }
+}
+
+/// Where the folders of the layers below come from.
+enum Lower {
+    /// From the datastore; none below the lowest.
+    Known(Arc<Folders>),
+    /// From the conversion of the layer below.
+    Coming(Option<std::sync::mpsc::Receiver<Arc<Folders>>>),
+}
+
+impl Lower {
+    /// Blocks until they are known.
+    fn wait(self) -> std::io::Result<Arc<Folders>> {
+        match self {
+            Lower::Known(folders) => Ok(folders),
+            Lower::Coming(receive) => receive
+                .and_then(|r| r.recv().ok())
+                .ok_or_else(|| std::io::Error::other(LOWER_FAILED)),
+        }
     }
 }

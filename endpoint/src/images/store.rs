@@ -204,6 +204,19 @@ impl Store {
         }
     }
 
+    /// Reads a small file beside the VMDKs; `None` where there is none.
+    ///
+    /// # Errors
+    /// Where the datastore refuses.
+    pub async fn read_disk(&self, name: &str) -> Result<Option<Bytes>> {
+        if !self.has_disk(name).await? {
+            return Ok(None);
+        }
+        self.read(&self.disks.join(name), RECORD_MAX)
+            .await
+            .map(Some)
+    }
+
     /// Uploads a VMDK, or a recipe.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read, Write};
 
-use super::ConvertError;
+use super::{ConvertError, Folders};
 use crate::ext4::{Builder, DeviceKind, FileExtent, Kind, Metadata, Options, Time};
 use crate::recipe::RecipeWriter;
 use crate::spool::{GrainImage, ImageWriter};
@@ -20,6 +20,8 @@ pub(super) struct Layer {
     hidden: HashSet<Vec<u8>>,
     /// Hard links whose target has not come yet.
     links: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Folders that the layer has entries for.
+    folders: BTreeMap<Vec<u8>, Metadata>,
     entries: u64,
     hides_lower_layers: bool,
     buffer: Vec<u8>,
@@ -30,6 +32,7 @@ pub(super) struct Applied {
     pub image: GrainImage,
     pub entries: u64,
     pub file_bytes: u64,
+    pub folders: Folders,
     pub hides_lower_layers: bool,
 }
 
@@ -39,6 +42,7 @@ impl Layer {
             builder: Builder::new(image, options),
             hidden: HashSet::new(),
             links: BTreeMap::new(),
+            folders: BTreeMap::new(),
             entries: 0,
             hides_lower_layers: false,
             buffer: vec![0; CHUNK],
@@ -70,6 +74,7 @@ impl Layer {
         match entry.kind {
             TarKind::Directory => {
                 self.builder.directory(&path, &meta)?;
+                self.folders.insert(path.clone(), meta);
                 if self.hidden.contains(&path) {
                     self.builder.opaque(&path)?;
                 }
@@ -181,8 +186,43 @@ impl Layer {
         Ok(())
     }
 
+    /// Gives folders that the layer has no entry for the look that they have below; the folders of the whole stack.
+    fn inherit(&mut self, lower: &Folders) -> Result<Folders, ConvertError> {
+        let mut all = if self.hides_lower_layers {
+            Folders::default()
+        } else {
+            lower.clone()
+        };
+        for path in self.builder.implicit_directories() {
+            // The root is the upper folder's, not a layer's.
+            if let Some(meta) = all.get(&path).filter(|_| !path.is_empty()) {
+                self.builder.directory(&path, meta)?;
+                self.folders.entry(path).or_insert_with(|| meta.clone());
+            }
+        }
+        for path in &self.hidden {
+            all.remove(path);
+        }
+        let replaced: Vec<Vec<u8>> = all
+            .0
+            .keys()
+            .filter(|p| self.builder.kind(p).is_some_and(|k| k != Kind::Directory))
+            .cloned()
+            .collect();
+        for path in replaced {
+            all.remove(&path);
+        }
+        let builder = &self.builder;
+        let own = std::mem::take(&mut self.folders);
+        all.0.extend(
+            own.into_iter()
+                .filter(|(p, _)| builder.kind(p) == Some(Kind::Directory)),
+        );
+        Ok(all)
+    }
+
     /// Makes the links that waited for their targets, and ends the image.
-    pub(super) fn finish(mut self) -> Result<Applied, ConvertError> {
+    pub(super) fn finish(mut self, lower: &Folders) -> Result<Applied, ConvertError> {
         loop {
             let mut waiting = BTreeMap::new();
             let before = self.links.len();
@@ -210,11 +250,13 @@ impl Layer {
                 Some(_) => self.links = waiting,
             }
         }
+        let folders = self.inherit(lower)?;
         let (summary, target) = self.builder.finish_into()?;
         Ok(Applied {
             image: target.finish(summary.bytes).map_err(ConvertError::Spool)?,
             entries: self.entries,
             file_bytes: summary.data,
+            folders,
             hides_lower_layers: self.hides_lower_layers,
         })
     }

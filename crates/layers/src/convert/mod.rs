@@ -16,8 +16,10 @@
 mod apply;
 mod decompress;
 mod error;
+mod folders;
 
-use std::io::Read;
+use std::io::{self, Read};
+use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::ext4::Options;
@@ -28,6 +30,7 @@ use crate::tar::{Reader, TarLimits};
 
 pub use decompress::Compression;
 pub use error::ConvertError;
+pub use folders::Folders;
 
 /// What is known of a layer beforehand. What is `None` is not checked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -94,6 +97,8 @@ pub struct ConvertedLayer {
     pub entries: u64,
     /// Bytes of file data.
     pub file_bytes: u64,
+    /// The folders of this layer and those below it, for the layer above.
+    pub folders: Arc<Folders>,
     /// The layer's root is opaque: lower layers must not be mounted below it.
     pub hides_lower_layers: bool,
 }
@@ -115,6 +120,26 @@ pub fn convert(
     limits: &Limits,
     progress: impl Fn(u64) + Send,
 ) -> Result<ConvertedLayer, ConvertError> {
+    convert_above(
+        reader,
+        expected,
+        spool,
+        limits,
+        || Ok(Arc::default()),
+        progress,
+    )
+}
+
+/// As [`convert`], for a layer above others. `lower` gives the folders of those below; it is called once the layer was
+/// read, and may block until they are converted. An error of it refuses this layer, too.
+pub fn convert_above(
+    reader: impl Read + Send,
+    expected: &Expectations,
+    spool: &Spool,
+    limits: &Limits,
+    lower: impl FnOnce() -> io::Result<Arc<Folders>>,
+    progress: impl Fn(u64) + Send,
+) -> Result<ConvertedLayer, ConvertError> {
     let blob = spool.blob().map_err(ConvertError::Spool)?;
     let mut writer = RecipeWriter::new(blob).map_err(ConvertError::Spool)?;
     let mut options = Options::new(file_system_uuid(expected));
@@ -134,7 +159,7 @@ pub fn convert(
                 layer.entry(&entry, &mut tar, &mut writer)?;
             }
             tar.finish(&mut writer)?;
-            layer.finish()
+            layer.finish(&*lower().map_err(ConvertError::Read)?)
         })?;
 
     check(expected.size, stream.size, |expected, found| {
@@ -160,6 +185,7 @@ pub fn convert(
         recipe,
         entries: applied.entries,
         file_bytes: applied.file_bytes,
+        folders: Arc::new(applied.folders),
         hides_lower_layers: applied.hides_lower_layers,
     })
 }
