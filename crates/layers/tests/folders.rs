@@ -18,11 +18,13 @@ fn tar(entries: &[(&str, u32, u64)]) -> Vec<u8> {
         header.set_uid(7);
         header.set_gid(8);
         header.set_size(0);
-        header.set_path(path).unwrap();
+        header.set_path(path).expect("a path that fits");
         header.set_cksum();
-        builder.append(&header, &b""[..]).unwrap();
+        builder
+            .append(&header, &b""[..])
+            .expect("a write to memory");
     }
-    builder.into_inner().unwrap()
+    builder.into_inner().expect("a write to memory")
 }
 
 #[test]
