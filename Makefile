@@ -44,7 +44,7 @@ unit:
 	@cargo test --release --locked --workspace --exclude tests
 
 e2e:
-	@MOORING_E2E=1 cargo test --release --locked -p tests -- $(ARGS)
+	@MOORING_E2E=1 MOORING_TETHER=$(abspath $(TETHER)) cargo test --release --locked -p tests -- $(ARGS)
 
 test: setup-test programs tether kernel iso images ## Everything, real VMs included (within 40 minutes on 2 cores)
 	@$(MAKE) --no-print-directory unit
