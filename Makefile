@@ -43,7 +43,7 @@ run: iso ## Start a virtual container host on this machine, run a first containe
 unit:
 	@cargo test --release --locked --workspace --exclude tests
 
-e2e:
+e2e: programs tether
 	@MOORING_E2E=1 MOORING_TETHER=$(abspath $(TETHER)) cargo test --release --locked -p tests -- $(ARGS)
 
 test: setup-test programs tether kernel iso images ## Everything, real VMs included (within 40 minutes on 2 cores)
