@@ -139,7 +139,9 @@ async fn create(State(app): State<Arc<App>>, query: Query, headers: HeaderMap) -
 async fn load(State(app): State<Arc<App>>, query: Query, body: Body) -> Result<Response> {
     let platform = platform(&query)?;
     let file = app.images.receive(body.into_data_stream()).await?;
+    let quiet = query.flag("quiet");
     Ok(stream(move |progress| async move {
+        let progress = if quiet { progress.quiet() } else { progress };
         app.images.load(file, platform.as_ref(), &progress).await
     }))
 }

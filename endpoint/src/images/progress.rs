@@ -10,13 +10,31 @@ const PACE: Duration = Duration::from_millis(100);
 
 /// Where messages go. A client that has gone is not an error here: the work goes on or is dropped by its caller.
 #[derive(Debug, Clone)]
-pub struct Progress(mpsc::UnboundedSender<Bytes>);
+pub struct Progress {
+    lines: mpsc::UnboundedSender<Bytes>,
+    /// Leaves out what is about a single layer (`docker load -q`).
+    quiet: bool,
+}
 
 impl Progress {
     /// A sender, and the lines that it makes.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<Bytes>) {
         let (send, receive) = mpsc::unbounded_channel();
-        (Progress(send), receive)
+        (
+            Progress {
+                lines: send,
+                quiet: false,
+            },
+            receive,
+        )
+    }
+
+    /// The same without what is about single layers.
+    pub fn quiet(self) -> Self {
+        Progress {
+            quiet: true,
+            ..self
+        }
     }
 
     /// Sends one message.
@@ -24,7 +42,7 @@ impl Progress {
         let mut line = message.to_string();
         line.push_str("\r\n");
         // Unbounded but paced: a layer makes ten messages a second.
-        let _ = self.0.send(line.into());
+        let _ = self.lines.send(line.into());
     }
 
     /// A line of text about the whole.
@@ -34,6 +52,9 @@ impl Progress {
 
     /// A line of text about a layer or tag.
     pub fn of(&self, id: &str, text: &str) {
+        if self.quiet {
+            return;
+        }
         self.send(&json!({ "status": text, "progressDetail": {}, "id": id }));
     }
 
@@ -49,12 +70,12 @@ impl Progress {
 
     /// Whether nobody listens any more.
     pub fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.lines.is_closed()
     }
 
     /// Waits until nobody listens any more.
     pub async fn closed(&self) {
-        self.0.closed().await;
+        self.lines.closed().await;
     }
 }
 
