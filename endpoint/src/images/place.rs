@@ -14,11 +14,32 @@ use std::io::Read;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 
 /// Bytes that are read from the spool at a time.
 const PIECE: usize = 256 << 10;
+
+/// Pauses between attempts to clean up while the hypervisor is away, and how many there are (about an hour in all; the
+/// next start tries again).
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LAST_PAUSE: Duration = Duration::from_secs(30);
+const SWEEPS: usize = 120;
+
+/// An image whose VMDKs are being uploaded. Whatever ends that before its record is written, an error or a client that
+/// goes away, what was uploaded is deleted.
+struct Unfinished(Option<Arc<Images>>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Without a runtime the endpoint is ending, and its next start cleans up.
+        if let (Some(images), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current())
+        {
+            runtime.spawn(images.sweep_until_done());
+        }
+    }
+}
 
 /// A layer of an image that is to be placed.
 #[derive(Debug, Clone)]
@@ -90,7 +111,7 @@ impl Images {
 
     /// Uploads what is missing of an image and writes its record. `converted` holds the missing layers by index.
     pub(super) async fn commit(
-        &self,
+        self: &Arc<Self>,
         id: Digest,
         config: String,
         work: &Work,
@@ -114,6 +135,7 @@ impl Images {
             .collect();
         let plan = layout(&inputs)?;
         let _change = self.change.lock().await;
+        let mut unfinished = Unfinished(Some(self.clone()));
         // Another pull may have removed (or brought) VMDKs since `work` looked.
         for source in &work.layers {
             if let LayerSource::Known(layer) = source
@@ -185,6 +207,7 @@ impl Images {
         let before = self.read(|s| s.images.get(&id).map_or(0, |i| i.0));
         let generation = self.store.save(&image_record(&id), before, &image).await?;
         self.write(|s| s.images.insert(id, (generation, image)));
+        unfinished.0 = None;
         for source in &work.layers {
             if let LayerSource::Missing(digest, _) = source {
                 progress.of(&short(digest), "Pull complete");
@@ -193,8 +216,27 @@ impl Images {
         Ok(())
     }
 
-    /// Deletes VMDKs and recipes that no record names. The caller holds `change`, or is alone.
-    pub(super) async fn sweep(&self) -> Result<()> {
+    /// Deletes what an image that was not finished has left, as soon as the datastore answers.
+    async fn sweep_until_done(self: Arc<Self>) {
+        let mut pause = FIRST_PAUSE;
+        for _ in 0..SWEEPS {
+            let change = self.change.lock().await;
+            match self.sweep().await {
+                Ok(0) => return,
+                Ok(files) => tracing::warn!(files, "an unfinished image is left in part"),
+                Err(error) => {
+                    tracing::warn!(error = error.message, "an unfinished image is left for now")
+                }
+            }
+            drop(change);
+            // The hypervisor is away; there is no event that tells of its return.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    /// Deletes VMDKs and recipes that no record names; how many could not be. The caller holds `change`, or is alone.
+    pub(super) async fn sweep(&self) -> Result<usize> {
         let keep: BTreeSet<String> = self.read(|s| {
             s.images
                 .values()
@@ -239,11 +281,11 @@ impl Images {
             if left.len() == before {
                 // A container of a removed image may still hold them; the next start tries again.
                 tracing::warn!(files = ?left, error = last.map(|e| e.message), "left on the datastore");
-                break;
+                return Ok(left.len());
             }
             rubbish = left;
         }
-        Ok(())
+        Ok(0)
     }
 }
 
