@@ -19,12 +19,18 @@ use crate::{
     vsphere::{Boot, Capabilities, Vsphere, VsphereError},
 };
 use serde::Deserialize;
-use std::{collections::BTreeMap, io, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap, io, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc,
+    time::Duration,
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
 };
 use tokio_util::sync::CancellationToken;
+
+/// How long the ends of boots that nobody saw may keep the endpoint from serving, or from ending.
+const SETTLING: Duration = Duration::from_secs(30);
 
 /// Why the endpoint cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +111,9 @@ impl Running {
         for listener in self.listeners {
             let _ended_anyway = listener.await;
         }
+        if !self.app.containers.settled(SETTLING).await {
+            tracing::warn!("some containers' ends are not recorded yet; the next start does it");
+        }
         let _session_ends_anyway = self.app.vsphere.client().logout().await;
     }
 }
@@ -136,6 +145,10 @@ async fn serve(settings: Serve) -> Result<Running, ServeError> {
         tokio::spawn(concentrator.serve(containers.clone()));
     }
     containers.sweep().await;
+    // Or a client that asks at once is told of a container that runs in a VM that is off.
+    if !containers.settled(SETTLING).await {
+        tracing::warn!("some containers' ends are not known yet: their journals are slow to read");
+    }
     let spool = settings.run_dir.join("spool");
     let images = Images::open(vsphere.clone(), &settings.vch_id, &spool, events.clone())
         .await

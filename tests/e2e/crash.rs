@@ -27,6 +27,10 @@ pub fn tests(_: &Arc<Hosts>) -> Vec<Trial> {
         "crash::a_vm_destroyed_by_hand_leaves_the_others_whole",
         destroyed_by_hand,
     ));
+    all.push(alone(
+        "crash::a_removal_that_was_cut_short_is_finished",
+        removal_cut_short,
+    ));
     all
 }
 
@@ -160,9 +164,66 @@ fn destroyed_by_hand() -> Result<()> {
     )
 }
 
+/// What the first request of a removal does, and no more: an endpoint that was killed behind it, or a host that was.
+fn removal_cut_short() -> Result<()> {
+    let vch = Vch::start(Settings::link("auto"))?;
+    load(&vch.docker, "busybox")?;
+    for endpoint_is_away in [true, false] {
+        let id = vch.docker.ok(&["create", BUSYBOX, "true"])?;
+        if endpoint_is_away {
+            vch.kill("endpoint")?;
+        }
+        mark_removed(&vch, &id)?;
+        vch.up()?;
+        tests::command::eventually("the container is gone", || {
+            Ok(vch.docker.run(&["inspect", &id])?.code != 0)
+        })?;
+        let status = vch.status()?;
+        let id_of_vch = status["vch"].as_str().context("the ID of the VCH")?;
+        let folder = vch
+            .datastore()
+            .join("mooring")
+            .join(id_of_vch)
+            .join("containers")
+            .join(&id);
+        tests::command::eventually("its folder is gone", || Ok(!folder.exists()))?;
+    }
+    equal(
+        "a new one",
+        vch.docker.ok(&["run", "--rm", BUSYBOX, "echo", "new"])?,
+        "new".into(),
+    )
+}
+
 /// Destroys a VM as an administrator's client would.
 #[tokio::main(flavor = "current_thread")]
 async fn destroy(vch: &Vch, container: &str) -> Result<()> {
+    let (client, vm) = vm_of(vch, container).await?;
+    Ok(client.destroy_vm(&vm).await?)
+}
+
+/// Detaches a VM's disks and marks it, in one step.
+#[tokio::main(flavor = "current_thread")]
+async fn mark_removed(vch: &Vch, container: &str) -> Result<()> {
+    let (client, vm) = vm_of(vch, container).await?;
+    let path = "config.hardware.device";
+    let found = client.properties(&vm, &[path]).await?;
+    let devices: Vec<vim::types::VirtualDevice> = found.items(path)?;
+    let disks = devices
+        .into_iter()
+        .filter(|d| matches!(d.kind, vim::types::DeviceKind::Disk(_)));
+    let spec = vim::types::VirtualMachineConfigSpec {
+        device_change: disks
+            .map(vim::types::VirtualDeviceConfigSpec::remove)
+            .collect(),
+        extra_config: vec![vim::types::OptionValue::text("mooring.removing", "true")],
+        ..Default::default()
+    };
+    Ok(client.reconfigure_vm(&vm, spec).await?)
+}
+
+/// A client of the simulated host, and a container's VM there.
+async fn vm_of(vch: &Vch, container: &str) -> Result<(vim::Client, vim::ManagedObjectReference)> {
     let status = vch.status()?;
     let serves = status["parts"][0]["serves"]
         .as_str()
@@ -190,8 +251,7 @@ async fn destroy(vch: &Vch, container: &str) -> Result<()> {
     for vm in client.list(&root, "VirtualMachine", &["name"]).await? {
         let name: String = vm.get("name")?.unwrap_or_default();
         if name.ends_with(&container[..12]) {
-            client.destroy_vm(&vm.obj).await?;
-            return Ok(());
+            return Ok((client, vm.obj));
         }
     }
     anyhow::bail!("no VM of container {container}")

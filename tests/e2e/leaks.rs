@@ -85,6 +85,11 @@ fn random_moments() -> Result<()> {
                 }
             }
             _ => {
+                // One that had begun goes on by itself.
+                let removing = ["ps", "-aq", "--filter", "status=removing"];
+                tests::command::eventually("removals end", || {
+                    Ok(docker.ok(&removing)?.is_empty())
+                })?;
                 let there = !docker
                     .ok(&["ps", "-aq", "--filter", "name=^leak$"])?
                     .is_empty();

@@ -13,8 +13,6 @@ use tokio::sync::oneshot;
 
 /// Between two attempts to watch the VMs again, when vSphere is away.
 const RETRY: Duration = Duration::from_millis(500);
-/// Attempts to finish a removal that was cut short.
-const REMOVALS: u32 = 120;
 
 impl Containers {
     pub(super) fn add(&self, container: Container) -> Arc<Container> {
@@ -149,10 +147,17 @@ impl Containers {
         if let Some(vm_name) = &change.name {
             self.renamed(container, vm_name);
         }
+        // The mark was set by an endpoint whose last request outlived it.
+        if change.keys.as_ref().is_some_and(keys::removing)
+            && !container.modify(|status| std::mem::replace(&mut status.removing, true))
+        {
+            self.go_on_removing(container.vm.clone(), container.id().to_owned());
+        }
         if let Some(on) = change.on {
             let before = container.modify(|status| std::mem::replace(&mut status.on, on));
             if before && !on {
-                tokio::spawn(self.clone().powered_off(container.clone()));
+                self.settling
+                    .spawn(self.clone().powered_off(container.clone()));
             }
         }
     }
@@ -183,10 +188,8 @@ impl Containers {
         if self.index().names.values().any(|owner| *owner == id) {
             return;
         }
-        if vm_keys.get(keys::REMOVING).is_some_and(|v| !v.is_empty()) {
-            if self.index().leaving.insert(change.vm.clone()) {
-                tokio::spawn(self.clone().finish_removal(change.vm, id));
-            }
+        if keys::removing(vm_keys) {
+            self.go_on_removing(change.vm, id);
             return;
         }
         match read(vm_keys) {
@@ -195,23 +198,6 @@ impl Containers {
                 tracing::warn!(vm = %change.vm, %error, "a VM of this host cannot be read; it is left alone")
             }
         }
-    }
-
-    /// Goes on with a removal that was cut short. The task of the endpoint that began it may still
-    /// be at work on the VM, and vSphere takes one at a time.
-    async fn finish_removal(self: Arc<Self>, vm: VmRef, id: String) {
-        for attempt in 1.. {
-            match self.vsphere.remove(&vm, &id).await {
-                Ok(()) => break,
-                Err(error) if attempt == REMOVALS => {
-                    tracing::warn!(%id, %error, "a removal that was cut short could not be finished; the next start tries again");
-                    break;
-                }
-                Err(error) => tracing::debug!(%id, %error, "removal"),
-            }
-            tokio::time::sleep(RETRY).await;
-        }
-        self.index().leaving.remove(&vm);
     }
 
     fn restore(
@@ -264,11 +250,12 @@ impl Containers {
         let container = self.add(Container::new(spec, change.vm, status));
         let this = self.clone();
         if lost_exit {
-            tokio::spawn(this.powered_off(container));
+            self.settling.spawn(this.powered_off(container));
         } else if never_ended {
-            tokio::spawn(this.find_unrecorded_exit(container));
+            self.settling.spawn(this.find_unrecorded_exit(container));
         } else if remove {
-            tokio::spawn(async move { this.auto_remove(&container).await });
+            self.settling
+                .spawn(async move { this.auto_remove(&container).await });
         }
     }
 }

@@ -138,7 +138,8 @@ impl Containers {
                 if container.spec.options.auto_remove {
                     let this = self.clone();
                     let container = container.clone();
-                    tokio::spawn(async move { this.auto_remove(&container).await });
+                    self.settling
+                        .spawn(async move { this.auto_remove(&container).await });
                 } else if let Err(error) = self.write_record(&container).await {
                     tracing::warn!(id = container.id(), %error, "the record could not be written");
                 }

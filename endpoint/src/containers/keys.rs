@@ -50,6 +50,11 @@ pub enum KeyError {
 /// Keys and values of one VM.
 pub type Keys = BTreeMap<String, String>;
 
+/// Whether the removal of this VM has begun.
+pub fn removing(keys: &Keys) -> bool {
+    keys.get(REMOVING).is_some_and(|value| !value.is_empty())
+}
+
 /// Puts a value into `mooring.spec.N`.
 ///
 /// # Errors

@@ -38,6 +38,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{oneshot, watch};
+use tokio_util::task::TaskTracker;
 use wire::message::SessionId;
 
 /// A tether that lost its link dials again well within this.
@@ -232,6 +233,8 @@ pub struct Containers {
     setup: Setup,
     index: Mutex<Index>,
     execs: exec::Execs,
+    /// What settles the ends of boots: none of it may be cut off by an orderly end.
+    settling: TaskTracker,
 }
 
 impl Containers {
@@ -243,7 +246,18 @@ impl Containers {
             setup,
             index: Mutex::new(Index::default()),
             execs: exec::Execs::default(),
+            settling: TaskTracker::new(),
         }
+    }
+
+    /// Waits until the ends that are known of are settled: journals read, records written, `--rm`
+    /// containers removed. False where that took longer than `limit`; it goes on all the same.
+    pub async fn settled(&self, limit: Duration) -> bool {
+        // Closed, it still takes tasks; it only lets a wait end.
+        self.settling.close();
+        tokio::time::timeout(limit, self.settling.wait())
+            .await
+            .is_ok()
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {

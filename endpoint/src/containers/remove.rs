@@ -1,8 +1,15 @@
 //! `docker rm`, and what an interrupted create or rm has left.
 
 use super::{Container, Containers, state::Phase};
-use crate::errors::{Error, Result};
-use std::{collections::HashSet, sync::Arc};
+use crate::{
+    errors::{Error, Result},
+    vsphere::VmRef,
+};
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+/// Between two attempts to go on with a removal, at first and at most.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl Containers {
     /// Removes a container with its VM and disk.
@@ -31,15 +38,23 @@ impl Containers {
                 container.id()
             )));
         }
-        let result = self.take_away(container).await;
-        match &result {
+        match self.take_away(container).await {
             Ok(()) => {
                 self.emit(container, "destroy", &[]);
                 self.forget(container);
+                Ok(())
             }
-            Err(_) => container.modify(|status| status.removing = false),
+            Err(mut error) => {
+                if let Ok(Some(false)) = self.vsphere.removal_began(&container.vm).await {
+                    container.modify(|status| status.removing = false);
+                } else {
+                    // Where it had begun, the container has no disk any more.
+                    error.message += "; the removal goes on by itself once it can";
+                    self.go_on_removing(container.vm.clone(), container.id().to_owned());
+                }
+                Err(error)
+            }
         }
-        result
     }
 
     async fn take_away(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
@@ -66,6 +81,46 @@ impl Containers {
         let _task = container.vm_task.lock().await;
         self.vsphere.remove(&container.vm, container.id()).await?;
         Ok(())
+    }
+
+    /// Goes on with a removal that was cut short, until it is done.
+    pub(super) fn go_on_removing(self: &Arc<Self>, vm: VmRef, id: String) {
+        if !self.index().leaving.insert(vm.clone()) {
+            return;
+        }
+        let this = self.clone();
+        tokio::spawn(async move {
+            let mut pause = SHORTEST_PAUSE;
+            // An earlier endpoint's task may still be at work on the VM, and vSphere takes one at a
+            // time; or vSphere is away.
+            let removed = loop {
+                match this.finish_removal(&vm, &id).await {
+                    Ok(removed) => break removed,
+                    Err(error) => tracing::warn!(%id, %error, "a removal that was cut short"),
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            };
+            this.index().leaving.remove(&vm);
+            let Some(container) = this.by_id(&id) else {
+                return;
+            };
+            if removed {
+                this.emit(&container, "destroy", &[]);
+                this.forget(&container);
+            } else {
+                container.modify(|status| status.removing = false);
+            }
+        });
+    }
+
+    /// False where the removal had not begun: the VM is as it was.
+    async fn finish_removal(&self, vm: &VmRef, id: &str) -> Result<bool> {
+        if self.vsphere.removal_began(vm).await? == Some(false) {
+            return Ok(false);
+        }
+        self.vsphere.remove(vm, id).await?;
+        Ok(true)
     }
 
     /// Deletes folders of containers that have no VM: a create or rm that was cut short. Called

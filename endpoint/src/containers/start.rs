@@ -45,7 +45,8 @@ impl Containers {
             let this = self.clone();
             let container = container.clone();
             // The lock is held here; the removal takes it when the client has its answer.
-            tokio::spawn(async move { this.auto_remove(&container).await });
+            self.settling
+                .spawn(async move { this.auto_remove(&container).await });
         }
         result
     }

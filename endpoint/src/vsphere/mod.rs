@@ -10,6 +10,7 @@ pub use watch::{VmChange, VmUpdate, VmWatch};
 
 use crate::{
     cli::Serve,
+    containers::keys,
     errors::{Error, Kind},
 };
 use std::collections::BTreeMap;
@@ -329,6 +330,23 @@ impl Vsphere {
         }
     }
 
+    /// Whether [`Vsphere::remove`] has marked the VM, and so taken its disks; `None` where it is gone.
+    ///
+    /// # Errors
+    /// vSphere's.
+    pub async fn removal_began(&self, vm: &VmRef) -> Result<Option<bool>> {
+        match self.client.properties(vm, &["config.extraConfig"]).await {
+            Ok(found) => {
+                let options: Vec<OptionValue> = found
+                    .items("config.extraConfig")
+                    .map_err(|e| VsphereError::Missing(format!("{vm}: {e}")))?;
+                Ok(Some(keys::removing(&watch::to_keys(&options))))
+            }
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(call(format!("cannot read the keys of {vm}"))(error)),
+        }
+    }
+
     /// Takes a container's VM away: detaches its disks and marks it, destroys it, deletes its
     /// own disk and folder. May be called again after it was cut short anywhere.
     ///
@@ -355,10 +373,7 @@ impl Vsphere {
                         .into_iter()
                         .map(VirtualDeviceConfigSpec::remove)
                         .collect(),
-                    extra_config: vec![OptionValue::text(
-                        crate::containers::keys::REMOVING,
-                        "true",
-                    )],
+                    extra_config: vec![OptionValue::text(keys::REMOVING, "true")],
                     ..VirtualMachineConfigSpec::default()
                 };
                 self.client

@@ -87,7 +87,7 @@ impl Vsphere {
     }
 }
 
-fn to_keys(options: &[OptionValue]) -> BTreeMap<String, String> {
+pub(super) fn to_keys(options: &[OptionValue]) -> BTreeMap<String, String> {
     options
         .iter()
         .map(|option| (option.key.clone(), option.as_text().to_owned()))
