@@ -97,10 +97,10 @@ pub fn move_to(
         || to.path.is_empty()
         || format!("{}/", to.path).starts_with(&format!("{}/", from.path))
     {
-        let kind = FaultKind::InvalidArgument {
-            invalid_property: Some("destinationName".into()),
-        };
-        return Err(Fault::new(kind, format!("{from} cannot be moved to {to}")));
+        return Err(Fault::invalid_argument(
+            "destinationName",
+            format!("{from} cannot be moved to {to}"),
+        ));
     }
     if target.exists() {
         if !force || target.is_dir() || meta.is_dir() {

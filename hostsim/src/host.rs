@@ -1,10 +1,10 @@
 //! The host: state, datastore, sessions, and how tasks are run.
 
 use crate::datastore::{Datastore, Disks};
-use crate::log::InventoryLog;
+use crate::log::{Entry, InventoryLog};
 use crate::session::Sessions;
 use crate::state::State;
-use crate::vm::RunFolder;
+use crate::vm::{RunFolder, Vm};
 use crate::vmx::Launcher;
 use crate::vmx::host::HostFacts;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use vim::types::*;
-use vim::{Any, DateTime, Fault, FaultKind};
+use vim::{Any, DatastorePath, DateTime, Fault, FaultKind};
 
 /// How vSphere treats disks that are attached to a VM that is destroyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -114,6 +114,23 @@ impl Host {
         self.changed
             .send_if_modified(|known| std::mem::replace(known, seq) != seq);
         result
+    }
+
+    /// Adds an event about a VM.
+    pub fn vm_event(&self, vm: &Vm, kind: &str, user: &str, message: String) {
+        let (reference, name) = (vm.reference(), vm.config.name.as_str());
+        self.change(|state| state.event(kind, Some((&reference, name)), user, message));
+    }
+
+    /// Notes durably that a VM is registered.
+    ///
+    /// # Errors
+    /// `SystemError`: the log of the inventory cannot be written.
+    pub fn note_registered(&self, id: u64, vmx: &DatastorePath) -> Result<(), Fault> {
+        let vmx = vmx.to_string();
+        self.log
+            .append(&Entry::Add { id, vmx }, true)
+            .map_err(|e| system_error(format!("the inventory cannot be written: {e}")))
     }
 
     /// Tells of changes of the state.

@@ -97,7 +97,7 @@ pub struct Serving {
     /// Where it is served.
     pub address: SocketAddr,
     /// SHA-256 of its certificate.
-    pub thumbprint: String,
+    pub thumbprint: vim::Thumbprint,
     /// Its account.
     pub credentials: Credentials,
     stop: CancellationToken,
@@ -165,7 +165,7 @@ impl Serving {
             .local_addr()
             .map_err(failed("find out the address"))?;
         let stop = CancellationToken::new();
-        let thumbprint = identity.thumbprint.clone();
+        let thumbprint = identity.thumbprint;
         let work = {
             let (host, stop) = (host.clone(), stop.clone());
             tokio::spawn(async move { server::serve(host, listener, &identity, stop).await })

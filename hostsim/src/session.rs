@@ -231,10 +231,10 @@ impl Sessions {
                 .map(|p| p.as_str().to_owned())
                 .unwrap_or_default(),
             Err(_) => {
-                let kind = FaultKind::InvalidArgument {
-                    invalid_property: Some("spec.url".into()),
-                };
-                return Err(Fault::new(kind, format!("{:?} is no URL", spec.url)));
+                return Err(Fault::invalid_argument(
+                    "spec.url",
+                    format!("{:?} is no URL", spec.url),
+                ));
             }
         };
         let id = random_hex().map_err(crate::host::system_error)?;

@@ -252,6 +252,14 @@ impl Fault {
         }
     }
 
+    /// An `InvalidArgument` that names the property.
+    pub fn invalid_argument(property: impl Into<String>, message: impl Into<String>) -> Fault {
+        let kind = FaultKind::InvalidArgument {
+            invalid_property: Some(property.into()),
+        };
+        Fault::new(kind, message)
+    }
+
     /// Whether the session is gone, so that a new log-in helps.
     pub fn is_not_authenticated(&self) -> bool {
         matches!(self.kind, FaultKind::NotAuthenticated { .. })

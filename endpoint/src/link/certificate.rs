@@ -5,7 +5,6 @@ use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer},
 };
-use sha2::{Digest, Sha256};
 use std::{fs, io, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
 
 /// Why there is no certificate.
@@ -55,11 +54,7 @@ impl Certificate {
         }
         let cert = fs::read(&cert_path).map_err(failed(&cert_path))?;
         let key = fs::read(&key_path).map_err(failed(&key_path))?;
-        let thumbprint = Sha256::digest(&cert)
-            .iter()
-            .map(|byte| format!("{byte:02X}"))
-            .collect::<Vec<_>>()
-            .join(":");
+        let thumbprint = vim::Thumbprint::of(&cert).to_string();
         let key = PrivateKeyDer::try_from(key).map_err(|e| unusable(&e))?;
         let config =
             ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))

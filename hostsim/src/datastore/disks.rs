@@ -176,12 +176,7 @@ impl Disks {
         };
         create_child(&file, &identity).map_err(|e| match e {
             layers::vmdk::VmdkError::Io(e) => file_fault(path, &e),
-            other => {
-                let kind = FaultKind::InvalidArgument {
-                    invalid_property: Some("capacityInKB".into()),
-                };
-                Fault::new(kind, format!("{path}: {other}"))
-            }
+            other => Fault::invalid_argument("capacityInKB", format!("{path}: {other}")),
         })?;
         self.refresh(store, path);
         Ok(())

@@ -5,7 +5,7 @@ mod files;
 mod soap;
 mod tls;
 
-pub use tls::{Identity, thumbprint};
+pub use tls::Identity;
 
 use crate::host::Host;
 use bytes::Bytes;

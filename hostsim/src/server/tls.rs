@@ -3,25 +3,18 @@
 use crate::datastore::write_durably;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use sha2::{Digest, Sha256};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use vim::Thumbprint;
 
 /// Certificate with key, ready to serve.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// For the acceptor.
     pub config: Arc<rustls::ServerConfig>,
-    /// SHA-256 of the certificate, hex with colons.
-    pub thumbprint: String,
-}
-
-/// SHA-256 of a certificate, upper-case hex with colons.
-pub fn thumbprint(certificate: &[u8]) -> String {
-    let digest = Sha256::digest(certificate);
-    let pairs: Vec<String> = digest.iter().map(|b| format!("{b:02X}")).collect();
-    pairs.join(":")
+    /// Of the certificate.
+    pub thumbprint: Thumbprint,
 }
 
 impl Identity {
@@ -55,7 +48,7 @@ impl Identity {
         };
         let certificate = CertificateDer::from_pem_slice(&pem).map_err(|e| wrong(e.to_string()))?;
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|e| wrong(e.to_string()))?;
-        let thumbprint = thumbprint(&certificate);
+        let thumbprint = Thumbprint::of(&certificate);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

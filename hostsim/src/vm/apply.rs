@@ -30,12 +30,7 @@ pub fn apply(
     spec: &VirtualMachineConfigSpec,
 ) -> Result<Vec<FileWork>, Fault> {
     let wrong = |property: &str, message: String| {
-        Fault::new(
-            FaultKind::InvalidArgument {
-                invalid_property: Some(format!("configSpec.{property}")),
-            },
-            message,
-        )
+        Fault::invalid_argument(format!("configSpec.{property}"), message)
     };
     if spec
         .change_version
@@ -118,14 +113,11 @@ pub fn extra_of(spec: &VirtualMachineConfigSpec) -> Result<Vec<(String, Option<S
         .map(|option| {
             let fine = |c: char| c.is_ascii_graphic() && !matches!(c, '=' | '"' | '#');
             if option.key.is_empty() || option.key.len() > 255 || !option.key.chars().all(fine) {
-                let kind = FaultKind::InvalidArgument {
-                    invalid_property: Some("configSpec.extraConfig".into()),
-                };
                 let message = format!(
                     "{:?} cannot be a key: 1 to 255 printable ASCII characters but = \" #",
                     option.key
                 );
-                return Err(Fault::new(kind, message));
+                return Err(Fault::invalid_argument("configSpec.extraConfig", message));
             }
             let value = option.as_text();
             Ok((

@@ -119,11 +119,8 @@ impl VmConfig {
     /// `InvalidArgument`, `TooManyDevices`.
     pub fn check(&self) -> Result<(), Fault> {
         let wrong = |property: &str, message: String| {
-            let invalid_property = Some(format!("configSpec.{property}"));
-            Err(Fault::new(
-                FaultKind::InvalidArgument { invalid_property },
-                message,
-            ))
+            let property = format!("configSpec.{property}");
+            Err(Fault::invalid_argument(property, message))
         };
         if !(1..=128).contains(&self.cpus) {
             return wrong(
@@ -165,12 +162,7 @@ impl VmConfig {
 /// # Errors
 /// `InvalidArgument` for `configSpec.extraConfig`.
 pub fn check_extra(extra: &BTreeMap<String, String>) -> Result<(), Fault> {
-    let fault = |message: String| {
-        let kind = FaultKind::InvalidArgument {
-            invalid_property: Some("configSpec.extraConfig".into()),
-        };
-        Err(Fault::new(kind, message))
-    };
+    let fault = |message: String| Err(Fault::invalid_argument("configSpec.extraConfig", message));
     let mut all = 0usize;
     for (key, value) in extra
         .iter()

@@ -3,8 +3,11 @@
 pub mod apply;
 pub mod config;
 pub mod create;
+pub mod files;
 pub mod info;
+mod placing;
 pub mod power;
+pub mod reconfigure;
 pub mod remove;
 pub mod run;
 pub mod vmx_file;
@@ -78,9 +81,13 @@ impl Vm {
 
     /// Its folder on the datastore.
     pub fn folder(&self) -> DatastorePath {
-        // A .vmx is always in some folder; for the root the parent is the root itself.
-        self.vmx.parent().unwrap_or_else(|| self.vmx.clone())
+        folder_of(&self.vmx)
     }
+}
+
+/// The folder of a .vmx, which is always in one; for the root it is the root itself.
+fn folder_of(vmx: &DatastorePath) -> DatastorePath {
+    vmx.parent().unwrap_or_else(|| vmx.clone())
 }
 
 /// Files of a VM in hostsim's state folder (not on the datastore).

@@ -3,7 +3,8 @@
 use super::{Vm, run};
 use crate::datastore::write_durably;
 use crate::host::{Host, system_error};
-use crate::vmx::{ExitReason, ExitRecord, VmxError, VmxHandle};
+use crate::inventory::HOST_NAME;
+use crate::vmx::{ExitReason, VmxError, VmxHandle};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use vim::types::*;
@@ -20,13 +21,18 @@ pub fn wrong_state(existing: PowerState, requested: Option<PowerState>) -> Fault
     Fault::new(kind, message)
 }
 
-/// Refuses a VM that is not in this state.
+/// The VM of a reference as it stands; refuses one that is not in this power state.
 ///
 /// # Errors
-/// `InvalidPowerState`.
-pub fn must_be(vm: &Vm, state: PowerState) -> Result<(), Fault> {
+/// `ManagedObjectNotFound`, `InvalidPowerState`.
+pub fn vm_that_is(
+    state: PowerState,
+    host: &Host,
+    reference: &ManagedObjectReference,
+) -> Result<Vm, Fault> {
+    let vm = host.state().vm(reference)?.clone();
     if vm.power == state {
-        Ok(())
+        Ok(vm)
     } else {
         Err(wrong_state(vm.power, Some(state)))
     }
@@ -54,23 +60,11 @@ pub async fn power_on(
     reference: &ManagedObjectReference,
     user: &str,
 ) -> Result<(), Fault> {
-    let vm = host.state().vm(reference)?.clone();
-    must_be(&vm, PowerState::PoweredOff)?;
+    let vm = vm_that_is(PowerState::PoweredOff, host, reference)?;
     let files = host.run_folder(&vm.id);
     let since = DateTime::now();
-    host.change(|state| {
-        let message = format!(
-            "{} on {} is starting",
-            vm.config.name,
-            crate::inventory::HOST_NAME
-        );
-        state.event(
-            "VmStartingEvent",
-            Some((reference, &vm.config.name)),
-            user,
-            message,
-        );
-    });
+    let message = format!("{} on {HOST_NAME} is starting", vm.config.name);
+    host.vm_event(&vm, "VmStartingEvent", user, message);
     let record = PowerRecord {
         since: i64::try_from(since.0.unix_timestamp_nanos()).unwrap_or(0),
     };
@@ -105,7 +99,7 @@ pub async fn power_on(
         vm.handle.clone_from(&handle);
         vm.run += 1;
         let (run, name) = (vm.run, vm.config.name.clone());
-        let message = format!("{name} on {} is powered on", crate::inventory::HOST_NAME);
+        let message = format!("{name} on {HOST_NAME} is powered on");
         state.event("VmPoweredOnEvent", Some((reference, &name)), user, message);
         Ok::<u64, Fault>(run)
     })?;
@@ -119,18 +113,14 @@ pub async fn power_on(
 pub fn watch_end(host: &Arc<Host>, reference: ManagedObjectReference, run: u64, handle: VmxHandle) {
     let host = host.clone();
     tokio::spawn(async move {
-        let record = match handle.exited().await {
-            Ok(record) => record,
+        let reason = match handle.exited().await {
+            Ok(record) => record.reason,
             Err(error) => {
                 tracing::warn!(vm = %reference, %error, "the VM's shim cannot be asked any more");
-                ExitRecord {
-                    reason: ExitReason::ShimDied,
-                    at: 0,
-                    ran: true,
-                }
+                ExitReason::ShimDied
             }
         };
-        ended(&host, &reference, run, &record, "");
+        ended(&host, &reference, run, &reason, "");
     });
 }
 
@@ -139,7 +129,7 @@ pub fn ended(
     host: &Host,
     reference: &ManagedObjectReference,
     run: u64,
-    record: &ExitRecord,
+    reason: &ExitReason,
     user: &str,
 ) {
     let files = host.run_folder(&reference.id);
@@ -164,15 +154,11 @@ pub fn ended(
         vm.handle = None;
         vm.runtime.clear();
         vm.clean_power_off = matches!(
-            record.reason,
+            reason,
             ExitReason::GuestPowerOff | ExitReason::PowerOffRequested
         );
         let name = vm.config.name.clone();
-        let message = format!(
-            "{name} on {} is powered off: {}",
-            crate::inventory::HOST_NAME,
-            record.reason
-        );
+        let message = format!("{name} on {HOST_NAME} is powered off: {reason}");
         state.event("VmPoweredOffEvent", Some((reference, &name)), user, message);
     });
 }
@@ -186,17 +172,12 @@ pub async fn power_off(
     reference: &ManagedObjectReference,
     user: &str,
 ) -> Result<(), Fault> {
-    let vm = host.state().vm(reference)?.clone();
-    must_be(&vm, PowerState::PoweredOn)?;
-    let record = match &vm.handle {
-        Some(handle) => handle.power_off().await.map_err(|e| shim_fault(&e))?,
-        None => ExitRecord {
-            reason: ExitReason::PowerOffRequested,
-            at: 0,
-            ran: true,
-        },
+    let vm = vm_that_is(PowerState::PoweredOn, host, reference)?;
+    let reason = match &vm.handle {
+        Some(handle) => handle.power_off().await.map_err(|e| shim_fault(&e))?.reason,
+        None => ExitReason::PowerOffRequested,
     };
-    ended(host, reference, vm.run, &record, user);
+    ended(host, reference, vm.run, &reason, user);
     Ok(())
 }
 
@@ -209,21 +190,13 @@ pub async fn reset(
     reference: &ManagedObjectReference,
     user: &str,
 ) -> Result<(), Fault> {
-    let vm = host.state().vm(reference)?.clone();
-    must_be(&vm, PowerState::PoweredOn)?;
+    let vm = vm_that_is(PowerState::PoweredOn, host, reference)?;
     if let Some(handle) = &vm.handle {
         handle.reset().await.map_err(|e| shim_fault(&e))?;
     }
-    host.change(|state| {
-        let message = format!("{} is reset", vm.config.name);
-        state.event(
-            "VmResettingEvent",
-            Some((reference, &vm.config.name)),
-            user,
-            message,
-        );
-        state.touch(reference);
-    });
+    let message = format!("{} is reset", vm.config.name);
+    host.vm_event(&vm, "VmResettingEvent", user, message);
+    host.change(|state| state.touch(reference));
     Ok(())
 }
 
@@ -237,26 +210,13 @@ pub async fn shutdown_guest(
     reference: &ManagedObjectReference,
     user: &str,
 ) -> Result<(), Fault> {
-    let vm = host.state().vm(reference)?.clone();
-    must_be(&vm, PowerState::PoweredOn)?;
-    host.change(|state| {
-        let message = format!("Guest OS shut down for {}", vm.config.name);
-        state.event(
-            "VmGuestShutdownEvent",
-            Some((reference, &vm.config.name)),
-            user,
-            message,
-        );
-    });
+    let vm = vm_that_is(PowerState::PoweredOn, host, reference)?;
+    let message = format!("Guest OS shut down for {}", vm.config.name);
+    host.vm_event(&vm, "VmGuestShutdownEvent", user, message);
     match &vm.handle {
         Some(handle) => handle.shutdown_guest().await.map_err(|e| shim_fault(&e)),
         None => {
-            let record = ExitRecord {
-                reason: ExitReason::GuestPowerOff,
-                at: 0,
-                ran: true,
-            };
-            ended(host, reference, vm.run, &record, user);
+            ended(host, reference, vm.run, &ExitReason::GuestPowerOff, user);
             Ok(())
         }
     }

@@ -1,6 +1,7 @@
 //! Destroying and unregistering VMs.
 
 use super::Vm;
+use super::power::vm_that_is;
 use crate::datastore::{file_fault, sync_folder};
 use crate::host::{DestroyRule, Host, system_error};
 use crate::log::Entry;
@@ -44,8 +45,7 @@ pub fn unregister(
     reference: &ManagedObjectReference,
     user: &str,
 ) -> Result<(), Fault> {
-    let vm = host.state().vm(reference)?.clone();
-    super::power::must_be(&vm, PowerState::PoweredOff)?;
+    let vm = vm_that_is(PowerState::PoweredOff, host, reference)?;
     let message = format!("Unregistered {}", vm.config.name);
     forget(host, &vm, "VmRemovedEvent", user, message)
 }
@@ -60,8 +60,7 @@ pub fn destroy(
     reference: &ManagedObjectReference,
     user: &str,
 ) -> Result<(), Fault> {
-    let vm = host.state().vm(reference)?.clone();
-    super::power::must_be(&vm, PowerState::PoweredOff)?;
+    let vm = vm_that_is(PowerState::PoweredOff, host, reference)?;
     // Out of the inventory first: a kill in the middle must not leave a VM that lacks disks.
     let message = format!(
         "Removed {} from {}",

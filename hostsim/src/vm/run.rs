@@ -1,8 +1,9 @@
 //! From a VM's configuration to what its shim runs; and finding VMs again at the start.
 
+use super::Vm;
 use super::config::{IDE_KEY, SATA_KEY, SCSI_KEY};
+use super::files::read_vmx;
 use super::power::{PowerRecord, ended, watch_end};
-use super::{Vm, create};
 use crate::host::{Host, system_error};
 use crate::log::Inventory;
 use crate::vmx::{
@@ -222,7 +223,7 @@ pub async fn restore(host: &Arc<Host>, inventory: Inventory) {
             );
             continue;
         };
-        let config = match create::read_vmx(host, &path) {
+        let config = match read_vmx(host, &path) {
             Ok(config) => config,
             Err(fault) => {
                 // Its files are gone or broken: nothing can be done with it here, and its
@@ -270,12 +271,8 @@ async fn restore_one(host: &Arc<Host>, id: u64, mut vm: Vm) {
         (Some(_), Some(handle)) => watch_end(host, reference, 1, handle),
         (Some(_), None) if !host.settings.state_only => {
             let record = ExitRecord::read(&files.shim()).ok().flatten();
-            let record = record.unwrap_or(ExitRecord {
-                reason: ExitReason::ShimDied,
-                at: 0,
-                ran: true,
-            });
-            ended(host, &reference, 1, &record, "");
+            let reason = record.map_or(ExitReason::ShimDied, |record| record.reason);
+            ended(host, &reference, 1, &reason, "");
         }
         (None, _) => {
             // Left behind by a kill between the two removals of a power-off.

@@ -40,7 +40,7 @@ fn args(state: &Path) -> ServeArgs {
 }
 
 async fn client(serving: &Serving) -> Client {
-    let trust = Trust::thumbprint(&serving.thumbprint).unwrap();
+    let trust = Trust::Thumbprint(serving.thumbprint);
     let credentials = &serving.credentials;
     let config = ClientConfig::new(
         serving.url(),

@@ -11,7 +11,7 @@ type Known = HashMap<ManagedObjectReference, (String, PowerState)>;
 #[tokio::test]
 async fn a_wrong_password_or_certificate_is_refused() {
     let rig = Rig::new().await;
-    let trust = Trust::thumbprint(&rig.serving.thumbprint).unwrap();
+    let trust = Trust::Thumbprint(rig.serving.thumbprint);
     let wrong = Client::connect(ClientConfig::new(rig.serving.url(), "root", "wrong", trust))
         .await
         .unwrap_err();
@@ -23,7 +23,7 @@ async fn a_wrong_password_or_certificate_is_refused() {
         rig.serving.url(),
         "root",
         "x",
-        Trust::Thumbprint([7; 32]),
+        Trust::Thumbprint(vim::Thumbprint([7; 32])),
     ))
     .await;
     assert!(wrong.unwrap_err().to_string().contains("connect"));

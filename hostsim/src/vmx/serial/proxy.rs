@@ -1,18 +1,12 @@
 //! The way to a serial port's proxy: its URI, TCP, and TLS with a pinned certificate.
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, Error as TlsError, SignatureScheme};
-use sha2::{Digest, Sha256};
+use rustls::pki_types::ServerName;
 use std::io;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-
-/// SHA-256 of a certificate in DER.
-type Thumbprint = [u8; 32];
+use vim::Thumbprint;
 
 /// Where a proxy is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,10 +46,8 @@ impl Proxy {
                 let hex = fragment
                     .and_then(|f| f.strip_prefix("thumbprint="))
                     .ok_or_else(|| wrong("no thumbprint"))?;
-                let mut print = [0; 32];
-                hex::decode_to_slice(hex.replace(':', ""), &mut print)
-                    .map_err(|_| wrong("the thumbprint is not 64 hex digits"))?;
-                Some(print)
+                let print = hex.parse();
+                Some(print.map_err(|_| wrong("the thumbprint is not 64 hex digits"))?)
             }
             _ => return Err(wrong("unknown scheme")),
         };
@@ -82,78 +74,12 @@ impl Proxy {
         let Some(pinned) = self.pinned else {
             return Ok(Box::new(tcp));
         };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pin { pinned, provider }))
-            .with_no_client_auth();
+        let config = vim::tls::pinned(pinned).map_err(io::Error::other)?;
         let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
         let tls = TlsConnector::from(Arc::new(config))
             .connect(name, tcp)
             .await?;
         Ok(Box::new(tls))
-    }
-}
-
-/// Accepts one certificate, whatever it says about itself.
-#[derive(Debug)]
-struct Pin {
-    pinned: Thumbprint,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Pin {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
-        if Sha256::digest(end_entity.as_ref()).as_slice() == self.pinned {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(TlsError::InvalidCertificate(
-                CertificateError::ApplicationVerificationFailure,
-            ))
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
     }
 }
 
@@ -174,7 +100,7 @@ mod tests {
         );
         let print = vec!["AB"; 32].join(":");
         let tls = Proxy::parse(&format!("telnets://vch.example:1#thumbprint={print}")).unwrap();
-        assert_eq!(tls.pinned, Some([0xab; 32]));
+        assert_eq!(tls.pinned, Some(Thumbprint([0xab; 32])));
         for wrong in [
             "telnets://host:1",
             "telnets://host:1#thumbprint=ab",
