@@ -1,5 +1,8 @@
 //! The one place with unsafe code: descriptors that the safe API does not cover.
-#![allow(unsafe_code)]
+#![allow(
+    unsafe_code,
+    reason = "the one module with unsafe code; each block says why it is sound"
+)]
 
 use std::{
     io,

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, anyhow};
 use libtest_mimic::{Failed, Trial};
 use std::sync::{Arc, Mutex, MutexGuard};
-use tests::docker::Docker;
+use tests::command::eventually;
+use tests::docker::{Container, Docker};
 use tests::registry::Registry;
 use tests::vch::{Settings, Vch};
 
@@ -91,6 +92,21 @@ pub fn load(docker: &Docker, name: &str) -> Result<()> {
 
 /// The busybox test image.
 pub const BUSYBOX: &str = "mooring-test/busybox";
+
+/// Starts a busybox container, detached, that runs a script; gives its ID, and what removes it when
+/// it goes out of scope.
+pub fn started(docker: &Docker, script: &str) -> Result<(String, Container)> {
+    let id = docker.ok(&["run", "-d", BUSYBOX, "sh", "-c", script])?;
+    let gone = docker.container(&id);
+    Ok((id, gone))
+}
+
+/// Waits until a container's log holds `part`.
+pub fn logs_come_to_hold(docker: &Docker, id: &str, part: &str) -> Result<()> {
+    eventually(&format!("{part:?} is in the log"), || {
+        Ok(docker.ok(&["logs", id])?.contains(part))
+    })
+}
 
 /// A test over one link.
 pub fn on(

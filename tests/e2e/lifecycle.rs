@@ -1,7 +1,7 @@
 //! A container's life: create, start, stop, kill, restart, rename, list, inspect, remove.
 
 use crate::exec::sleeper;
-use crate::hosts::{BUSYBOX, Hosts, Link, equal, holds, on, on_both};
+use crate::hosts::{BUSYBOX, Hosts, Link, equal, holds, logs_come_to_hold, on, on_both, started};
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use std::sync::Arc;
@@ -58,16 +58,11 @@ pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
 }
 
 fn stop(docker: &Docker) -> Result<()> {
-    let id = docker.ok(&[
-        "run",
-        "-d",
-        BUSYBOX,
-        "sh",
-        "-c",
+    let (id, _gone) = started(
+        docker,
         "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done",
-    ])?;
-    let _gone = docker.container(&id);
-    tests::command::eventually("it is up", || Ok(docker.ok(&["logs", &id])?.contains("up")))?;
+    )?;
+    logs_come_to_hold(docker, &id, "up")?;
     docker.ok(&["stop", "-t", "60", &id])?;
     equal(
         "exit code",
@@ -76,18 +71,8 @@ fn stop(docker: &Docker) -> Result<()> {
     )?;
     equal("log", docker.ok(&["logs", &id])?, "up\nbye".into())?;
     // One that does not listen is killed.
-    let deaf = docker.ok(&[
-        "run",
-        "-d",
-        BUSYBOX,
-        "sh",
-        "-c",
-        "trap '' TERM; echo up; while :; do sleep 0.1; done",
-    ])?;
-    let _gone = docker.container(&deaf);
-    tests::command::eventually("it is up", || {
-        Ok(docker.ok(&["logs", &deaf])?.contains("up"))
-    })?;
+    let (deaf, _gone) = started(docker, "trap '' TERM; echo up; while :; do sleep 0.1; done")?;
+    logs_come_to_hold(docker, &deaf, "up")?;
     docker.ok(&["stop", "-t", "1", &deaf])?;
     equal(
         "exit code",
@@ -98,17 +83,12 @@ fn stop(docker: &Docker) -> Result<()> {
 
 fn kill(docker: &Docker) -> Result<()> {
     let script = "trap 'echo usr1' USR1; trap 'echo rt' RTMIN+3 2>/dev/null || trap 'echo rt' 37; echo up; while :; do sleep 0.1; done";
-    let id = docker.ok(&["run", "-d", BUSYBOX, "sh", "-c", script])?;
-    let _gone = docker.container(&id);
-    tests::command::eventually("it is up", || Ok(docker.ok(&["logs", &id])?.contains("up")))?;
+    let (id, _gone) = started(docker, script)?;
+    logs_come_to_hold(docker, &id, "up")?;
     docker.ok(&["kill", "-s", "SIGUSR1", &id])?;
-    tests::command::eventually("USR1 arrived", || {
-        Ok(docker.ok(&["logs", &id])?.contains("usr1"))
-    })?;
+    logs_come_to_hold(docker, &id, "usr1")?;
     docker.ok(&["kill", "-s", "37", &id])?;
-    tests::command::eventually("signal 37 arrived", || {
-        Ok(docker.ok(&["logs", &id])?.contains("rt"))
-    })?;
+    logs_come_to_hold(docker, &id, "rt")?;
     let out = docker.run(&["kill", "-s", "NOSUCH", &id])?.exits(1)?;
     holds(&out.errors(), "nvalid signal")?;
     docker.ok(&["kill", &id])?;
@@ -118,15 +98,7 @@ fn kill(docker: &Docker) -> Result<()> {
 }
 
 fn restart(docker: &Docker) -> Result<()> {
-    let id = docker.ok(&[
-        "run",
-        "-d",
-        BUSYBOX,
-        "sh",
-        "-c",
-        "echo x >> /count; wc -l < /count; exec sleep 3600",
-    ])?;
-    let _gone = docker.container(&id);
+    let (id, _gone) = started(docker, "echo x >> /count; wc -l < /count; exec sleep 3600")?;
     tests::command::eventually("it counted to 1", || Ok(docker.ok(&["logs", &id])? == "1"))?;
     docker.ok(&["restart", "-t", "1", &id])?;
     tests::command::eventually("it counted to 2", || {
@@ -284,15 +256,7 @@ fn inspect(docker: &Docker) -> Result<()> {
 }
 
 fn top(docker: &Docker) -> Result<()> {
-    let id = docker.ok(&[
-        "run",
-        "-d",
-        BUSYBOX,
-        "sh",
-        "-c",
-        "sleep 3599 & exec sleep 3598",
-    ])?;
-    let _gone = docker.container(&id);
+    let (id, _gone) = started(docker, "sleep 3599 & exec sleep 3598")?;
     tests::command::eventually("both are there", || {
         let top = docker.ok(&["top", &id])?;
         Ok(top.contains("sleep 3598") && top.contains("sleep 3599"))

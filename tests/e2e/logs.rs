@@ -1,6 +1,6 @@
 //! `docker logs`: the journal, live and after the end.
 
-use crate::hosts::{BUSYBOX, Hosts, Link, equal, holds, on, on_both};
+use crate::hosts::{Hosts, Link, equal, holds, on, on_both, started};
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use std::io::{BufRead, BufReader};
@@ -31,15 +31,10 @@ pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
 }
 
 fn same_live_and_ended(docker: &Docker) -> Result<()> {
-    let id = docker.ok(&[
-        "run",
-        "-d",
-        BUSYBOX,
-        "sh",
-        "-c",
+    let (id, _gone) = started(
+        docker,
         "seq 1 5000; echo oops >&2; read x < /dev/zero & exec sleep 3600",
-    ])?;
-    let _gone = docker.container(&id);
+    )?;
     tests::command::eventually("stderr is there", || {
         Ok(docker.run(&["logs", &id])?.errors().contains("oops"))
     })?;
@@ -57,30 +52,20 @@ fn same_live_and_ended(docker: &Docker) -> Result<()> {
 }
 
 fn follow(docker: &Docker) -> Result<()> {
-    let id = docker.ok(&[
-        "run",
-        "-d",
-        BUSYBOX,
-        "sh",
-        "-c",
+    let (id, _gone) = started(
+        docker,
         "echo first; read x; for i in 1 2 3; do echo $i; sleep 0.1; done",
-    ])?;
-    let _gone = docker.container(&id);
+    )?;
     // stdin is /dev/null, so the read ends at once and the lines come.
     let out = docker.run(&["logs", "-f", &id])?.ok()?;
     equal("followed", out.text(), "first\n1\n2\n3".into())
 }
 
 fn ranges(docker: &Docker) -> Result<()> {
-    let id = docker.ok(&[
-        "run",
-        "-d",
-        BUSYBOX,
-        "sh",
-        "-c",
+    let (id, _gone) = started(
+        docker,
         "echo one; sleep 1.2; echo two; sleep 1.2; printf 'three\\nfour'",
-    ])?;
-    let _gone = docker.container(&id);
+    )?;
     docker.ok(&["wait", &id])?;
     equal(
         "tail 0",
@@ -126,15 +111,10 @@ fn ranges(docker: &Docker) -> Result<()> {
 }
 
 fn paused_follower(docker: &Docker) -> Result<()> {
-    let id = docker.ok(&[
-        "run",
-        "-d",
-        BUSYBOX,
-        "sh",
-        "-c",
+    let (id, _gone) = started(
+        docker,
         "while [ ! -e /go ]; do sleep 0.1; done; seq 1 400000",
-    ])?;
-    let _gone = docker.container(&id);
+    )?;
     let mut follower = docker.spawn(&["logs", "-f", &id])?;
     docker.ok(&["exec", &id, "touch", "/go"])?;
     // The follower's pipe is not read; the process ends all the same.

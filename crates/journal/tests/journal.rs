@@ -1,6 +1,6 @@
 //! The journal against crashes, overruns, queries and hostile partitions.
 
-#![allow(clippy::unwrap_used)] // A failed unwrap is a failed test.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use journal::{
     Exit, Found, JournalError, OUTPUT_MAX, Position, Query, ReadAt, Reader, Record, Step, Stream,

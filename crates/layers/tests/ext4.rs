@@ -1,6 +1,6 @@
 //! The ext4 writer against e2fsck, debugfs and the kernel.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, which clippy.toml does not count as tests
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use layers::ext4::{Builder, DeviceKind, EmptyOptions, Metadata, Options, Time, format_empty};
 use std::fs::File;
@@ -24,7 +24,10 @@ fn e2fsck(image: &Path) {
 }
 
 /// Mounts an image read-only on a loop device; `None`, with the reason printed, where that is not allowed.
-struct Mount(PathBuf, #[allow(dead_code)] tempfile::TempDir); // the folder goes after the mount
+struct Mount(
+    PathBuf,
+    #[allow(dead_code, reason = "the folder goes after the mount")] tempfile::TempDir,
+);
 
 impl Mount {
     fn new(image: &Path, options: &str) -> Option<Mount> {

@@ -1,7 +1,7 @@
 //! Random entries, repeated and in any order, against a tree in memory: what the builder accepts,
 //! what it refuses, and what the kernel then reads.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, which clippy.toml does not count as tests
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use layers::ext4::{Builder, Error, Metadata, Options, Time};
 use proptest::prelude::*;
@@ -249,7 +249,10 @@ fn build<T: layers::ext4::BlockTarget>(b: &mut Builder<T>, op: &Op) -> Result<()
     }
 }
 
-struct Mount(PathBuf, #[allow(dead_code)] tempfile::TempDir);
+struct Mount(
+    PathBuf,
+    #[allow(dead_code, reason = "the folder goes after the mount")] tempfile::TempDir,
+);
 
 impl Mount {
     fn new(image: &Path) -> Option<Self> {

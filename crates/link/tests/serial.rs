@@ -1,6 +1,6 @@
 //! Sessions over a serial pipe that loses, corrupts and interrupts.
 
-#![allow(clippy::unwrap_used)] // A failed unwrap is a failed test.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod common;
 

@@ -9,14 +9,17 @@ macro_rules! data_object {
     })*) => {$(
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, Default)]
-        #[allow(clippy::derive_partial_eq_without_eq)]
+        #[allow(
+            clippy::derive_partial_eq_without_eq,
+            reason = "some objects hold floating-point numbers"
+        )]
         pub struct $name {
             $($(#[$field_meta])* pub $field: $type,)*
         }
 
         impl $name {
             /// Appends the members to an element, in the schema's order.
-            #[allow(unused_variables)]
+            #[allow(unused_variables, reason = "an object may have no member")]
             pub fn write_members(&self, out: &mut Vec<$crate::xml::Element>) {
                 $($crate::value::Field::write(&self.$field, $field_wire, out);)*
             }
@@ -24,7 +27,7 @@ macro_rules! data_object {
             ///
             /// # Errors
             /// Names the member that is missing or wrong.
-            #[allow(unused_variables)]
+            #[allow(unused_variables, reason = "an object may have no member")]
             pub fn read_members(
                 element: &$crate::xml::Element,
             ) -> Result<Self, $crate::value::DecodeError> {
@@ -44,7 +47,7 @@ macro_rules! data_object {
             ) -> Result<Self, $crate::value::DecodeError> {
                 Self::read_members(element)
             }
-            #[allow(unused_variables)]
+            #[allow(unused_variables, reason = "an object may have no member")]
             fn property(&self, path: &str) -> Option<$crate::value::Any> {
                 let (first, rest) = path.split_once('.').unwrap_or((path, ""));
                 match first {

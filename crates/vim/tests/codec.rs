@@ -1,6 +1,6 @@
 //! The codec: round trips, real servers' forms, and hostile input.
 // A test that cannot go on should say where it stopped; helpers of tests are tests, too.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use proptest::prelude::*;
 use vim::fault::{Fault, FaultKind};

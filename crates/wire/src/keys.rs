@@ -43,8 +43,7 @@ impl Key {
 
     /// HMAC-SHA-256 under this key of a label and a transcript's hash.
     pub(crate) fn mac(&self, label: &[u8], transcript: &[u8; 32]) -> Hmac<Sha256> {
-        // HMAC takes keys of any length, so this cannot fail.
-        #[allow(clippy::expect_used)]
+        #[allow(clippy::expect_used, reason = "HMAC takes keys of any length")]
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes any key length");
         mac.update(label);
         mac.update(transcript);

@@ -1,6 +1,6 @@
 //! Configuration and messages: round trips, bounds, arbitrary bytes.
 
-#![allow(clippy::unwrap_used)] // A failed unwrap is a failed test.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use proptest::prelude::*;
 use std::collections::HashMap;

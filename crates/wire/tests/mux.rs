@@ -1,6 +1,6 @@
 //! The multiplexer: two ends against each other, and one end against a hostile peer.
 
-#![allow(clippy::unwrap_used)] // A failed unwrap is a failed test.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use bytes::Bytes;
 use proptest::prelude::*;

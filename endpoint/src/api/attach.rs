@@ -1,16 +1,13 @@
 //! Attaching to a process: a client's connection on one side, a stream of the link on the other.
 
-use super::{framing::Framing, hijack::Hijack, query::Query, version::ApiVersion};
+use super::{Target, framing::Framing, hijack::Hijack, version::ApiVersion};
 use crate::{
     app::App,
     containers::{Attached, Container},
     errors::{Error, Result},
     link::session::{Stream, Wants},
 };
-use axum::{
-    extract::{Path, Request, State},
-    response::Response,
-};
+use axum::{extract::Request, response::Response};
 use bytes::BytesMut;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -40,13 +37,16 @@ pub enum Gone {
 
 /// `POST /containers/{id}/attach`.
 pub(super) async fn attach(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    query: Query,
+    at: Target,
     version: ApiVersion,
     mut request: Request,
 ) -> Result<Response> {
-    let container = app.containers.find(&name)?;
+    let Target {
+        app,
+        container,
+        query,
+        ..
+    } = at;
     let keys = detach_keys(query.text("detachKeys"))?;
     let hijack = Hijack::of(&mut request)?.format(version, container.spec.config.tty);
     let config = &container.spec.config;

@@ -1,7 +1,7 @@
 //! Containers: create, list, start, stop and the like. Attach, logs, wait, inspect and exec have
 //! files of their own.
 
-use super::{JsonBody, attach, inspect, logs, ok, query::Query, wait};
+use super::{JsonBody, Target, attach, inspect, logs, ok, query::Query, wait};
 use crate::{
     app::App,
     containers::{create::CreateRequest, filters::Selection, state::Phase},
@@ -112,107 +112,70 @@ async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
     Ok(ok(Value::Array(rows)))
 }
 
-async fn start(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    query: Query,
-) -> Result<StatusCode> {
-    if !query.text("checkpoint").is_empty() {
+async fn start(at: Target) -> Result<StatusCode> {
+    if !at.query.text("checkpoint").is_empty() {
         return Err(Error::not_yet("--checkpoint"));
     }
-    attach::detach_keys(query.text("detachKeys"))?;
-    let container = app.containers.find(&name)?;
-    // A client that goes away does not leave a half-started container.
-    let containers = app.containers.clone();
-    own_task(async move { containers.start(&container).await }).await?;
-    Ok(StatusCode::NO_CONTENT)
+    attach::detach_keys(at.query.text("detachKeys"))?;
+    own_task(async move { at.app.containers.start(&at.container).await }).await
 }
 
-/// Runs to its end also where the client's connection goes.
-async fn own_task<T: Send + 'static>(
-    work: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<T> {
+/// Runs to its end also where the client's connection goes: nothing is left half done.
+async fn own_task(work: impl Future<Output = Result<()>> + Send + 'static) -> Result<StatusCode> {
     tokio::spawn(work)
         .await
-        .map_err(|e| Error::internal(format!("the request's task ended: {e}")))?
+        .map_err(|e| Error::internal(format!("the request's task ended: {e}")))??;
+    Ok(StatusCode::NO_CONTENT)
 }
 
-fn signal(query: &Query) -> Option<String> {
-    Some(query.text("signal").to_owned()).filter(|s| !s.is_empty())
+/// Signal and seconds of a stop.
+fn how_to_stop(query: &Query) -> Result<(Option<String>, Option<i64>)> {
+    let signal = query.find("signal").filter(|s| !s.is_empty());
+    Ok((signal.map(str::to_owned), query.number("t")?))
 }
 
-async fn stop(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    query: Query,
-) -> Result<StatusCode> {
-    let container = app.containers.find(&name)?;
-    let (signal, timeout) = (signal(&query), query.number("t")?);
-    let containers = app.containers.clone();
+async fn stop(at: Target) -> Result<StatusCode> {
+    let (signal, timeout) = how_to_stop(&at.query)?;
     own_task(async move {
+        let containers = &at.app.containers;
         containers
-            .stop(&container, signal.as_deref(), timeout)
+            .stop(&at.container, signal.as_deref(), timeout)
             .await
     })
-    .await?;
-    Ok(StatusCode::NO_CONTENT)
+    .await
 }
 
-async fn restart(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    query: Query,
-) -> Result<StatusCode> {
-    let container = app.containers.find(&name)?;
-    let (signal, timeout) = (signal(&query), query.number("t")?);
-    let containers = app.containers.clone();
+async fn restart(at: Target) -> Result<StatusCode> {
+    let (signal, timeout) = how_to_stop(&at.query)?;
     own_task(async move {
+        let containers = &at.app.containers;
         containers
-            .restart(&container, signal.as_deref(), timeout)
+            .restart(&at.container, signal.as_deref(), timeout)
             .await
     })
-    .await?;
+    .await
+}
+
+async fn kill(at: Target) -> Result<StatusCode> {
+    let signal = at.query.text("signal");
+    let containers = &at.app.containers;
+    containers.kill(&at.container, &at.name, signal).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn kill(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    query: Query,
-) -> Result<StatusCode> {
-    let container = app.containers.find(&name)?;
-    app.containers
-        .kill(&container, &name, query.text("signal"))
-        .await?;
+async fn rename(at: Target) -> Result<StatusCode> {
+    let name = at.query.text("name");
+    at.app.containers.rename(&at.container, name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn rename(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    query: Query,
-) -> Result<StatusCode> {
-    let container = app.containers.find(&name)?;
-    app.containers
-        .rename(&container, query.text("name"))
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-async fn remove(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    query: Query,
-) -> Result<StatusCode> {
-    if query.flag("link") {
+async fn remove(at: Target) -> Result<StatusCode> {
+    if at.query.flag("link") {
         return Err(Error::not_yet("rm --link"));
     }
-    let container = app.containers.find(&name)?;
     // `v` removes anonymous volumes; there are none.
-    let force = query.flag("force");
-    let containers = app.containers.clone();
-    own_task(async move { containers.remove(&container, force).await }).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let force = at.query.flag("force");
+    own_task(async move { at.app.containers.remove(&at.container, force).await }).await
 }
 
 async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
@@ -264,33 +227,23 @@ pub(super) fn size(query: &Query) -> Result<(u16, u16)> {
     Ok((need("h")?, need("w")?))
 }
 
-async fn resize(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    query: Query,
-) -> Result<StatusCode> {
-    let container = app.containers.find(&name)?;
-    let (rows, cols) = size(&query)?;
-    container
+async fn resize(at: Target) -> Result<StatusCode> {
+    let (rows, cols) = size(&at.query)?;
+    at.container
         .session()
         .await?
         .resize(SessionId::CONTAINER, rows, cols)
         .await?;
-    app.containers.tell(
-        &container,
+    at.app.containers.tell(
+        &at.container,
         "resize",
         &[("height", rows.to_string()), ("width", cols.to_string())],
     );
     Ok(StatusCode::OK)
 }
 
-async fn top(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    query: Query,
-) -> Result<Response> {
-    let container = app.containers.find(&name)?;
-    match query.text("ps_args") {
+async fn top(at: Target) -> Result<Response> {
+    match at.query.text("ps_args") {
         "" | "-ef" => {}
         other => {
             return Err(Error::bad(format!(
@@ -298,7 +251,8 @@ async fn top(
             )));
         }
     }
-    match container
+    match at
+        .container
         .session()
         .await?
         .request(|request| ToGuest::Processes { request })

@@ -1,6 +1,6 @@
 //! What clients read of a container: `inspect` and a row of `ps`.
 
-use super::{networks, ok, query::Query};
+use super::{Target, networks, ok};
 use crate::{
     app::App,
     containers::{
@@ -12,21 +12,13 @@ use crate::{
     errors::Result,
     timestamps::rfc3339,
 };
-use axum::{
-    extract::{Path, State},
-    response::Response,
-};
+use axum::response::Response;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 
 /// `GET /containers/{id}/json`.
-pub(super) async fn inspect(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    query: Query,
-) -> Result<Response> {
-    let container = app.containers.find(&name)?;
-    Ok(ok(details(&app, &container, query.flag("size"))))
+pub(super) async fn inspect(at: Target) -> Result<Response> {
+    let size = at.query.flag("size");
+    Ok(ok(details(&at.app, &at.container, size)))
 }
 
 fn details(app: &App, container: &Container, size: bool) -> Value {

@@ -1,6 +1,6 @@
 //! `GET /containers/{id}/logs`: from the tether while the VM is on, else from the disk.
 
-use super::{attach::Connection, framing::Framing, query::Query, version::ApiVersion};
+use super::{Target, attach::Connection, framing::Framing, version::ApiVersion};
 use crate::{
     app::App,
     containers::{Container, Containers},
@@ -9,7 +9,6 @@ use crate::{
 };
 use axum::{
     body::Body,
-    extract::{Path, State},
     http::{HeaderValue, header},
     response::Response,
 };
@@ -36,13 +35,8 @@ struct Wanted {
     framing: Framing,
 }
 
-pub(super) async fn logs(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    query: Query,
-    version: ApiVersion,
-) -> Result<Response> {
-    let container = app.containers.find(&name)?;
+pub(super) async fn logs(at: Target, version: ApiVersion) -> Result<Response> {
+    let (container, query) = (at.container, at.query);
     let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));
     if !stdout && !stderr {
         return Err(Error::bad(
@@ -64,7 +58,7 @@ pub(super) async fn logs(
         stamps: query.flag("timestamps"),
         framing: Framing::of(tty),
     };
-    let receiver = produce(app.containers.clone(), container, wanted);
+    let receiver = produce(at.app.containers.clone(), container, wanted);
     let body = stream::unfold(receiver, async |mut receiver| {
         receiver.recv().await.map(|piece| (piece, receiver))
     });

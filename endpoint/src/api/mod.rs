@@ -19,15 +19,17 @@ pub mod wait;
 
 use crate::{
     app::App,
+    containers::Container,
     errors::{Error, Result},
 };
 use axum::{
     Json, Router,
     body::Body,
-    extract::{FromRequest, FromRequestParts, Request},
+    extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderValue, request::Parts},
     response::{IntoResponse, Response},
 };
+use query::Query;
 use serde::de::DeserializeOwned;
 use std::{convert::Infallible, sync::Arc};
 use version::{API_VERSION, ApiVersion};
@@ -91,6 +93,36 @@ impl<S: Sync> FromRequestParts<S> for ApiVersion {
             .get::<ApiVersion>()
             .copied()
             .unwrap_or(API_VERSION))
+    }
+}
+
+/// The container that a path names, with the application and the request's query.
+#[derive(Debug)]
+pub struct Target {
+    /// The application.
+    pub app: Arc<App>,
+    /// The container.
+    pub container: Arc<Container>,
+    /// As the path names it.
+    pub name: String,
+    /// The query.
+    pub query: Query,
+}
+
+impl FromRequestParts<Arc<App>> for Target {
+    type Rejection = Error;
+
+    /// Refuses with 404 where there is no such container.
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
+        let Path(name) = Path::<String>::from_request_parts(parts, app)
+            .await
+            .map_err(|error| Error::bad(format!("invalid path: {error}")))?;
+        Ok(Self {
+            container: app.containers.find(&name)?,
+            app: app.clone(),
+            name,
+            query: Query::parse(parts.uri.query().unwrap_or("")),
+        })
     }
 }
 

@@ -1,8 +1,7 @@
 //! `POST /containers/{id}/wait`.
 
-use super::query::Query;
+use super::Target;
 use crate::{
-    app::App,
     containers::{
         Container,
         state::{Phase, Status},
@@ -11,13 +10,11 @@ use crate::{
 };
 use axum::{
     body::Body,
-    extract::{Path, State},
     http::{HeaderValue, header},
     response::Response,
 };
 use futures_util::stream;
 use serde_json::json;
-use std::sync::Arc;
 
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,18 +26,14 @@ enum Condition {
 
 /// Answers its head at once, and its body when it is over: the client starts the container in
 /// between.
-pub(super) async fn wait(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    query: Query,
-) -> Result<Response> {
-    let condition = match query.text("condition") {
+pub(super) async fn wait(at: Target) -> Result<Response> {
+    let condition = match at.query.text("condition") {
         "" | "not-running" => Condition::NotRunning,
         "next-exit" => Condition::NextExit,
         "removed" => Condition::Removed,
         other => return Err(Error::bad(format!("invalid condition: \"{other}\""))),
     };
-    let container = app.containers.find(&name)?;
+    let container = at.container;
     let before = container.status();
     let body = async move {
         let status = end(&container, condition, &before).await;

@@ -60,7 +60,7 @@ impl Images {
         let users = users(&image.id);
         let mut removed = Removed::default();
 
-        let going: Vec<String> = match &by_name {
+        match &by_name {
             Some(name) => {
                 let others = image.repo_tags.iter().any(|t| t != name);
                 if others || (image.repo_tags.is_empty() && image.repo_digests.len() > 1) {
@@ -69,12 +69,6 @@ impl Images {
                     removed.untagged.push(name.clone());
                     return Ok(removed);
                 }
-                image
-                    .repo_tags
-                    .iter()
-                    .chain(&image.repo_digests)
-                    .cloned()
-                    .collect()
             }
             None => {
                 if image.repo_tags.len() > 1 && !force {
@@ -82,14 +76,10 @@ impl Images {
                         "conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
                     )));
                 }
-                image
-                    .repo_tags
-                    .iter()
-                    .chain(&image.repo_digests)
-                    .cloned()
-                    .collect()
             }
-        };
+        }
+        let names = image.repo_tags.iter().chain(&image.repo_digests);
+        let going: Vec<String> = names.cloned().collect();
         if let Some(user) = users.iter().find(|u| u.running).or(users.first()) {
             let container = &user.container[..12.min(user.container.len())];
             let what = by_name.as_ref().map_or_else(

@@ -281,15 +281,7 @@ pub fn check_for_updates(
     version: Option<&str>,
 ) -> Result<Option<UpdateSet>, Fault> {
     let state = host.state();
-    collector.update(
-        &Scope {
-            host,
-            state: &state,
-            session,
-        },
-        version,
-        usize::MAX,
-    )
+    collector.update(&Scope::new(host, &state, session), version, usize::MAX)
 }
 
 /// The update after `version`; waits until there is one or the time is over.
@@ -318,15 +310,8 @@ pub async fn wait_for_updates(
         changes.borrow_and_update();
         let found = {
             let state = host.state();
-            collector.update(
-                &Scope {
-                    host,
-                    state: &state,
-                    session,
-                },
-                version,
-                max_of(options),
-            )?
+            let scope = Scope::new(host, &state, session);
+            collector.update(&scope, version, max_of(options))?
         };
         if found.is_some() {
             return Ok(found);

@@ -21,6 +21,17 @@ pub struct Scope<'a> {
     pub session: &'a Session,
 }
 
+impl<'a> Scope<'a> {
+    /// What a session sees of a host in this state.
+    pub fn new(host: &'a Host, state: &'a State, session: &'a Session) -> Scope<'a> {
+        Scope {
+            host,
+            state,
+            session,
+        }
+    }
+}
+
 /// Why there is no value.
 pub enum NoValue {
     /// The object does not exist.

@@ -1,5 +1,8 @@
 //! The few system calls that no safe interface covers.
-#![allow(unsafe_code)]
+#![allow(
+    unsafe_code,
+    reason = "the one module with unsafe code; each block says why it is sound"
+)]
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;

@@ -1,10 +1,10 @@
 //! The host through our own client, over TLS on loopback; in state-only mode where no guest has to run.
 // A test that cannot go on should say where it stopped; helpers of tests are tests, too.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod files;
 #[path = "../vmx/guest.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "a part of it is for the other test program")]
 mod guest;
 mod limits;
 mod pyvmomi;

@@ -1,5 +1,5 @@
 //! What the link's tests share: keys in memory, and sessions over a pipe.
-#![allow(dead_code)] // Each test program uses a part of it.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use link::{GuestLink, HostLink, KeyStore, Options, accept, dial};
 use std::collections::HashMap;

@@ -132,11 +132,7 @@ impl Context {
 
     /// What this call may see of a state.
     fn scope<'a>(&'a self, state: &'a State) -> Scope<'a> {
-        Scope {
-            host: &self.host,
-            state,
-            session: &self.session,
-        }
+        Scope::new(&self.host, state, &self.session)
     }
 
     /// Starts a task on a VM, which is the answer.

@@ -319,8 +319,7 @@ pub fn drain(mut stream: impl Read, bytes: u64) -> Result<f64> {
     ensure!(total == bytes, "{total} bytes came instead of {bytes}");
     let (begin, before) = first.context("nothing to copy")?;
     let took = last.duration_since(begin).max(Duration::from_micros(1));
-    // Far below 2^53.
-    #[allow(clippy::cast_precision_loss)]
+    #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
     Ok((total - before) as f64 / took.as_secs_f64())
 }
 

@@ -86,8 +86,7 @@ pub struct Row {
 impl Row {
     /// One size that is held against another, or against nothing.
     pub fn size(name: &str, bytes: u64, limit: Option<u64>) -> Self {
-        // Sizes are far below 2^53.
-        #[allow(clippy::cast_precision_loss)]
+        #[allow(clippy::cast_precision_loss, reason = "sizes are far below 2^53")]
         Row {
             name: name.to_owned(),
             unit: Unit::Bytes,

@@ -1,0 +1,164 @@
+//! Which options of `containers/create` there are, field by field.
+//!
+//! Docker's description of the API has about a hundred; each is either taken, or refused by name
+//! unless it has its default. Nothing is ignored.
+
+mod capabilities;
+mod fields;
+mod modes;
+mod network;
+mod resources;
+mod table;
+
+pub use network::{check_networking, mac_address, mac_of};
+pub use resources::MEMORY_MIN_MIB;
+
+use crate::errors::{Error, Kind, Result};
+use capabilities::capabilities;
+use fields::Fields;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// What the checked options mean for the VM and the guest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Options {
+    /// Memory in MiB; `None`: the endpoint's default.
+    pub memory_mib: Option<u32>,
+    /// Whole CPUs; `None`: the endpoint's default.
+    pub cpus: Option<u32>,
+    /// No network.
+    pub no_network: bool,
+    /// A MAC address that was asked for.
+    pub mac: Option<String>,
+    /// Name servers.
+    pub dns: Vec<String>,
+    /// Search domains.
+    pub dns_search: Vec<String>,
+    /// Resolver options.
+    pub dns_options: Vec<String>,
+    /// Lines of /etc/hosts: address, name.
+    pub extra_hosts: Vec<(String, String)>,
+    /// Additional groups.
+    pub groups: Vec<String>,
+    /// `CAP_…` names.
+    pub cap_add: Vec<String>,
+    /// `CAP_…` names, or `ALL`.
+    pub cap_drop: Vec<String>,
+    /// Read-only root.
+    pub read_only: bool,
+    /// Bytes of /dev/shm; 0: Docker's default.
+    pub shm_size: u64,
+    /// An init in the container.
+    pub init: bool,
+    /// Remove at exit.
+    pub auto_remove: bool,
+    /// Rows and columns.
+    pub console_size: Option<(u16, u16)>,
+}
+
+/// JSON's or Go's zero value: what a client sends that was not asked for anything.
+fn is_default(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(n) => n.as_f64() == Some(0.0),
+        Value::String(s) => s.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.values().all(is_default),
+        Value::Bool(true) => false,
+    }
+}
+
+fn refused(option: &str, what_to_do: &str) -> Error {
+    Error::new(
+        Kind::NotImplemented,
+        format!("{option} is not supported by Mooring yet: {what_to_do}"),
+    )
+}
+
+/// Checks the fields of `ContainerConfig` itself.
+///
+/// # Errors
+/// 501 for one that is not supported and not at its default.
+pub fn check_config(config: &Map<String, Value>) -> Result<()> {
+    for (name, value) in config {
+        if !table::CONFIG_TAKEN.contains(&name.as_str()) && !is_default(value) {
+            return Err(refused(name, "no such option is known"));
+        }
+    }
+    if config
+        .get("Volumes")
+        .and_then(Value::as_object)
+        .is_some_and(|volumes| !volumes.is_empty())
+    {
+        return Err(refused("--volume", "volumes come with a later version"));
+    }
+    let health = config.get("Healthcheck").filter(|h| !is_default(h));
+    let none = |h: &Value| {
+        h["Test"]
+            .as_array()
+            .is_some_and(|t| t.first() == Some(&Value::from("NONE")))
+    };
+    if health.is_some_and(|h| !none(h)) {
+        return Err(refused(
+            "--health-cmd",
+            "health checks come with a later version",
+        ));
+    }
+    Ok(())
+}
+
+/// Checks every field of a `HostConfig`.
+///
+/// # Errors
+/// 400 for a wrong value, 501 for an option that is not supported and not at its default.
+pub fn check_host(host: &Map<String, Value>) -> Result<Options> {
+    for (name, value) in host {
+        if let Some((option, advice)) = table::refusal(name) {
+            if !is_default(value) {
+                return Err(refused(option, advice));
+            }
+        } else if !table::TAKEN.contains(&name.as_str()) && !is_default(value) {
+            return Err(refused(name, "no such option is known"));
+        }
+    }
+    modes::check(host)?;
+    let fields = Fields(host);
+    Ok(Options {
+        memory_mib: resources::memory(&fields)?,
+        cpus: resources::cpus(&fields)?,
+        no_network: network::is_none(&fields)?,
+        mac: None,
+        dns: network::name_servers(&fields)?,
+        dns_search: fields.list("DnsSearch")?,
+        dns_options: fields.list("DnsOptions")?,
+        extra_hosts: network::extra_hosts(&fields)?,
+        groups: fields.list("GroupAdd")?,
+        cap_add: capabilities(&fields, "CapAdd")?,
+        cap_drop: capabilities(&fields, "CapDrop")?,
+        read_only: fields.flag("ReadonlyRootfs")?,
+        shm_size: resources::shm_size(&fields)?,
+        init: fields.flag("Init")?,
+        auto_remove: fields.flag("AutoRemove")?,
+        console_size: console_size(&fields)?,
+    })
+}
+
+fn console_size(fields: &Fields<'_>) -> Result<Option<(u16, u16)>> {
+    let Some(value) = fields.find("ConsoleSize") else {
+        return Ok(None);
+    };
+    size(value)
+}
+
+/// Rows and columns out of `[rows, columns]`; zeros are none.
+///
+/// # Errors
+/// 400 for anything else.
+pub fn size(value: &Value) -> Result<Option<(u16, u16)>> {
+    let [rows, cols]: [u16; 2] = serde_json::from_value(value.clone())
+        .map_err(|_| Error::bad("invalid ConsoleSize: expected [rows, columns]"))?;
+    Ok((rows > 0 && cols > 0).then_some((rows, cols)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! Fields with a small set of values.
+
+use super::fields::Fields;
+use super::{is_default, refused};
+use crate::errors::{Error, Result};
+use serde_json::{Map, Value};
+
+/// Refuses every value but the one that a container VM has anyway.
+pub(super) fn check(host: &Map<String, Value>) -> Result<()> {
+    let fields = Fields(host);
+    for (field, option, allowed) in [
+        ("IpcMode", "--ipc", &["", "private"][..]),
+        ("CgroupnsMode", "--cgroupns", &["", "private"]),
+        ("Isolation", "--isolation", &["", "default"]),
+        ("Runtime", "--runtime", &["", "mooring"]),
+    ] {
+        let value = fields.text(field)?;
+        if !allowed.contains(&value) {
+            return Err(refused(
+                &format!("{option} {value}"),
+                "each container is a VM of its own; leave it out",
+            ));
+        }
+    }
+    if let Some(restart) = host.get("RestartPolicy").filter(|r| !is_default(r)) {
+        let name = restart["Name"].as_str().unwrap_or("");
+        match name {
+            "" | "no" => {}
+            "always" | "unless-stopped" | "on-failure" => {
+                return Err(refused(
+                    &format!("--restart {name}"),
+                    "it comes with restart policies; use --restart no",
+                ));
+            }
+            other => {
+                return Err(Error::bad(format!(
+                    "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+                )));
+            }
+        }
+    }
+    if let Some(log) = host.get("LogConfig") {
+        let kind = log["Type"].as_str().unwrap_or("");
+        if !matches!(kind, "" | "json-file") {
+            return Err(refused(
+                &format!("--log-driver {kind}"),
+                "the container's log is its journal; leave it out",
+            ));
+        }
+        if log.get("Config").is_some_and(|c| !is_default(c)) {
+            return Err(refused(
+                "--log-opt",
+                "the container's log is its journal; leave it out",
+            ));
+        }
+    }
+    for field in ["MaskedPaths", "ReadonlyPaths"] {
+        // Null is the default; an empty list would unmask everything.
+        if host.get(field).is_some_and(|v| !v.is_null()) {
+            return Err(refused(
+                &format!("--security-opt systempaths ({field})"),
+                "the default paths are masked",
+            ));
+        }
+    }
+    if let Some(limit) = fields.number("PidsLimit")?
+        && limit > 0
+    {
+        return Err(refused("--pids-limit", "leave it out"));
+    }
+    Ok(())
+}

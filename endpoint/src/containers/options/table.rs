@@ -1,0 +1,184 @@
+//! Every field that Docker's description of the API has: refused, or taken.
+
+/// Fields that are refused unless they have their default, by what to do instead: field, the
+/// client's option.
+pub(super) const REFUSED: &[(&str, &[(&str, &str)])] = &[
+    (
+        "use --cpus for whole CPUs of the VM",
+        &[("CpuShares", "--cpu-shares")],
+    ),
+    (
+        "each container is a VM with cgroups of its own",
+        &[("CgroupParent", "--cgroup-parent"), ("Cgroup", "Cgroup")],
+    ),
+    (
+        "leave it out",
+        &[
+            ("BlkioWeight", "--blkio-weight"),
+            ("BlkioWeightDevice", "--blkio-weight-device"),
+            ("BlkioDeviceReadBps", "--device-read-bps"),
+            ("BlkioDeviceWriteBps", "--device-write-bps"),
+            ("BlkioDeviceReadIOps", "--device-read-iops"),
+            ("BlkioDeviceWriteIOps", "--device-write-iops"),
+            ("CpuRealtimePeriod", "--cpu-rt-period"),
+            ("CpuRealtimeRuntime", "--cpu-rt-runtime"),
+            ("CpusetMems", "--cpuset-mems"),
+            ("OomKillDisable", "--oom-kill-disable"),
+            ("OomScoreAdj", "--oom-score-adj"),
+            ("Sysctls", "--sysctl"),
+        ],
+    ),
+    (
+        "use --cpus: the VM has only the CPUs it was given",
+        &[("CpusetCpus", "--cpuset-cpus")],
+    ),
+    (
+        "a container VM has no device of the host",
+        &[
+            ("Devices", "--device"),
+            ("DeviceCgroupRules", "--device-cgroup-rule"),
+            ("DeviceRequests", "--gpus"),
+        ],
+    ),
+    (
+        "use --memory",
+        &[
+            ("KernelMemory", "--kernel-memory"),
+            ("KernelMemoryTCP", "KernelMemoryTCP"),
+            ("MemoryReservation", "--memory-reservation"),
+        ],
+    ),
+    (
+        "set the limit in the container's command",
+        &[("Ulimits", "--ulimit")],
+    ),
+    (
+        "it is for Windows",
+        &[
+            ("CpuPercent", "CpuPercent"),
+            ("IOMaximumIOps", "IOMaximumIOps"),
+            ("IOMaximumBandwidth", "IOMaximumBandwidth"),
+        ],
+    ),
+    (
+        "volumes come with a later version; copy files into the image",
+        &[("Binds", "--volume"), ("Mounts", "--mount")],
+    ),
+    (
+        "volumes come with a later version",
+        &[
+            ("VolumesFrom", "--volumes-from"),
+            ("VolumeDriver", "--volume-driver"),
+        ],
+    ),
+    ("it comes with volumes", &[("Tmpfs", "--tmpfs")]),
+    (
+        "published ports come with networks; use the container's address",
+        &[
+            ("PortBindings", "--publish"),
+            ("PublishAllPorts", "--publish-all"),
+        ],
+    ),
+    (
+        "links come with networks; use the container's address",
+        &[("Links", "--link")],
+    ),
+    (
+        "the container's processes are in a VM of their own",
+        &[("PidMode", "--pid")],
+    ),
+    (
+        "the container's host name is its VM's",
+        &[("UTSMode", "--uts")],
+    ),
+    (
+        "the container's users are its VM's",
+        &[("UsernsMode", "--userns")],
+    ),
+    (
+        "what it opens is not settled; use --cap-add for single capabilities",
+        &[("Privileged", "--privileged")],
+    ),
+    (
+        "the default profile applies",
+        &[("SecurityOpt", "--security-opt")],
+    ),
+    (
+        "the disk has the size of the image store",
+        &[("StorageOpt", "--storage-opt")],
+    ),
+];
+
+/// A refused field: the client's option, and what to do instead.
+pub(super) fn refusal(field: &str) -> Option<(&'static str, &'static str)> {
+    REFUSED.iter().find_map(|(advice, fields)| {
+        let (_, option) = fields.iter().find(|(name, _)| *name == field)?;
+        Some((*option, *advice))
+    })
+}
+
+/// Fields whose value needs a look, or that mean something to the client alone.
+pub(super) const TAKEN: &[&str] = &[
+    "Memory",
+    "MemorySwap",
+    "MemorySwappiness",
+    "NanoCpus",
+    "CpuCount",
+    "CpuPeriod",
+    "CpuQuota",
+    "PidsLimit",
+    "Init",
+    "ContainerIDFile",
+    "LogConfig",
+    "NetworkMode",
+    "RestartPolicy",
+    "AutoRemove",
+    "ConsoleSize",
+    "Annotations",
+    "CapAdd",
+    "CapDrop",
+    "CgroupnsMode",
+    "Dns",
+    "DnsOptions",
+    "DnsSearch",
+    "ExtraHosts",
+    "GroupAdd",
+    "IpcMode",
+    "ReadonlyRootfs",
+    "ShmSize",
+    "Runtime",
+    "Isolation",
+    "MaskedPaths",
+    "ReadonlyPaths",
+];
+
+/// Fields of `ContainerConfig` that are taken (see [`crate::containers::config::Config`]).
+pub(super) const CONFIG_TAKEN: &[&str] = &[
+    "Hostname",
+    "Domainname",
+    "User",
+    "AttachStdin",
+    "AttachStdout",
+    "AttachStderr",
+    "ExposedPorts",
+    "Tty",
+    "OpenStdin",
+    "StdinOnce",
+    "Env",
+    "Cmd",
+    "ArgsEscaped",
+    "Image",
+    "WorkingDir",
+    "Entrypoint",
+    "NetworkDisabled",
+    "MacAddress",
+    "OnBuild",
+    "Labels",
+    "StopSignal",
+    "StopTimeout",
+    "Shell",
+    "HostConfig",
+    "NetworkingConfig",
+    "Healthcheck",
+    "Volumes",
+];

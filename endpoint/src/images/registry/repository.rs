@@ -1,0 +1,252 @@
+//! One repository: its manifests and blobs, and being let in.
+
+use super::challenge::Challenge;
+use super::error::with_causes;
+use super::http::{bounded, judge, send};
+use super::{Credentials, RegistryError};
+use crate::images::manifest::{ACCEPT, MANIFEST_MAX};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt};
+use layers::Digest;
+use reqwest::header::{ACCEPT as ACCEPT_HEADER, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use reqwest::{Response, StatusCode};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+
+/// The largest answer of a token server.
+const TOKEN_MAX: u64 = 1 << 20;
+
+/// One repository of one registry, with what it takes to be let in.
+#[derive(Debug)]
+pub struct Repository {
+    http: reqwest::Client,
+    base: String,
+    path: String,
+    credentials: Credentials,
+    /// Value of the header `Authorization`, once it is known which.
+    authorization: Mutex<Option<String>>,
+}
+
+/// A manifest as it came.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Their digest.
+    pub digest: Digest,
+    /// The media type that the registry gave.
+    pub media_type: String,
+}
+
+impl Repository {
+    pub(super) fn new(
+        http: reqwest::Client,
+        base: String,
+        path: String,
+        credentials: Credentials,
+    ) -> Self {
+        Repository {
+            http,
+            base,
+            path,
+            credentials,
+            authorization: Mutex::new(None),
+        }
+    }
+
+    /// Fetches a manifest by tag or digest; one asked for by digest is checked.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`] names `shown`.
+    pub async fn manifest(&self, wanted: &str, shown: &str) -> Result<Fetched, RegistryError> {
+        let url = format!("{}/v2/{}/manifests/{wanted}", self.base, self.path);
+        let answer = self.get(&url, ACCEPT).await.map_err(|e| match e {
+            RegistryError::NotFound(_) => RegistryError::NotFound(shown.to_owned()),
+            other => other,
+        })?;
+        let media_type = answer
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
+        let bytes = bounded(answer, MANIFEST_MAX, &url).await?;
+        let digest = Digest::of(&bytes);
+        if let Ok(should) = wanted.parse() {
+            check(digest, should, url)?;
+        }
+        Ok(Fetched {
+            bytes,
+            digest,
+            media_type,
+        })
+    }
+
+    /// Fetches a small blob whole, and checks it.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn small_blob(&self, digest: &Digest, limit: u64) -> Result<Bytes, RegistryError> {
+        let url = self.blob_url(digest);
+        let bytes = bounded(self.get(&url, "").await?, limit, &url).await?;
+        check(Digest::of(&bytes), *digest, url)?;
+        Ok(bytes)
+    }
+
+    /// A blob as a stream, not yet checked.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; errors of the stream itself are `std::io::Error`s.
+    pub async fn blob(
+        &self,
+        digest: &Digest,
+    ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin + use<>, RegistryError>
+    {
+        let url = self.blob_url(digest);
+        let answer = self.get(&url, "").await?;
+        Ok(Box::pin(answer.bytes_stream().map_err(move |e| {
+            std::io::Error::other(format!("Get {url:?}: {}", with_causes(&e)))
+        })))
+    }
+
+    fn blob_url(&self, digest: &Digest) -> String {
+        format!("{}/v2/{}/blobs/{digest}", self.base, self.path)
+    }
+
+    /// One GET, let in. A token that has expired in between is replaced once.
+    pub(super) async fn get(&self, url: &str, accept: &str) -> Result<Response, RegistryError> {
+        let request = |authorization: Option<&String>| {
+            let mut r = self.http.get(url);
+            if !accept.is_empty() {
+                r = r.header(ACCEPT_HEADER, accept);
+            }
+            if let Some(value) = authorization {
+                r = r.header(AUTHORIZATION, value);
+            }
+            r
+        };
+        let value = self.authorization.lock().await.clone();
+        let mut answer = send(request(value.as_ref()), url).await?;
+        if answer.status() == StatusCode::UNAUTHORIZED
+            && answer.headers().contains_key(WWW_AUTHENTICATE)
+        {
+            let before = value;
+            self.authorize(&answer).await?;
+            let value = self.authorization.lock().await.clone();
+            if value != before {
+                answer = send(request(value.as_ref()), url).await?;
+            }
+        }
+        judge(answer, url).await
+    }
+
+    /// Does what `WWW-Authenticate` asks for (distribution's spec/auth/token.md, RFC 7617).
+    pub(super) async fn authorize(&self, answer: &Response) -> Result<(), RegistryError> {
+        let header = answer
+            .headers()
+            .get(WWW_AUTHENTICATE)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default();
+        let Some(challenge) = Challenge::parse(header) else {
+            return Err(RegistryError::Unauthorized(format!(
+                "the registry asks for an authentication that is not known: {header:?}"
+            )));
+        };
+        let value = match challenge {
+            Challenge::Basic if self.credentials.username.is_empty() => {
+                return Err(RegistryError::Unauthorized(
+                    "authentication required: no basic auth credentials; `docker login` first"
+                        .into(),
+                ));
+            }
+            Challenge::Basic => self.basic(),
+            Challenge::Bearer { .. } if !self.credentials.registry_token.is_empty() => {
+                format!("Bearer {}", self.credentials.registry_token)
+            }
+            Challenge::Bearer {
+                realm,
+                service,
+                scope: asked,
+            } => {
+                let scope = match asked {
+                    asked if asked.is_empty() && self.path.is_empty() => String::new(),
+                    asked if asked.is_empty() => format!("repository:{}:pull", self.path),
+                    asked => asked,
+                };
+                format!("Bearer {}", self.token(&realm, &service, &scope).await?)
+            }
+        };
+        *self.authorization.lock().await = Some(value);
+        Ok(())
+    }
+
+    fn basic(&self) -> String {
+        let pair = format!(
+            "{}:{}",
+            self.credentials.username, self.credentials.password
+        );
+        format!("Basic {}", STANDARD.encode(pair))
+    }
+
+    async fn token(
+        &self,
+        realm: &str,
+        service: &str,
+        scope: &str,
+    ) -> Result<String, RegistryError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            token: Option<String>,
+            access_token: Option<String>,
+        }
+        let fail = |reason: String| RegistryError::Transport {
+            url: realm.to_owned(),
+            reason,
+        };
+        let url = reqwest::Url::parse(realm).map_err(|e| fail(e.to_string()))?;
+        let mut fields = vec![("service", service)];
+        if !scope.is_empty() {
+            fields.push(("scope", scope));
+        }
+        let request = if self.credentials.identity_token.is_empty() {
+            let mut url = url;
+            url.query_pairs_mut().extend_pairs(&fields);
+            let request = self.http.get(url);
+            if self.credentials.username.is_empty() {
+                request
+            } else {
+                request.header(AUTHORIZATION, self.basic())
+            }
+        } else {
+            fields.extend([
+                ("grant_type", "refresh_token"),
+                ("client_id", "mooring"),
+                ("refresh_token", &self.credentials.identity_token),
+            ]);
+            let mut body = reqwest::Url::parse("http://form/").map_err(|e| fail(e.to_string()))?;
+            body.query_pairs_mut().extend_pairs(&fields);
+            self.http
+                .post(url)
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(body.query().unwrap_or_default().to_owned())
+        };
+        let answer = judge(send(request, realm).await?, realm).await?;
+        let bytes = bounded(answer, TOKEN_MAX, realm).await?;
+        let answer: Answer = serde_json::from_slice(&bytes)
+            .map_err(|e| fail(format!("its answer is no token: {e}")))?;
+        answer
+            .token
+            .or(answer.access_token)
+            .filter(|t| !t.is_empty())
+            .ok_or_else(|| fail("its answer holds no token".into()))
+    }
+}
+
+/// Refuses content that has another digest than it should.
+fn check(is: Digest, should: Digest, url: String) -> Result<(), RegistryError> {
+    if is == should {
+        return Ok(());
+    }
+    Err(RegistryError::Digest { url, is, should })
+}
