@@ -6,7 +6,7 @@ TRIPLE := x86_64-unknown-linux-gnu
 TETHER := $(TARGET)/$(TRIPLE)/guest/tether
 export MOORING_BIN ?= $(abspath $(TARGET)/release)
 
-.PHONY: help setup setup-test build tether iso kernel images run test check bench soak deny fmt clean programs unit e2e
+.PHONY: help setup setup-test build tether iso kernel images run registry test check bench soak deny fmt clean programs unit e2e
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -18,7 +18,7 @@ setup-test: ## ... and to test: peers, oracles, image tools
 	@scripts/setup test
 
 programs:
-	@cargo build --release --locked -p bootimage -p hostsim -p endpoint -p machine
+	@cargo build --release --locked -p bootimage -p hostsim -p endpoint -p machine -p registry
 
 # The target is named so that procedural macros stay dynamic while the tether is static.
 tether:
@@ -39,6 +39,10 @@ images: setup-test ## Test images from Debian's packages, in target/images
 run: iso ## Start a virtual container host on this machine, run a first container, stay in the foreground
 	@scripts/images busybox
 	@scripts/run
+
+registry: setup ## Start a registry with a generated CA and administrator, and print how to use it
+	@cargo build --release --locked -p registry
+	@scripts/registry
 
 # The VMs of these tests boot the trimmed kernel, which has everything built in.
 unit:

@@ -1,0 +1,39 @@
+//! `POST /gc`: collects garbage now.
+
+use super::{Caller, Failure};
+use crate::access::{Action, Target};
+use crate::gc::{self, Plan, Report};
+use crate::registry::Registry;
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// What is asked for; what is left out is as the settings have it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CollectRequest {
+    /// Only say what would go.
+    pub dry_run: bool,
+    /// Minutes that a blob is left alone after a client said that it wants it.
+    pub grace_minutes: Option<u32>,
+    /// Hours after which a manifest without a tag goes.
+    pub untagged_hours: Option<u32>,
+}
+
+pub(super) async fn collect(
+    State(registry): State<Arc<Registry>>,
+    caller: Caller,
+    Json(request): Json<CollectRequest>,
+) -> Result<Json<Report>, Failure> {
+    caller.may(Action::Administer, Target::Registry)?;
+    let mut plan = Plan::from(&registry.settings.gc);
+    plan.dry_run = request.dry_run;
+    if let Some(minutes) = request.grace_minutes {
+        plan.grace = i64::from(minutes) * 60_000;
+    }
+    if let Some(hours) = request.untagged_hours {
+        plan.untagged = Some(i64::from(hours) * 3_600_000);
+    }
+    Ok(Json(gc::collect(&registry, &plan).await?))
+}

@@ -1,0 +1,107 @@
+//! The administration API's errors: `{"code": …, "message": …}`.
+
+use crate::{blobs, gc, metadata};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::WWW_AUTHENTICATE;
+use serde_json::json;
+
+/// An answer that is not the wanted one.
+#[derive(Debug)]
+pub struct Failure {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl Failure {
+    /// With a code for programs and a message for people.
+    #[must_use]
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Failure {
+            status,
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// 404.
+    #[must_use]
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Failure::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// 400.
+    #[must_use]
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Failure::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    }
+
+    /// 403.
+    #[must_use]
+    pub fn denied() -> Self {
+        Failure::new(StatusCode::FORBIDDEN, "denied", "you may not do this")
+    }
+
+    /// 401.
+    #[must_use]
+    pub fn sign_in(message: impl Into<String>) -> Self {
+        Failure::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    }
+
+    fn internal(message: impl std::fmt::Display) -> Self {
+        tracing::error!("{message}");
+        Failure::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the registry could not do this; its log says why",
+        )
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let body = axum::Json(json!({"code": self.code, "message": self.message}));
+        let mut response = (self.status, body).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            let how = http::HeaderValue::from_static("Basic realm=\"registry\", charset=\"UTF-8\"");
+            response.headers_mut().insert(WWW_AUTHENTICATE, how);
+        }
+        response
+    }
+}
+
+impl From<metadata::Error> for Failure {
+    fn from(e: metadata::Error) -> Self {
+        match e {
+            metadata::Error::Full => {
+                Failure::new(StatusCode::INSUFFICIENT_STORAGE, "full", e.to_string())
+            }
+            metadata::Error::Closed => {
+                Failure::new(StatusCode::SERVICE_UNAVAILABLE, "closed", e.to_string())
+            }
+            e => Failure::internal(e),
+        }
+    }
+}
+
+impl From<blobs::Error> for Failure {
+    fn from(e: blobs::Error) -> Self {
+        match e {
+            blobs::Error::Full => {
+                Failure::new(StatusCode::INSUFFICIENT_STORAGE, "full", e.to_string())
+            }
+            e => Failure::internal(e),
+        }
+    }
+}
+
+impl From<gc::Error> for Failure {
+    fn from(e: gc::Error) -> Self {
+        match e {
+            gc::Error::Metadata(e) => e.into(),
+            gc::Error::Store(e) => e.into(),
+            gc::Error::Uploads(e) => Failure::internal(e),
+        }
+    }
+}

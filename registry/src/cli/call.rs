@@ -1,0 +1,79 @@
+//! Calls the administration API as the console.
+
+use crate::access::Principal;
+use crate::registry::{OpenError, Registry};
+use crate::server;
+use anyhow::{Context, Result, bail};
+use axum::body::Body;
+use http::header::CONTENT_TYPE;
+use http::{Method, Request};
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::Path;
+use tokio::net::UnixStream;
+use tower::ServiceExt;
+
+/// Longest answer that is read.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// Sends one request to the registry in this folder: to the process that serves it, or to itself.
+///
+/// # Errors
+/// When the API says no (its message), or nobody can be asked.
+pub(crate) fn call<T: DeserializeOwned>(
+    folder: &Path,
+    method: Method,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<T> {
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("/api/v1{path}"))
+        .header("host", "localhost")
+        .header(CONTENT_TYPE, "application/json")
+        .body(Body::from(serde_json::to_vec(body)?))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let response = match Registry::open(folder) {
+            Ok(registry) => {
+                let router = server::router(registry).layer(axum::Extension(Principal::Console));
+                router.oneshot(request).await?
+            }
+            Err(OpenError::InUse(_)) => ask(folder, request).await?.map(Body::new),
+            Err(e) => return Err(e.into()),
+        };
+        let status = response.status();
+        let body = http_body_util::Limited::new(response.into_body(), MAX_ANSWER);
+        let bytes = body
+            .collect()
+            .await
+            .map_err(|e| anyhow::anyhow!("the registry's answer: {e}"))?
+            .to_bytes();
+        if !status.is_success() {
+            let answer: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            match answer["message"].as_str() {
+                Some(message) => bail!("{message}"),
+                None => bail!("the registry answered {status}"),
+            }
+        }
+        serde_json::from_slice(&bytes).context("the registry's answer is not understood")
+    })
+}
+
+async fn ask(
+    folder: &Path,
+    request: Request<Body>,
+) -> Result<http::Response<hyper::body::Incoming>> {
+    let path = Registry::control_socket(folder);
+    let stream = UnixStream::connect(&path)
+        .await
+        .with_context(|| format!("connect to {} (who serves this registry?)", path.display()))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender.send_request(request).await?)
+}

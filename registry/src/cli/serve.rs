@@ -1,0 +1,44 @@
+//! `registry serve`
+
+use super::Common;
+use crate::registry::Registry;
+use crate::server::Server;
+use anyhow::{Context, Result};
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+/// Serves a registry until SIGTERM or SIGINT; SIGHUP reads the certificates again.
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// What to log, as tracing's filter
+    #[arg(
+        long,
+        env = "REGISTRY_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    log: String,
+}
+
+pub(crate) fn run(common: &Common, serve: &Serve) -> Result<()> {
+    let filter = EnvFilter::try_new(&serve.log).context("--log")?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let registry = Registry::open(&common.data)?;
+    let tls = registry.settings.tls.is_some();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let done = runtime.block_on(async {
+        let server = Server::start(registry).await?;
+        let scheme = if tls { "https" } else { "http" };
+        // For whoever started it: the port may have been left to the system.
+        println!("ready: {scheme}://{}", server.address());
+        server.run().await
+    });
+    // What is still on its way was told to end; a thread that waits for a disk must not hold the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    Ok(done?)
+}

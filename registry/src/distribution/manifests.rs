@@ -1,0 +1,190 @@
+//! Manifests: read, kept, removed; and tags, which are removed here too.
+
+use super::blobs::{CONTENT_DIGEST, is_cached};
+use super::error::{Code, Failure};
+use super::manifest::{self, MAX_MANIFEST};
+use super::{Call, value};
+use crate::access::Action;
+use crate::digest::{Algorithm, Digest};
+use crate::metadata::{PutManifest, RemoveManifest};
+use crate::names::{Reference, RepositoryName};
+use crate::uploads;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use serde_json::json;
+
+const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+
+fn unknown(reference: &Reference) -> Failure {
+    Failure::new(Code::ManifestUnknown, "the repository has no such manifest")
+        .detail(json!({"reference": reference.to_string()}))
+}
+
+pub(super) fn get(
+    call: &Call,
+    name: &RepositoryName,
+    reference: &Reference,
+) -> Result<Response, Failure> {
+    call.may(Action::Pull, name)?;
+    let body = call.method == Method::GET;
+    // The spec has NAME_UNKNOWN, too, for a repository that is not there; clients know this one.
+    let found = call
+        .registry
+        .metadata
+        .read(|db| db.manifest(name, reference, body))?
+        .ok_or_else(|| unknown(reference))?;
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, value(&found.media_type));
+    headers.insert(CONTENT_DIGEST, value(&found.digest));
+    headers.insert(ETAG, value(format!("\"{}\"", found.digest)));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if is_cached(call, &found.digest) {
+        return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
+    }
+    headers.insert(CONTENT_LENGTH, found.size.into());
+    Ok((StatusCode::OK, headers, found.body).into_response())
+}
+
+pub(super) async fn put(
+    call: &Call,
+    name: RepositoryName,
+    reference: Reference,
+    body: Body,
+) -> Result<Response, Failure> {
+    call.may(Action::Push, &name)?;
+    let body = read(call, body).await?;
+    let algorithm = match &reference {
+        Reference::Digest(digest) => digest.algorithm(),
+        Reference::Tag(_) => Algorithm::Sha256,
+    };
+    let digest = Digest::of(algorithm, &body);
+    if let Reference::Digest(wanted) = &reference
+        && *wanted != digest
+    {
+        return Err(Failure::new(
+            Code::DigestInvalid,
+            format!("the manifest's digest is {digest}"),
+        ));
+    }
+    let content_type = call.header(CONTENT_TYPE);
+    let new = manifest::parse(body, content_type, digest.clone())?;
+    let subject = new.subject.clone();
+    let repository = name.clone();
+    let done = call
+        .registry
+        .metadata
+        .write(move |db| {
+            let repository = db
+                .ensure_repository(&repository)?
+                .ok_or_else(|| uploads::Error::NoProject(repository.project().to_owned()))?;
+            let tag = match &reference {
+                Reference::Tag(tag) => Some(tag),
+                Reference::Digest(_) => None,
+            };
+            match db.put_manifest(repository.id, &new, tag)? {
+                PutManifest::Done => Ok(()),
+                // An error, so that a repository that was made for it goes as well.
+                PutManifest::Missing(missing) => Err(Refused::Missing(missing)),
+            }
+        })
+        .await;
+    match done {
+        Ok(()) => {}
+        Err(Refused::Other(failure)) => return Err(failure),
+        Err(Refused::Missing(missing)) => {
+            let digests: Vec<&str> = missing.iter().map(Digest::as_str).collect();
+            return Err(Failure::new(
+                Code::ManifestBlobUnknown,
+                format!(
+                    "the manifest refers to {}, which the repository does not have; push it first",
+                    digests.join(", ")
+                ),
+            )
+            .detail(json!({"digests": digests})));
+        }
+    }
+    let mut headers = HeaderMap::new();
+    headers.insert(LOCATION, value(format!("/v2/{name}/manifests/{digest}")));
+    headers.insert(CONTENT_DIGEST, value(digest.as_str()));
+    if let Some(subject) = subject {
+        headers.insert(SUBJECT, value(subject.as_str()));
+    }
+    Ok((StatusCode::CREATED, headers).into_response())
+}
+
+/// Why a manifest was not kept.
+enum Refused {
+    Missing(Vec<Digest>),
+    Other(Failure),
+}
+
+impl<E: Into<Failure>> From<E> for Refused {
+    fn from(e: E) -> Self {
+        Refused::Other(e.into())
+    }
+}
+
+/// A manifest's bytes, at most [`MAX_MANIFEST`].
+async fn read(call: &Call, body: Body) -> Result<Vec<u8>, Failure> {
+    let large = || {
+        Failure::new(
+            Code::ManifestInvalid,
+            format!("a manifest has at most {MAX_MANIFEST} bytes"),
+        )
+        .status(StatusCode::PAYLOAD_TOO_LARGE)
+    };
+    let announced = call
+        .header(CONTENT_LENGTH)
+        .and_then(|l| l.parse::<usize>().ok());
+    if announced.is_some_and(|l| l > MAX_MANIFEST) {
+        return Err(large());
+    }
+    match axum::body::to_bytes(body, MAX_MANIFEST).await {
+        Ok(bytes) => Ok(bytes.into()),
+        Err(e) => {
+            let limit = std::error::Error::source(&e)
+                .is_some_and(|e| e.is::<http_body_util::LengthLimitError>());
+            Err(if limit {
+                large()
+            } else {
+                Failure::new(
+                    Code::ManifestInvalid,
+                    format!("the manifest was cut off: {e}"),
+                )
+            })
+        }
+    }
+}
+
+pub(super) async fn delete(
+    call: &Call,
+    name: RepositoryName,
+    reference: Reference,
+) -> Result<Response, Failure> {
+    call.may(Action::Delete, &name)?;
+    let wanted = reference.clone();
+    let done = call
+        .registry
+        .metadata
+        .write(move |db| {
+            let Some(repository) = db.repository(&name)? else {
+                return Ok::<_, Failure>(RemoveManifest::Unknown);
+            };
+            Ok(match &wanted {
+                Reference::Digest(digest) => db.remove_manifest(repository.id, digest)?,
+                Reference::Tag(tag) if db.remove_tag(repository.id, tag)? => RemoveManifest::Done,
+                Reference::Tag(_) => RemoveManifest::Unknown,
+            })
+        })
+        .await?;
+    match done {
+        RemoveManifest::Done => Ok(StatusCode::ACCEPTED.into_response()),
+        RemoveManifest::Unknown => Err(unknown(&reference)),
+        RemoveManifest::Needed(index) => Err(Failure::new(
+            Code::Unsupported,
+            format!("index {index} needs this manifest; delete the index first"),
+        )),
+    }
+}

@@ -1,0 +1,29 @@
+//! An OCI registry: distribution, projects and roles, garbage collection.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`distribution`] | the distribution API, `/v2/` |
+//! | [`api`] | the administration API, `/api/v1/` |
+//! | [`access`] | who asks, and what they may do |
+//! | [`uploads`] | blobs on their way in |
+//! | [`blobs`] | the blobs' bytes, in a folder or an S3-compatible service |
+//! | [`metadata`] | everything else, in SQLite |
+//! | [`gc`] | removes what nothing refers to |
+//! | [`server`] | listeners, TLS, health, metrics, shutdown |
+//! | [`cli`] | `registry init`, `serve`, `gc` |
+#![forbid(unsafe_code)]
+
+pub mod access;
+pub mod api;
+pub mod blobs;
+pub mod cli;
+pub mod digest;
+pub mod distribution;
+pub mod gc;
+pub mod metadata;
+pub mod names;
+pub mod ranges;
+pub mod registry;
+pub mod server;
+pub mod settings;
+pub mod uploads;

@@ -1,0 +1,6 @@
+//! `registry`: see `registry --help`.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    registry::cli::main()
+}

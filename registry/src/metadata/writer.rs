@@ -1,0 +1,148 @@
+//! One thread writes. It takes all jobs that wait, runs each in a savepoint, commits once, and answers them all.
+
+use super::{Error, Read, Result, Write};
+use rusqlite::Connection;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use tokio::sync::oneshot;
+
+/// Most jobs in one commit: bounds what one transaction holds, and how long the first one waits.
+const GROUP: usize = 256;
+
+/// What is left to do for a job once its group is durable, or was not.
+type Answer = Box<dyn FnOnce(Result<()>) + Send>;
+/// Told why instead of a connection when no transaction could be begun.
+type Job = Box<dyn FnOnce(Result<&Connection>) -> Answer + Send>;
+
+/// The writing thread's handle; dropping it lets the thread finish what waits, and ends it.
+#[derive(Debug)]
+pub(super) struct Writer {
+    jobs: Option<Sender<Job>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Writer {
+    pub(super) fn start(connection: Connection) -> Self {
+        let (jobs, waiting) = channel();
+        let thread = std::thread::Builder::new()
+            .name("metadata".into())
+            .spawn(move || work(&connection, &waiting));
+        let thread = match thread {
+            Ok(thread) => Some(thread),
+            Err(e) => {
+                // The receiver went with the closure: every job will be answered `Closed`.
+                tracing::error!("the metadata's writer cannot start: {e}");
+                None
+            }
+        };
+        Writer {
+            jobs: Some(jobs),
+            thread: Mutex::new(thread),
+        }
+    }
+
+    pub(super) async fn run<T, E>(
+        &self,
+        change: impl FnOnce(&Write<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            let result = connection
+                .map_err(E::from)
+                .and_then(|connection| savepoint(connection, change));
+            Box::new(move |committed| {
+                let result = match (result, committed) {
+                    (Ok(_), Err(e)) => Err(e.into()),
+                    (result, _) => result,
+                };
+                // The caller may have gone.
+                let _ = answer.send(result);
+            })
+        });
+        let closed = || E::from(Error::Closed);
+        let jobs = self.jobs.as_ref().ok_or_else(closed)?;
+        jobs.send(job).map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.jobs = None;
+        let thread = self.thread.get_mut().ok().and_then(Option::take);
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the metadata's writer panicked");
+        }
+    }
+}
+
+/// Runs one job so that its error undoes it alone.
+fn savepoint<T, E: From<Error>>(
+    connection: &Connection,
+    change: impl FnOnce(&Write<'_>) -> Result<T, E>,
+) -> Result<T, E> {
+    let run = |sql: &str| -> Result<()> {
+        connection.prepare_cached(sql)?.execute([])?;
+        Ok(())
+    };
+    run("SAVEPOINT job")?;
+    let result = change(&Write(Read(connection)));
+    if result.is_err() {
+        // A full disk may have ended the whole transaction already; the commit then says so to everybody.
+        if !connection.is_autocommit() {
+            run("ROLLBACK TO job")?;
+            run("RELEASE job")?;
+        }
+    } else {
+        run("RELEASE job")?;
+    }
+    result
+}
+
+fn work(connection: &Connection, waiting: &Receiver<Job>) {
+    while let Ok(first) = waiting.recv() {
+        let mut answers: Vec<Answer> = Vec::new();
+        let begun = connection
+            .execute_batch("BEGIN IMMEDIATE")
+            .map_err(Error::from);
+        if let Err(e) = begun {
+            // Savepoints outside of a transaction would commit one by one: no job may run.
+            tracing::error!("metadata: cannot begin: {e}");
+            first(Err(e.clone()))(Err(e));
+            continue;
+        }
+        answers.push(first(Ok(connection)));
+        while answers.len() < GROUP && !connection.is_autocommit() {
+            match waiting.try_recv() {
+                Ok(job) => answers.push(job(Ok(connection))),
+                Err(_) => break,
+            }
+        }
+        let committed = commit(connection);
+        if let Err(e) = &committed {
+            tracing::error!("metadata: a commit failed: {e}");
+        }
+        for answer in answers {
+            answer(committed.clone());
+        }
+    }
+}
+
+fn commit(connection: &Connection) -> Result<()> {
+    if connection.is_autocommit() {
+        // SQLite rolled the whole transaction back by itself, as it does when the disk is full.
+        return Err(Error::Full);
+    }
+    let done = connection.execute_batch("COMMIT").map_err(Error::from);
+    if done.is_err() && !connection.is_autocommit() {
+        connection.execute_batch("ROLLBACK")?;
+    }
+    done
+}

@@ -1,0 +1,141 @@
+//! The registry as a whole: a folder, opened by one process at a time.
+
+use crate::access::{Credentials, password};
+use crate::blobs::{self, Folder, Objects, Store};
+use crate::metadata::{self, Metadata};
+use crate::server::metrics::Metrics;
+use crate::settings::{Settings, SettingsError};
+use crate::uploads::{self, Uploads};
+use http::HeaderValue;
+use rustix::fs::FlockOperation;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Why a registry could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("the registry in {0} is in use by another process")]
+    InUse(PathBuf),
+    /// A file of the folder.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Settings.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// Metadata.
+    #[error(transparent)]
+    Metadata(#[from] metadata::Error),
+    /// Blobs.
+    #[error(transparent)]
+    Blobs(#[from] blobs::Error),
+    /// What a crash left.
+    #[error(transparent)]
+    Uploads(#[from] uploads::Error),
+    /// No randomness.
+    #[error(transparent)]
+    Password(#[from] password::PasswordError),
+}
+
+/// An open registry: what all requests share.
+#[derive(Debug)]
+pub struct Registry {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its settings.
+    pub settings: Settings,
+    /// Metadata.
+    pub metadata: Arc<Metadata>,
+    /// Blobs.
+    pub store: Arc<Store>,
+    /// Blobs on their way in.
+    pub uploads: Arc<Uploads>,
+    /// Who may sign in.
+    pub credentials: Credentials,
+    /// Counters.
+    pub metrics: Metrics,
+    /// One collection at a time.
+    pub collecting: tokio::sync::Mutex<()>,
+    _lock: File,
+}
+
+/// Name of the file that is locked while the registry is open.
+const LOCK: &str = "lock";
+/// Name of the metadata's file.
+const METADATA: &str = "metadata.sqlite";
+
+impl Registry {
+    /// The private socket of a registry that serves.
+    #[must_use]
+    pub fn control_socket(folder: &Path) -> PathBuf {
+        folder.join("control.sock")
+    }
+
+    /// Opens a registry's folder, and finishes what a crash left. Takes no longer for many blobs than for few.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(folder: &Path) -> Result<Arc<Self>, OpenError> {
+        let settings = Settings::load(folder)?;
+        let lock = Self::lock(folder)?;
+        let metadata = Arc::new(Metadata::open(&folder.join(METADATA))?);
+        let staging = Folder::open_at(folder)?;
+        let store = Arc::new(match &settings.s3 {
+            Some(s3) => Store::Objects(Objects::s3(s3, staging)?),
+            None => Store::Folder(staging),
+        });
+        let uploads = Uploads::new(metadata.clone(), store.clone());
+        uploads.recover()?;
+        Ok(Arc::new(Registry {
+            folder: folder.to_owned(),
+            settings,
+            credentials: Credentials::new(metadata.clone())?,
+            metadata,
+            store,
+            uploads,
+            metrics: Metrics::default(),
+            collecting: tokio::sync::Mutex::default(),
+            _lock: lock,
+        }))
+    }
+
+    /// Makes the folder's files but for the settings, or adds what is missing.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn create(folder: &Path) -> Result<Metadata, OpenError> {
+        Folder::create(folder)?;
+        Ok(Metadata::open(&folder.join(METADATA))?)
+    }
+
+    fn lock(folder: &Path) -> Result<File, OpenError> {
+        let path = folder.join(LOCK);
+        let at = |source| OpenError::File {
+            path: path.clone(),
+            source,
+        };
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(at)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse(folder.to_owned())),
+            Err(e) => Err(at(e.into())),
+        }
+    }
+
+    /// What a 401 says on how to sign in.
+    #[must_use]
+    pub fn challenge(&self) -> HeaderValue {
+        HeaderValue::from_static("Basic realm=\"registry\", charset=\"UTF-8\"")
+    }
+}
