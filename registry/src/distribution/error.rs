@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// The spec's codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)] // they are the spec's, letter for letter
+#[allow(missing_docs, reason = "they are the spec's, letter for letter")]
 pub enum Code {
     BlobUnknown,
     BlobUploadInvalid,
