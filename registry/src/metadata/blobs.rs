@@ -167,6 +167,20 @@ impl Write<'_> {
         Ok(touched > 0)
     }
 
+    /// Says of all blobs that they were last wanted at this time (milliseconds since 1970), so that the next collection
+    /// takes what is not needed, whatever its grace time; how many.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn backdate_blobs(&self, time: i64) -> Result<u64> {
+        let changed = self
+            .0
+            .0
+            .prepare_cached("UPDATE blob_links SET touched = ?1")?
+            .execute([time])?;
+        Ok(changed as u64)
+    }
+
     /// Takes a blob away from a repository, unless a manifest there needs it. The object stays until it is collected.
     ///
     /// # Errors

@@ -32,6 +32,11 @@ impl Connections {
         }
     }
 
+    /// Runs something that is waited for at the end, as connections are.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(work);
+    }
+
     pub(super) fn serve_tcp(
         &self,
         listener: TcpListener,

@@ -78,7 +78,7 @@ impl Server {
         let control = control(&registry)?;
         let router = routes::router(registry.clone()).layer(axum::Extension(Principal::Console));
         connections.serve_unix(control, router);
-        tokio::spawn(gc::schedule(registry.clone(), stop.clone()));
+        connections.spawn(gc::schedule(registry.clone(), stop.clone()));
         Ok(Server {
             registry,
             address,

@@ -1,0 +1,18 @@
+//! A registry that serves on loopback, asked over HTTP as clients ask it. Names say what holds.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on stops there; helpers are not seen as tests by the lint"
+)]
+
+mod blobs;
+mod clients;
+mod collection;
+mod crash;
+mod harness;
+mod lists;
+mod manifests;
+mod operations;
+mod oracle;
+mod referrers;
+mod refusals;
+mod uploads;

@@ -1,0 +1,397 @@
+//! Pushes, mounts, tags, deletes and collections in random order, beside an oracle of sets.
+
+use crate::harness::*;
+use registry::gc::{self, Plan};
+use reqwest::{Method, StatusCode};
+use std::collections::{BTreeMap, BTreeSet};
+
+const REPOSITORIES: usize = 3;
+const BLOBS: u64 = 8;
+const TAGS: usize = 3;
+
+fn name(n: usize) -> String {
+    format!("default-project/r{n}")
+}
+
+fn blob(n: u64) -> Vec<u8> {
+    bytes(n, 10 + n as usize * 100)
+}
+
+/// A manifest: its bytes and what it needs.
+#[derive(Clone)]
+struct Held {
+    body: Vec<u8>,
+    kind: &'static str,
+    blobs: BTreeSet<u64>,
+    children: BTreeSet<String>,
+}
+
+#[derive(Default)]
+struct Repository {
+    blobs: BTreeSet<u64>,
+    manifests: BTreeMap<String, Held>,
+    tags: BTreeMap<String, String>,
+}
+
+impl Repository {
+    fn needs_blob(&self, n: u64) -> bool {
+        self.manifests.values().any(|m| m.blobs.contains(&n))
+    }
+
+    fn needs_manifest(&self, digest: &str) -> bool {
+        self.manifests.values().any(|m| m.children.contains(digest))
+    }
+
+    /// What a collection without a grace time leaves.
+    fn collect(&mut self, untagged: bool) {
+        let mut dead = Some(()).filter(|()| untagged);
+        while dead.take().is_some() {
+            let unneeded =
+                |d: &String| !self.tags.values().any(|t| t == d) && !self.needs_manifest(d);
+            let before = self.manifests.len();
+            let kept = self
+                .manifests
+                .keys()
+                .filter(|d| !unneeded(d))
+                .cloned()
+                .collect::<BTreeSet<_>>();
+            self.manifests.retain(|d, _| kept.contains(d));
+            dead = Some(()).filter(|()| self.manifests.len() < before);
+        }
+        let needed: BTreeSet<u64> = self
+            .blobs
+            .iter()
+            .copied()
+            .filter(|n| self.needs_blob(*n))
+            .collect();
+        self.blobs = needed;
+    }
+}
+
+/// One step: does it, and asserts that the registry answers as the oracle does.
+async fn step(r: &Running, oracle: &mut [Repository], random: &mut Random) {
+    let at = random.below(REPOSITORIES);
+    let repository = name(at);
+    let n = random.next() % BLOBS;
+    let digest = sha256(&blob(n));
+    match random.below(12) {
+        0..=2 => {
+            r.client.push_blob(&repository, &blob(n)).await;
+            oracle[at].blobs.insert(n);
+        }
+        3 => {
+            let from = random.below(REPOSITORIES);
+            let path = format!(
+                "/v2/{repository}/blobs/uploads/?mount={digest}&from={}",
+                name(from)
+            );
+            let answer = r.client.post(&path).await;
+            let there = oracle[from].blobs.contains(&n);
+            assert_eq!(answer.status() == StatusCode::CREATED, there, "mount");
+            if there {
+                oracle[at].blobs.insert(n);
+            } else {
+                assert_eq!(
+                    r.client.delete(header(&answer, "location")).await.status(),
+                    StatusCode::NO_CONTENT
+                );
+            }
+        }
+        4..=6 => {
+            let blobs: BTreeSet<u64> = (0..1 + random.below(3))
+                .map(|_| random.next() % BLOBS)
+                .collect();
+            let mut layers: Vec<_> = blobs
+                .iter()
+                .map(|n| (sha256(&blob(*n)), blob(*n).len()))
+                .collect();
+            let (config, _) = layers.remove(0);
+            let held = Held {
+                body: image(&config, &layers, &serde_json::json!({})),
+                kind: OCI_MANIFEST,
+                blobs,
+                children: BTreeSet::new(),
+            };
+            put(r, oracle, at, held, random).await;
+        }
+        7 => {
+            let all: Vec<&String> = oracle[at].manifests.keys().collect();
+            if all.is_empty() {
+                return;
+            }
+            let children: BTreeSet<String> = (0..2)
+                .map(|_| all[random.below(all.len())].clone())
+                .collect();
+            let listed: Vec<_> = children.iter().map(|d| (d.parse().unwrap(), 1)).collect();
+            let held = Held {
+                body: index(&listed),
+                kind: OCI_INDEX,
+                blobs: BTreeSet::new(),
+                children,
+            };
+            put(r, oracle, at, held, random).await;
+        }
+        8 => {
+            let answer = r
+                .client
+                .delete(&format!("/v2/{repository}/blobs/{digest}"))
+                .await;
+            let held = &mut oracle[at];
+            let wanted = if !held.blobs.contains(&n) {
+                StatusCode::NOT_FOUND
+            } else if held.needs_blob(n) {
+                StatusCode::METHOD_NOT_ALLOWED
+            } else {
+                held.blobs.remove(&n);
+                StatusCode::ACCEPTED
+            };
+            assert_eq!(answer.status(), wanted, "delete blob");
+        }
+        9 => {
+            let tag = format!("t{}", random.below(TAGS));
+            let answer = r
+                .client
+                .delete(&format!("/v2/{repository}/manifests/{tag}"))
+                .await;
+            let there = oracle[at].tags.remove(&tag).is_some();
+            assert_eq!(answer.status() == StatusCode::ACCEPTED, there, "delete tag");
+        }
+        10 => {
+            let all: Vec<String> = oracle[at].manifests.keys().cloned().collect();
+            if all.is_empty() {
+                return;
+            }
+            let digest = &all[random.below(all.len())];
+            let answer = r
+                .client
+                .delete(&format!("/v2/{repository}/manifests/{digest}"))
+                .await;
+            let held = &mut oracle[at];
+            let needed = held.needs_manifest(digest);
+            if !needed {
+                held.manifests.remove(digest);
+                held.tags.retain(|_, d| d != digest);
+            }
+            assert_eq!(
+                answer.status() == StatusCode::ACCEPTED,
+                !needed,
+                "delete manifest"
+            );
+        }
+        _ => {
+            let untagged = random.below(2) == 0;
+            let plan = Plan {
+                grace: -1,
+                untagged: untagged.then_some(-1),
+                dry_run: false,
+            };
+            let told = gc::collect(
+                &r.registry,
+                &Plan {
+                    dry_run: true,
+                    ..plan
+                },
+            )
+            .await
+            .unwrap();
+            let done = gc::collect(&r.registry, &plan).await.unwrap();
+            assert_eq!(
+                told,
+                gc::Report {
+                    dry_run: true,
+                    ..done
+                },
+                "the dry run told it"
+            );
+            oracle.iter_mut().for_each(|held| held.collect(untagged));
+            let stored: BTreeSet<u64> = oracle
+                .iter()
+                .flat_map(|h| h.blobs.iter().copied())
+                .collect();
+            assert_eq!(
+                files(r),
+                stored.len(),
+                "nothing is kept for ever, nothing is lost"
+            );
+        }
+    }
+}
+
+async fn put(r: &Running, oracle: &mut [Repository], at: usize, held: Held, random: &mut Random) {
+    let digest = sha256(&held.body).to_string();
+    let tag = (random.below(3) > 0).then(|| format!("t{}", random.below(TAGS)));
+    let reference = tag.as_deref().unwrap_or(&digest);
+    let answer = r
+        .client
+        .put_manifest(&name(at), reference, held.kind, held.body.clone())
+        .await;
+    let there = held.blobs.is_subset(&oracle[at].blobs);
+    assert_eq!(
+        answer.status() == StatusCode::CREATED,
+        there,
+        "put manifest"
+    );
+    if there {
+        oracle[at].manifests.insert(digest.clone(), held);
+        if let Some(tag) = tag {
+            oracle[at].tags.insert(tag, digest);
+        }
+    }
+}
+
+fn files(r: &Running) -> usize {
+    let count = |path: &std::path::Path| std::fs::read_dir(path).unwrap().count();
+    let folders = std::fs::read_dir(r.folder.path().join("blobs")).unwrap();
+    let settled: usize = folders.map(|f| count(&f.unwrap().path())).sum();
+    settled + count(&r.folder.path().join("uploads"))
+}
+
+/// All that the oracle has is served, and nothing else is.
+async fn compare(r: &Running, oracle: &[Repository]) {
+    for (at, held) in oracle.iter().enumerate() {
+        let repository = name(at);
+        for n in 0..BLOBS {
+            let answer = r
+                .client
+                .get(&format!("/v2/{repository}/blobs/{}", sha256(&blob(n))))
+                .await;
+            assert_eq!(
+                answer.status() == StatusCode::OK,
+                held.blobs.contains(&n),
+                "blob {n} of {repository}"
+            );
+            if held.blobs.contains(&n) {
+                assert_eq!(answer.bytes().await.unwrap(), blob(n));
+            }
+        }
+        for (digest, manifest) in &held.manifests {
+            let answer = r
+                .client
+                .get(&format!("/v2/{repository}/manifests/{digest}"))
+                .await;
+            assert_eq!(answer.bytes().await.unwrap(), manifest.body);
+        }
+        for n in 0..TAGS {
+            let answer = r
+                .client
+                .head(&format!("/v2/{repository}/manifests/t{n}"))
+                .await;
+            let found = answer
+                .headers()
+                .get("docker-content-digest")
+                .map(|d| d.to_str().unwrap());
+            assert_eq!(found, held.tags.get(&format!("t{n}")).map(String::as_str));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_steps_agree_with_an_oracle() {
+    let steps = if soak() { 1_000_000 } else { 300 };
+    let mut r = Running::start().await;
+    let mut oracle: Vec<Repository> = (0..REPOSITORIES).map(|_| Repository::default()).collect();
+    let mut random = Random(seed());
+    for n in 1..=steps {
+        step(&r, &mut oracle, &mut random).await;
+        if n % 100 == 0 {
+            compare(&r, &oracle).await;
+        }
+        if n % 10_000 == 0 || n == 200 {
+            r = r.restart().await;
+        }
+    }
+    compare(&r, &oracle).await;
+}
+
+/// Many at once, with a collection that leaves no grace time always under way: what was acknowledged last holds together.
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_mounts_tags_and_deletes_beside_collections_leave_nothing_dangling() {
+    let rounds = if soak() { 20_000 } else { 25 };
+    let r = Running::start().await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let (registry, until) = (r.registry.clone(), stop.clone());
+    let collecting = tokio::spawn(async move {
+        let plan = Plan {
+            grace: -1,
+            untagged: Some(-1),
+            dry_run: false,
+        };
+        while !until.is_cancelled() {
+            gc::collect(&registry, &plan).await.unwrap();
+        }
+    });
+    let mut work = Vec::new();
+    for worker in 0..4 {
+        let (client, mut random) = (r.client.clone(), Random(seed() + worker));
+        work.push(tokio::spawn(async move {
+            for _ in 0..rounds {
+                act(&client, &mut random).await;
+            }
+        }));
+    }
+    for worker in work {
+        worker.await.unwrap();
+    }
+    stop.cancel();
+    collecting.await.unwrap();
+    let mut seen = 0;
+    for at in 0..REPOSITORIES {
+        for tag in 0..TAGS {
+            let answer = r
+                .client
+                .get(&format!("/v2/{}/manifests/t{tag}", name(at)))
+                .await;
+            if answer.status() == StatusCode::NOT_FOUND {
+                continue;
+            }
+            let manifest: serde_json::Value = answer.json().await.unwrap();
+            let layers = manifest["layers"].as_array().unwrap().iter();
+            for descriptor in layers.chain([&manifest["config"]]) {
+                let digest = descriptor["digest"].as_str().unwrap();
+                let answer = r
+                    .client
+                    .get(&format!("/v2/{}/blobs/{digest}", name(at)))
+                    .await;
+                assert_eq!(answer.status(), StatusCode::OK, "no reference dangles");
+                assert_eq!(sha256(&answer.bytes().await.unwrap()).as_str(), digest);
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 0, "some image was there at the end");
+}
+
+async fn act(client: &Remote, random: &mut Random) {
+    let (at, n) = (name(random.below(REPOSITORIES)), random.next() % BLOBS);
+    let tag = format!("t{}", random.below(TAGS));
+    match random.below(8) {
+        0 => {
+            client.delete(&format!("/v2/{at}/manifests/{tag}")).await;
+        }
+        1 => {
+            client
+                .delete(&format!("/v2/{at}/blobs/{}", sha256(&blob(n))))
+                .await;
+        }
+        _ => {
+            // A collection may take what came before the manifest: then, as a client does, once more.
+            for _ in 0..1000 {
+                client.push_blob(&at, b"{}").await;
+                let from = name(random.below(REPOSITORIES));
+                let digest = sha256(&blob(n));
+                let mount = format!("/v2/{at}/blobs/uploads/?mount={digest}&from={from}");
+                let answer = client.request(Method::POST, &mount).send().await.unwrap();
+                if answer.status() != StatusCode::CREATED {
+                    client.push_blob(&at, &blob(n)).await;
+                }
+                let body = image(&sha256(b"{}"), &[(digest, 1)], &serde_json::json!({}));
+                let put = client.put_manifest(&at, &tag, OCI_MANIFEST, body).await;
+                if put.status() == StatusCode::CREATED {
+                    return;
+                }
+                refused(put, 400, "MANIFEST_BLOB_UNKNOWN").await;
+            }
+            panic!("a push was starved by collections");
+        }
+    }
+}
