@@ -6,7 +6,7 @@ TRIPLE := x86_64-unknown-linux-gnu
 TETHER := $(TARGET)/$(TRIPLE)/guest/tether
 export MOORING_BIN ?= $(abspath $(TARGET)/release)
 
-.PHONY: help setup setup-test build tether iso kernel images run registry test check bench soak deny fmt clean programs unit e2e
+.PHONY: help setup setup-test build tether iso kernel images run registry test check bench soak fuzz deny fmt clean programs unit e2e
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -66,6 +66,9 @@ bench: setup-test programs tether kernel iso images ## Benchmarks as ratios agai
 
 soak: setup-test programs tether kernel iso images ## The long counts, whole; can be resumed; its result goes into SPECIFICATION.md
 	@scripts/soak
+
+fuzz: ## Every fuzz target for SECONDS (120) each; a nightly toolchain is needed
+	@scripts/fuzz $(SECONDS)
 
 deny: ## Licences, bans and sources of all crates (installs cargo-deny into target/tools)
 	@[ -x $(TARGET)/tools/bin/cargo-deny ] || cargo install --locked --root $(TARGET)/tools cargo-deny

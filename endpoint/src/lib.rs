@@ -12,6 +12,8 @@ pub mod cli;
 pub mod containers;
 pub mod errors;
 pub mod events;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod images;
 pub mod link;
 pub mod serve;

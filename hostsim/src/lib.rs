@@ -4,6 +4,8 @@
 pub mod datastore;
 pub mod events;
 pub mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod host;
 pub mod inventory;
 pub mod log;

@@ -85,10 +85,12 @@ impl FromStr for DatastorePath {
             .and_then(|t| t.split_once(']'))
             .ok_or_else(bad)?;
         let path = path.trim().trim_matches('/');
-        let parts_fine = path.is_empty()
-            || path
-                .split('/')
-                .all(|p| !matches!(p, "" | "." | "..") && !p.contains('\0'));
+        // A blank at either end would be gone when the path is shown and read again.
+        let parts_fine = path == path.trim()
+            && (path.is_empty()
+                || path.split('/').all(|p| {
+                    !matches!(p, "" | "." | "..") && !p.contains(|c: char| c.is_control())
+                }));
         if datastore.is_empty() || datastore.contains('/') || !parts_fine {
             return Err(bad());
         }
@@ -96,5 +98,33 @@ impl FromStr for DatastorePath {
             datastore: datastore.to_owned(),
             path: path.to_owned(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_shown_as_it_is_read() {
+        for text in ["[ds]", "[ds] a", "[d s] a b/c.vmdk", "[ds] ü/a"] {
+            assert_eq!(text.parse::<DatastorePath>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_would_be_read_as_another_path_is_none() {
+        // Found by fuzzing: blanks behind a slash that is dropped.
+        for text in [
+            "[ds] / a",
+            "[ds] a /",
+            "[ds] a\n/b",
+            "[ds] a/../b",
+            "[] a",
+            "[a/b] c",
+            "a",
+        ] {
+            assert!(text.parse::<DatastorePath>().is_err(), "{text:?}");
+        }
     }
 }

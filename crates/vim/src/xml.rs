@@ -240,6 +240,7 @@ fn close(done: Element, open: &mut [Element], root: &mut Option<Element>) {
 }
 
 fn add_text(text: &str, open: &mut [Element]) -> Result<(), String> {
+    check_characters(text)?;
     match open.last_mut() {
         Some(element) => element.text.push_str(text),
         None if text
@@ -264,6 +265,10 @@ fn resolve(reference: &quick_xml::events::BytesRef<'_>) -> Result<String, String
 fn element_of(start: &BytesStart<'_>) -> Result<Element, String> {
     let local = start.local_name();
     let name = std::str::from_utf8(local.as_ref()).map_err(|e| e.to_string())?;
+    // What is kept of an unknown element is written again: its name must be one.
+    if name.is_empty() || !name.chars().all(is_of_name) {
+        return Err(format!("{name:?} is no name of an element"));
+    }
     let mut element = Element::new(name.to_owned());
     for attribute in start.attributes() {
         let attribute = attribute.map_err(|e| e.to_string())?;
@@ -272,6 +277,7 @@ fn element_of(start: &BytesStart<'_>) -> Result<Element, String> {
             continue;
         }
         let value = attribute.unescape_value().map_err(|e| e.to_string())?;
+        check_characters(&value)?;
         if key.prefix().is_some() {
             let local = value.rsplit(':').next().unwrap_or_default().trim();
             element.xsi_type = Some(Cow::Owned(local.to_owned()));
@@ -280,6 +286,23 @@ fn element_of(start: &BytesStart<'_>) -> Result<Element, String> {
         }
     }
     Ok(element)
+}
+
+/// Whether XML 1.0 cannot carry it, not even as a reference (2.2 "Characters").
+fn is_forbidden(c: char) -> bool {
+    matches!(c, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
+}
+
+fn check_characters(text: &str) -> Result<(), String> {
+    match text.chars().find(|&c| is_forbidden(c)) {
+        Some(c) => Err(format!("the character {c:?} is none of XML's")),
+        None => Ok(()),
+    }
+}
+
+/// A character of a local name; of those outside of ASCII nobody makes use here.
+fn is_of_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')
 }
 
 /// Appends `text` with the characters escaped that XML reserves. Characters that XML 1.0 cannot
@@ -292,8 +315,7 @@ pub fn escape(text: &str, out: &mut String) {
             '&' => out.push_str("&amp;"),
             '"' => out.push_str("&quot;"),
             '\r' => out.push_str("&#13;"),
-            '\t' | '\n' => out.push(c),
-            '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
+            c if is_forbidden(c) => out.push('\u{fffd}'),
             _ => out.push(c),
         }
     }

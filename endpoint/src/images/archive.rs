@@ -8,7 +8,7 @@ use layers::Digest;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -16,12 +16,14 @@ use std::sync::Arc;
 pub const MAX_ARCHIVE: u64 = 64 << 30;
 /// The most entries of an archive.
 const ENTRIES_MAX: usize = 100_000;
+/// The largest extended header (a long name, PAX records), in bytes.
+const EXTENDED_MAX: u64 = 1 << 20;
 /// How many links a name may lead through.
 const LINKS_MAX: usize = 8;
 
 /// An archive in a local file without a name.
 #[derive(Debug, Clone)]
-pub(super) struct Archive {
+pub(crate) struct Archive {
     file: Arc<File>,
     /// Where each file's bytes are: offset, length.
     files: BTreeMap<String, (u64, u64)>,
@@ -30,7 +32,7 @@ pub(super) struct Archive {
 
 /// One image in an archive.
 #[derive(Debug)]
-pub(super) struct Packed {
+pub(crate) struct Packed {
     /// Its configuration, as it is in the archive.
     pub config: Vec<u8>,
     /// Names of its layers in the archive, lowest first.
@@ -43,7 +45,7 @@ pub(super) struct Packed {
 
 /// A part of the archive's file, as a stream.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(crate) struct Part {
     file: Arc<File>,
     at: u64,
     left: u64,
@@ -78,27 +80,44 @@ fn clean(name: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
+/// Refuses too many entries, and extended headers that would not go into memory: the tar reader
+/// takes each of those whole.
+fn check_headers(mut file: &File) -> Result<()> {
+    file.rewind().map_err(bad)?;
+    let mut tar = tar::Archive::new(file);
+    for (number, entry) in tar.entries_with_seek().map_err(bad)?.raw(true).enumerate() {
+        let header = entry.map_err(bad)?.header().clone();
+        let kind = header.entry_type();
+        let extended = kind.is_gnu_longname()
+            || kind.is_gnu_longlink()
+            || kind.is_pax_local_extensions()
+            || kind.is_pax_global_extensions();
+        if extended && header.entry_size().map_err(bad)? > EXTENDED_MAX {
+            return Err(bad(format!(
+                "an extended header in it has more than {EXTENDED_MAX} bytes"
+            )));
+        }
+        if number >= ENTRIES_MAX {
+            return Err(bad(format!("it has more than {ENTRIES_MAX} entries")));
+        }
+    }
+    Ok(())
+}
+
 impl Archive {
     /// Finds what is where. Blocks.
-    pub fn open(file: File) -> Result<Self> {
-        let file = Arc::new(file);
+    pub fn open(mut file: File) -> Result<Self> {
         let length = file.metadata().map_err(bad)?.len();
-        let whole = Part {
-            file: file.clone(),
-            at: 0,
-            left: length,
-        };
+        check_headers(&file)?;
+        file.rewind().map_err(bad)?;
+        let mut tar = tar::Archive::new(&file);
         let mut archive = Archive {
-            file,
+            file: Arc::new(file.try_clone().map_err(bad)?),
             files: BTreeMap::new(),
             links: BTreeMap::new(),
         };
-        let mut tar = tar::Archive::new(whole);
-        for entry in tar.entries().map_err(bad)? {
+        for entry in tar.entries_with_seek().map_err(bad)? {
             let entry = entry.map_err(bad)?;
-            if archive.files.len() + archive.links.len() >= ENTRIES_MAX {
-                return Err(bad(format!("it has more than {ENTRIES_MAX} entries")));
-            }
             let Some(name) = std::str::from_utf8(&entry.path_bytes())
                 .ok()
                 .and_then(clean)
@@ -344,6 +363,22 @@ mod tests {
         for name in ["out", "a", "../x", "/etc/passwd"] {
             assert!(a.part(name).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_name_that_would_fill_the_memory_is_refused() {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::GNULongName);
+        header.set_size(EXTENDED_MAX + 1);
+        let mut builder = tar::Builder::new(tempfile::tempfile().unwrap());
+        let name = std::io::repeat(b'x').take(EXTENDED_MAX + 1);
+        builder.append_data(&mut header, "l", name).unwrap();
+        let error = Archive::open(builder.into_inner().unwrap()).unwrap_err();
+        assert!(
+            error.message.contains("extended header"),
+            "{}",
+            error.message
+        );
     }
 
     #[test]

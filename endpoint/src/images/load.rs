@@ -7,11 +7,15 @@ use super::progress::Progress;
 use super::{Images, convert};
 use crate::errors::{Error, Result};
 use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
 use futures_util::{Stream, StreamExt};
 use layers::Digest;
+use layers::convert::Limits;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 impl Images {
@@ -49,7 +53,9 @@ impl Images {
         platform: Option<&Platform>,
         progress: &Progress,
     ) -> Result<()> {
-        let archive = blocking(move || Archive::open(decompressed(file)?)).await?;
+        let spool = self.spool.folder().to_owned();
+        let archive =
+            blocking(move || Archive::open(decompressed(file, &spool, MAX_ARCHIVE)?)).await?;
         let archive = Arc::new(archive);
         let packed = {
             let (archive, platform) = (archive.clone(), platform.cloned());
@@ -157,30 +163,49 @@ async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'sta
 }
 
 /// The archive without its compression, if it has one.
-fn decompressed(mut file: File) -> Result<File> {
+pub(crate) fn decompressed(mut file: File, spool: &Path, most: u64) -> Result<File> {
     let fail = |e: std::io::Error| Error::bad(format!("the archive cannot be decompressed: {e}"));
     let mut magic = [0; 4];
-    let count = std::os::unix::fs::FileExt::read_at(&file, &mut magic, 0).map_err(fail)?;
+    let count = file.read_at(&mut magic, 0).map_err(fail)?;
     file.seek(SeekFrom::Start(0)).map_err(fail)?;
-    let mut out = match magic[..count] {
-        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd] => tempfile::tempfile().map_err(fail)?,
+    let length = file.metadata().map_err(fail)?.len();
+    let decoder: Box<dyn Read> = match magic[..count] {
+        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(file)),
+        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::stream::read::Decoder::new(file).map_err(fail)?),
         _ => return Ok(file),
     };
-    let limit = MAX_ARCHIVE;
-    let copied = if magic[0] == 0x1f {
-        std::io::copy(
-            &mut std::io::Read::take(flate2::read::MultiGzDecoder::new(file), limit),
-            &mut out,
-        )
-    } else {
-        let decoder = zstd::stream::read::Decoder::new(file).map_err(fail)?;
-        std::io::copy(&mut std::io::Read::take(decoder, limit), &mut out)
-    };
-    if copied.map_err(fail)? == limit {
+    // As for one layer: a bomb is refused long before it fills the disk.
+    let bounds = Limits::default();
+    let limit = length
+        .saturating_mul(bounds.ratio)
+        .max(bounds.ratio_from)
+        .min(most);
+    let mut out = tempfile::tempfile_in(spool).map_err(fail)?;
+    if std::io::copy(&mut decoder.take(limit + 1), &mut out).map_err(fail)? > limit {
         return Err(Error::bad(format!(
-            "the archive is larger than {limit} bytes"
+            "the archive cannot be loaded: its {length} bytes decompress to more than {limit}"
         )));
     }
     out.seek(SeekFrom::Start(0)).map_err(fail)?;
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bomb_is_refused_before_it_fills_the_disk() {
+        let mut zeros = std::io::repeat(0).take(65 << 20);
+        let mut encoder =
+            zstd::stream::write::Encoder::new(tempfile::tempfile().unwrap(), 1).unwrap();
+        std::io::copy(&mut zeros, &mut encoder).unwrap();
+        let bomb = encoder.finish().unwrap();
+        let error = decompressed(bomb, &std::env::temp_dir(), MAX_ARCHIVE).unwrap_err();
+        assert!(
+            error.message.contains("decompress to more"),
+            "{}",
+            error.message
+        );
+    }
 }

@@ -4,9 +4,9 @@
 //! and one with all tags. VMDKs are written first and records last, so a VMDK without a record is rubbish of
 //! something that was interrupted, and is deleted at the start.
 
-mod archive;
+pub(crate) mod archive;
 mod convert;
-mod load;
+pub(crate) mod load;
 pub mod manifest;
 mod place;
 pub mod progress;
@@ -14,7 +14,7 @@ mod pull;
 pub mod reference;
 pub mod registry;
 mod remove;
-mod store;
+pub(crate) mod store;
 
 pub use reference::Reference;
 pub use remove::{Removed, User};
@@ -73,7 +73,7 @@ pub struct ImageRecord {
 
 /// An image's record on the datastore.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct StoredImage {
+pub(crate) struct StoredImage {
     /// Digest of the configuration.
     id: Digest,
     /// The configuration as it came, to the byte: its digest is the image's ID.

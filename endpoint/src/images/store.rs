@@ -275,18 +275,18 @@ impl Store {
     }
 }
 
-fn file_name(name: &str, generation: u64) -> String {
+pub(crate) fn file_name(name: &str, generation: u64) -> String {
     format!("{name}.{generation}.json")
 }
 
 /// Name and generation of a record file.
-fn split(file: &str) -> Option<(&str, u64)> {
+pub(crate) fn split(file: &str) -> Option<(&str, u64)> {
     let (name, generation) = file.strip_suffix(".json")?.rsplit_once('.')?;
     Some((name, generation.parse().ok()?))
 }
 
 /// The payload of a record file, if it is whole and of this generation.
-fn open(bytes: &[u8], generation: u64) -> Option<Bytes> {
+pub(crate) fn open(bytes: &[u8], generation: u64) -> Option<Bytes> {
     let envelope: Envelope = serde_json::from_slice(bytes).ok()?;
     (envelope.generation == generation
         && envelope.checksum == Digest::of(envelope.payload.as_bytes()))

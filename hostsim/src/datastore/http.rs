@@ -61,7 +61,7 @@ fn empty(status: StatusCode) -> Response<Body> {
 }
 
 /// First byte and number of bytes of a `Range: bytes=…` header; `Err` where it is outside of the file.
-fn range(header: Option<&HeaderValue>, size: u64) -> Result<Option<(u64, u64)>, ()> {
+pub(crate) fn range(header: Option<&HeaderValue>, size: u64) -> Result<Option<(u64, u64)>, ()> {
     let Some(text) = header
         .and_then(|h| h.to_str().ok())
         .and_then(|h| h.strip_prefix("bytes="))

@@ -7,6 +7,8 @@ mod path;
 
 pub use browse::search;
 pub use disks::{DiskFile, Disks, disk_uuid};
+#[cfg(any(test, fuzzing))]
+pub(crate) use http::range;
 pub(crate) use http::remove_parts;
 pub use http::serve;
 pub use path::Datastore;

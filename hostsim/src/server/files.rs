@@ -95,7 +95,7 @@ fn basic(host: &Host, request: &Request<Incoming>) -> bool {
 }
 
 /// Percent-decoded text; a plus stays one, as ESXi has it in paths.
-fn unescape(text: &str) -> Option<String> {
+pub(crate) fn unescape(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {

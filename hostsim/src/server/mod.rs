@@ -5,6 +5,8 @@ mod files;
 mod soap;
 mod tls;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use files::unescape;
 pub use tls::Identity;
 
 use crate::host::Host;

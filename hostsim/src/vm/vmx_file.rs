@@ -205,7 +205,7 @@ pub fn decode(text: &str, folder: &DatastorePath) -> Result<VmConfig, Fault> {
     config.boot_options.boot_delay = Some(keys.number("bios.bootDelay", 0)?);
     config.cpu_allocation = keys.allocation("cpu")?;
     config.memory_allocation = keys.allocation("mem")?;
-    keys.devices(folder, &mut config.devices);
+    keys.devices(folder, &mut config.devices)?;
     config.extra = keys.0;
     Ok(config)
 }
@@ -253,7 +253,11 @@ impl Keys {
         }))
     }
 
-    fn devices(&mut self, folder: &DatastorePath, devices: &mut Vec<VirtualDevice>) {
+    fn devices(
+        &mut self,
+        folder: &DatastorePath,
+        devices: &mut Vec<VirtualDevice>,
+    ) -> Result<(), Fault> {
         for bus in 0..4 {
             if self.flag(&format!("scsi{bus}.present")) {
                 self.take(&format!("scsi{bus}.virtualDev"));
@@ -281,7 +285,7 @@ impl Keys {
                 for unit in 0..units {
                     let slot = format!("{bus_name}{bus}:{unit}");
                     if self.flag(&format!("{slot}.present")) {
-                        devices.extend(self.drive(&slot, controller + bus, unit, folder));
+                        devices.extend(self.drive(&slot, controller + bus, unit, folder)?);
                     }
                 }
             }
@@ -320,7 +324,7 @@ impl Keys {
                         }
                         port
                     }
-                    _ => VirtualDevice::serial_file(9000 + number, &full_name(&file, folder)),
+                    _ => VirtualDevice::serial_file(9000 + number, &full_name(&file, folder)?),
                 };
                 let yield_on_poll = self.flag(&format!("{name}.yieldOnMsrRead"));
                 port.kind = DeviceKind::Serial(SerialMembers { yield_on_poll });
@@ -330,6 +334,7 @@ impl Keys {
                 devices.push(port);
             }
         }
+        Ok(())
     }
 
     fn drive(
@@ -338,19 +343,23 @@ impl Keys {
         controller: i32,
         unit: i32,
         folder: &DatastorePath,
-    ) -> Option<VirtualDevice> {
-        let file = full_name(&self.take(&format!("{slot}.fileName"))?, folder);
+    ) -> Result<Option<VirtualDevice>, Fault> {
+        let Some(file) = self.take(&format!("{slot}.fileName")) else {
+            return Ok(None);
+        };
+        let file = full_name(&file, folder)?;
         let key = drive_key(controller, unit);
         if self.take(&format!("{slot}.deviceType")).as_deref() == Some("cdrom-image") {
             let mut drive = VirtualDevice::cdrom(key, controller, unit, &file);
             connect(&mut drive, self.flag(&format!("{slot}.startConnected")));
-            return Some(drive);
+            return Ok(Some(drive));
         }
         let mut backing = DiskBacking::new(&file);
         backing.disk_mode = self
             .take(&format!("{slot}.mode"))
             .unwrap_or_else(|| "persistent".into());
-        Some(VirtualDevice::disk(key, controller, unit, backing, 0))
+        let disk = VirtualDevice::disk(key, controller, unit, backing, 0);
+        Ok(Some(disk))
     }
 }
 
@@ -408,13 +417,18 @@ fn file_name(path: &str, folder: &DatastorePath) -> String {
     }
 }
 
-fn full_name(name: &str, folder: &DatastorePath) -> String {
-    match name
+fn full_name(name: &str, folder: &DatastorePath) -> Result<String, Fault> {
+    let path = match name
         .strip_prefix("/vmfs/volumes/")
         .and_then(|rest| rest.split_once('/'))
     {
-        Some((datastore, path)) => DatastorePath::new(datastore, path).to_string(),
-        None => folder.join(name).to_string(),
+        Some((datastore, path)) => DatastorePath::new(datastore, path),
+        None => folder.join(name),
+    };
+    let text = path.to_string();
+    match text.parse() {
+        Ok(same) if path == same => Ok(text),
+        _ => Err(bad(format!("{name:?} cannot be the name of a file"))),
     }
 }
 
@@ -513,5 +527,17 @@ mod tests {
         }
         config.devices.append(&mut ports);
         assert_eq!(decode(&encode(&config, &folder), &folder).unwrap(), config);
+    }
+
+    #[test]
+    fn what_cannot_be_a_files_name_is_refused() {
+        // Found by fuzzing: each reading put the folder before such a name once more.
+        for name in ["|00.vmdk", "a/../b.vmdk", "/vmfs/volumes//a", " "] {
+            let text = format!("scsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"{name}\"\n");
+            assert!(
+                decode(&text, &DatastorePath::new("ds", "vm")).is_err(),
+                "{name}"
+            );
+        }
     }
 }

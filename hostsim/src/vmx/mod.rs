@@ -31,6 +31,9 @@ mod spec;
 mod sys;
 mod vsock;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use vsock::hostile_guest;
+
 pub use control::{VmxState, VmxStatus};
 pub use exit::{EXIT_FILE, ExitReason, ExitRecord};
 pub use handle::{LOG_FILE, Launcher, VmxError, VmxHandle};

@@ -2,7 +2,7 @@
 
 /// The ways of authentication that are known.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Challenge {
+pub(crate) enum Challenge {
     /// User name and password (RFC 7617).
     Basic,
     /// A token (distribution's spec/auth/token.md).
@@ -15,7 +15,7 @@ pub(super) enum Challenge {
 
 impl Challenge {
     /// Parses `WWW-Authenticate` (RFC 9110, 11.6.1): a scheme, then `name="value"` joined by commas.
-    pub(super) fn parse(header: &str) -> Option<Self> {
+    pub(crate) fn parse(header: &str) -> Option<Self> {
         let (scheme, mut rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
         if scheme.eq_ignore_ascii_case("basic") {
             return Some(Challenge::Basic);

@@ -6,6 +6,8 @@ mod error;
 mod http;
 mod repository;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use challenge::Challenge;
 pub use credentials::Credentials;
 pub use error::RegistryError;
 pub use repository::{Fetched, Repository};

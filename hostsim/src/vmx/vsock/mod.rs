@@ -8,6 +8,9 @@ mod packet;
 mod sockets;
 mod state;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use state::hostile_guest;
+
 use backend::Backend;
 use sockets::Sockets;
 use std::io;

@@ -1,0 +1,230 @@
+//! What must hold of each parser of foreign bytes, whatever they are. `endpoint/fuzz` drives these
+//! with libFuzzer, the property tests below with what is nearly right.
+
+use crate::api::query::Query;
+use crate::containers::create::CreateRequest;
+use crate::images::archive::{Archive, Packed};
+use crate::images::load::decompressed;
+use crate::images::manifest::{self, Document, LAYERS_MAX, Platform};
+use crate::images::registry::Challenge;
+use crate::images::{Reference, StoredImage, store};
+use std::io::{Read, Write};
+
+/// Bytes that an archive may unpack to here.
+const ARCHIVE_MAX: u64 = 16 << 20;
+
+/// A registry's answer: a manifest or an index, and a configuration.
+pub fn manifest(bytes: &[u8]) {
+    match manifest::parse(bytes) {
+        Ok(Document::Index(list)) => {
+            if let Ok(chosen) = manifest::choose(&list, &Platform::ours()) {
+                let platform = chosen.platform.as_ref();
+                assert!(platform.map_or(list.len() == 1, |p| Platform::ours().takes(p)));
+            }
+        }
+        Ok(Document::Image(image)) => assert!(image.layers.len() <= LAYERS_MAX),
+        Err(error) => drop(error.to_string()),
+    }
+    if let Ok(config) = manifest::config(bytes) {
+        assert!(config.diff_ids.len() <= LAYERS_MAX);
+    }
+}
+
+/// What `docker load` is given, compressed or not.
+pub fn archive(bytes: &[u8]) {
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    file.write_all(bytes).expect("room for it");
+    let opened = decompressed(file, &std::env::temp_dir(), ARCHIVE_MAX).and_then(Archive::open);
+    let Ok(archive) = opened else { return };
+    let Ok(images) = archive.images(None) else {
+        return;
+    };
+    for Packed { layers, types, .. } in images {
+        assert!(layers.len() <= LAYERS_MAX && types.len() == layers.len());
+        for layer in layers {
+            if let Ok(part) = archive.part(&layer) {
+                let read = std::io::copy(&mut part.take(ARCHIVE_MAX), &mut std::io::sink());
+                assert_eq!(read.ok(), Some(archive.size(&layer)));
+            }
+        }
+    }
+}
+
+/// An image's reference, and a platform. What is accepted is shown as it is read again.
+pub fn reference(text: &str) {
+    if let Ok(reference) = Reference::parse(text) {
+        let shown = reference.to_string();
+        let again = Reference::parse(&shown).expect("a reference is shown as one");
+        assert_eq!(again.to_string(), shown);
+        assert_eq!(
+            (again.domain, again.path),
+            (reference.domain, reference.path)
+        );
+    }
+    if let Some(platform) = Platform::parse(text) {
+        let again = Platform::parse(&platform.to_string()).expect("a platform is shown as one");
+        assert!(again.takes(&platform));
+    }
+}
+
+/// `WWW-Authenticate`. A bearer's realm is never empty.
+pub fn challenge(text: &str) {
+    if let Some(Challenge::Bearer { realm, .. }) = Challenge::parse(text) {
+        assert!(!realm.is_empty());
+    }
+}
+
+/// A request's query with its filters, times and signals.
+pub fn query(text: &str) {
+    let query = Query::parse(text);
+    let _ = (query.number::<u32>("n"), query.flag("all"));
+    if let Ok(filters) = query.filters() {
+        let labels = [("a".to_owned(), "b".to_owned())].into();
+        let _ = (filters.labels("label", &labels), filters.flag("dangling"));
+        assert!(filters.allow(&[]).is_ok() || filters != Default::default());
+    }
+    let now = 1_700_000_000_000_000_000;
+    let _ = crate::timestamps::parse(query.text("since"), now);
+    let _ = crate::api::attach::detach_keys(query.text("detachKeys"));
+    if let Ok(signal) = crate::containers::signals::parse(query.text("signal")) {
+        assert!((1..=64).contains(&signal));
+    }
+}
+
+/// The body of `containers/create`.
+pub fn create(bytes: &[u8]) {
+    if let Ok(body) = serde_json::from_slice(bytes)
+        && let Ok(request) = CreateRequest::read(&body, Some("name"))
+    {
+        assert!(!request.config.image.is_empty());
+    }
+}
+
+/// A record on the datastore: its file's name, the file, and what is in it.
+pub fn record(bytes: &[u8]) {
+    if let Ok(name) = std::str::from_utf8(bytes)
+        && let Some((name, generation)) = store::split(name)
+    {
+        let again = store::file_name(name, generation);
+        assert_eq!(store::split(&again), Some((name, generation)));
+    }
+    let payload = store::open(bytes, 1);
+    for payload in [payload.as_deref(), Some(bytes)].into_iter().flatten() {
+        let _ = store::decode::<StoredImage>("image", payload);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    /// Bytes that are nearly one of these: cut, changed in some places, or as they are.
+    fn nearly(samples: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+        let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6);
+        let cut = prop::option::weighted(0.3, any::<prop::sample::Index>());
+        (prop::sample::select(samples), changes, cut).prop_map(|(mut bytes, changes, cut)| {
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            bytes
+        })
+    }
+
+    fn texts(samples: &[&str]) -> impl Strategy<Value = String> {
+        let samples = samples.iter().map(|s| s.as_bytes().to_vec()).collect();
+        nearly(samples).prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn manifests() -> Vec<Vec<u8>> {
+        let descriptor = format!(r#"{{"digest":"{DIGEST}","size":3}}"#);
+        [
+            format!(r#"{{"schemaVersion":2,"config":{descriptor},"layers":[{descriptor}]}}"#),
+            format!(
+                r#"{{"schemaVersion":2,"manifests":[{{"digest":"{DIGEST}","size":3,"platform":{{"os":"linux","architecture":"amd64"}}}}]}}"#
+            ),
+            format!(
+                r#"{{"os":"linux","architecture":"amd64","rootfs":{{"diff_ids":["{DIGEST}"]}}}}"#
+            ),
+        ]
+        .map(String::into_bytes)
+        .to_vec()
+    }
+
+    fn archives() -> Vec<Vec<u8>> {
+        let files: [(&str, &[u8]); 3] = [
+            (
+                "manifest.json",
+                br#"[{"Config":"c.json","RepoTags":["a/b:1"],"Layers":["l.tar"]}]"#,
+            ),
+            ("c.json", b"{}"),
+            ("l.tar", b"layer"),
+        ];
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, data) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(data.len() as u64);
+            builder.append_data(&mut header, name, data).unwrap();
+        }
+        let plain = builder.into_inner().unwrap();
+        let squeezed = zstd::encode_all(plain.as_slice(), 1).unwrap();
+        vec![plain, squeezed]
+    }
+
+    proptest! {
+        #[test]
+        fn any_manifest_is_read_or_refused(bytes in nearly(manifests())) {
+            manifest(&bytes);
+        }
+
+        #[test]
+        fn any_archive_is_read_or_refused(bytes in nearly(archives())) {
+            archive(&bytes);
+        }
+
+        #[test]
+        fn any_reference_is_shown_as_it_is_read(text in texts(&[
+            "127.0.0.1:5000/a/b:1", "[::1]:5000/x", "busybox", "docker.io/library/a:x",
+            "x@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "linux/arm/v7", "LOCALHOST/a",
+        ])) {
+            reference(&text);
+        }
+
+        #[test]
+        fn any_challenge_is_read_or_refused(text in texts(&[
+            "Basic realm=\"x\"", "Bearer realm=\"https://a/t\",service=\"s\",scope=\"a:b:pull,push\"",
+        ])) {
+            challenge(&text);
+        }
+
+        #[test]
+        fn any_query_is_read_or_refused(text in texts(&[
+            "all=1&n=7&since=2026-01-01T00%3A00%3A00Z&detachKeys=ctrl-a,b&signal=SIGRTMIN%2B3",
+            "filters=%7B%22label%22%3A%5B%22a%3Db%22%5D%7D&since=10m&signal=9",
+        ])) {
+            query(&text);
+        }
+
+        #[test]
+        fn any_body_of_a_create_is_read_or_refused(text in texts(&[
+            r#"{"Image":"x","Cmd":["a"],"Env":["A=b"],"StopSignal":"TERM","HostConfig":{"Memory":134217728,"NanoCpus":1000000000,"CapAdd":["NET_ADMIN"],"ExtraHosts":["a:1.2.3.4"]},"NetworkingConfig":{"EndpointsConfig":{"bridge":{"MacAddress":"00:50:56:00:00:01"}}}}"#,
+        ])) {
+            create(text.as_bytes());
+        }
+
+        #[test]
+        fn any_record_counts_or_does_not(text in texts(&[
+            r#"{"generation":1,"checksum":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","payload":"{}"}"#,
+            "image-ab.3.json",
+        ])) {
+            record(text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! A .vmx file.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &str| hostsim::fuzzing::vmx(data));
