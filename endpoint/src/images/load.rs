@@ -4,6 +4,7 @@ use super::archive::{Archive, MAX_ARCHIVE};
 use super::manifest::{self, ManifestError, Platform};
 use super::place::{LayerSource, short};
 use super::progress::Progress;
+use super::tags::Names;
 use super::{Images, convert};
 use crate::errors::{Error, Result};
 use bytes::Bytes;
@@ -81,18 +82,18 @@ impl Images {
                     "the archive cannot be loaded: an image's configuration has another number of layers than its manifest",
                 ));
             }
-            if self.read(|s| !s.images.contains_key(&id)) {
-                self.load_layers(&archive, id, &image, &config.diff_ids, progress)
-                    .await?;
-            }
-            {
-                let _change = self.change.lock().await;
-                let tags: Vec<String> = image
+            let names = Names {
+                tags: image
                     .references
                     .iter()
                     .filter_map(super::Reference::tagged)
-                    .collect();
-                self.change_tags(|t| t.tags.extend(tags.iter().map(|tag| (tag.clone(), id))))
+                    .collect(),
+                digests: Vec::new(),
+            };
+            if self.read(|s| s.images.contains_key(&id)) {
+                self.give_names(&names, id).await?;
+            } else {
+                self.load_layers(&archive, &image, &names, &config.diff_ids, progress)
                     .await?;
             }
             for reference in &image.references {
@@ -110,8 +111,8 @@ impl Images {
     async fn load_layers(
         self: &Arc<Self>,
         archive: &Arc<Archive>,
-        id: Digest,
         image: &super::archive::Packed,
+        names: &Names,
         diff_ids: &[Digest],
         progress: &Progress,
     ) -> Result<()> {
@@ -151,7 +152,9 @@ impl Images {
         }
         let config = String::from_utf8(image.config.clone())
             .map_err(|e| Error::bad(format!("an image's configuration is no UTF-8: {e}")))?;
-        self.commit(id, config, &work, converted, progress).await
+        let id = Digest::of(&image.config);
+        self.commit(id, config, names, &work, converted, progress)
+            .await
     }
 }
 

@@ -15,6 +15,8 @@ pub mod reference;
 pub mod registry;
 mod remove;
 pub(crate) mod store;
+mod sweep;
+mod tags;
 
 pub use reference::Reference;
 pub use remove::{Removed, User};
@@ -31,6 +33,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use store::Store;
+use tags::{Names, Tags};
 
 /// Bytes of layers that may be converted and not yet uploaded, at most.
 const SPOOL_MAX: u64 = 64 << 30;
@@ -108,15 +111,6 @@ struct StoredLayer {
     vmdk: String,
 }
 
-/// The record with all tags.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Tags {
-    /// `name:tag` to image ID.
-    tags: BTreeMap<String, Digest>,
-    /// `name@sha256:…` to image ID.
-    digests: BTreeMap<String, Digest>,
-}
-
 /// What the records say.
 #[derive(Debug, Default)]
 struct State {
@@ -163,6 +157,8 @@ impl Images {
                 state.images.insert(image.id, (record.generation, image));
             }
         }
+        state.tags.1 =
+            std::mem::take(&mut state.tags.1).settled(|id| state.images.contains_key(id));
         let images = Images {
             store,
             spool,
@@ -278,6 +274,17 @@ impl Images {
         let generation = self.store.save(TAGS, before, &tags).await?;
         self.write(|s| s.tags = (generation, tags));
         Ok(())
+    }
+
+    /// Gives further names to an image that is there. Where it was removed in the meantime they would point nowhere.
+    async fn give_names(&self, names: &Names, id: Digest) -> Result<()> {
+        let _change = self.change.lock().await;
+        if self.read(|s| !s.images.contains_key(&id)) {
+            return Err(Error::conflict(
+                "the image was removed while it came a second time; pull or load it again",
+            ));
+        }
+        self.change_tags(|tags| tags.name(names, id)).await
     }
 
     /// An event about an image.

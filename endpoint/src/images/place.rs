@@ -3,43 +3,24 @@
 use super::convert::Converted;
 use super::progress::Progress;
 use super::store::Store;
-use super::{Chain, Images, StoredImage, StoredLayer, image_record};
+use super::sweep::Unfinished;
+use super::tags::Names;
+use super::{Chain, Images, StoredImage, StoredLayer, TAGS, image_record};
 use crate::errors::{Error, Result};
 use layers::chain::{BlockSink, ImagePlan, Kind, LayerInput, Params, plan};
 use layers::convert::Folders;
 use layers::vmdk::VmdkBody;
 use layers::{Digest, chain_id};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 
 /// Bytes that are read from the spool at a time.
 const PIECE: usize = 256 << 10;
-
-/// Pauses between attempts to clean up while the hypervisor is away, and how many there are (about an hour in all; the
-/// next start tries again).
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LAST_PAUSE: Duration = Duration::from_secs(30);
-const SWEEPS: usize = 120;
-
-/// An image whose VMDKs are being uploaded. Whatever ends that before its record is written, an error or a client that
-/// goes away, what was uploaded is deleted.
-struct Unfinished(Option<Arc<Images>>);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // Without a runtime the endpoint is ending, and its next start cleans up.
-        if let (Some(images), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current())
-        {
-            runtime.spawn(images.sweep_until_done());
-        }
-    }
-}
 
 /// A layer of an image that is to be placed.
 #[derive(Debug, Clone)]
@@ -109,11 +90,13 @@ impl Images {
         })
     }
 
-    /// Uploads what is missing of an image and writes its record. `converted` holds the missing layers by index.
+    /// Uploads what is missing of an image and writes its record and names. `converted` holds the missing layers by
+    /// index.
     pub(super) async fn commit(
         self: &Arc<Self>,
         id: Digest,
         config: String,
+        names: &Names,
         work: &Work,
         converted: BTreeMap<usize, Converted>,
         progress: &Progress,
@@ -135,7 +118,7 @@ impl Images {
             .collect();
         let plan = layout(&inputs)?;
         let _change = self.change.lock().await;
-        let mut unfinished = Unfinished(Some(self.clone()));
+        let unfinished = Unfinished::new(self);
         // Another pull may have removed (or brought) VMDKs since `work` looked.
         for source in &work.layers {
             if let LayerSource::Known(layer) = source
@@ -204,10 +187,8 @@ impl Images {
             vmdks: plan.vmdks.iter().map(|v| v.identity.name.clone()).collect(),
             layers: stored,
         };
-        let before = self.read(|s| s.images.get(&id).map_or(0, |i| i.0));
-        let generation = self.store.save(&image_record(&id), before, &image).await?;
-        self.write(|s| s.images.insert(id, (generation, image)));
-        unfinished.0 = None;
+        self.put_image(image, names).await?;
+        unfinished.finished();
         for source in &work.layers {
             if let LayerSource::Missing(digest, _) = source {
                 progress.of(&short(digest), "Pull complete");
@@ -216,76 +197,25 @@ impl Images {
         Ok(())
     }
 
-    /// Deletes what an image that was not finished has left, as soon as the datastore answers.
-    async fn sweep_until_done(self: Arc<Self>) {
-        let mut pause = FIRST_PAUSE;
-        for _ in 0..SWEEPS {
-            let change = self.change.lock().await;
-            match self.sweep().await {
-                Ok(0) => return,
-                Ok(files) => tracing::warn!(files, "an unfinished image is left in part"),
-                Err(error) => {
-                    tracing::warn!(error = error.message, "an unfinished image is left for now")
-                }
-            }
-            drop(change);
-            // The hypervisor is away; there is no event that tells of its return.
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LAST_PAUSE);
+    /// Writes an image's names, then its record, which is what makes both count. The caller holds `change`.
+    async fn put_image(&self, image: StoredImage, names: &Names) -> Result<()> {
+        let id = image.id;
+        let (before, old) = self.read(|s| s.tags.clone());
+        let mut tags = old.clone();
+        tags.name(names, id);
+        if tags != old {
+            let written = tags.clone().falling_back_to(&old);
+            let generation = self.store.save(TAGS, before, &written).await?;
+            // Until the image's record is there, the names mean what they did.
+            self.write(|s| s.tags.0 = generation);
         }
-    }
-
-    /// Deletes VMDKs and recipes that no record names; how many could not be. The caller holds `change`, or is alone.
-    pub(super) async fn sweep(&self) -> Result<usize> {
-        let keep: BTreeSet<String> = self.read(|s| {
-            s.images
-                .values()
-                .flat_map(|(_, i)| {
-                    i.vmdks.iter().cloned().chain(
-                        i.layers
-                            .iter()
-                            .flat_map(|l| [recipe_name(&l.chain_id), folders_name(&l.chain_id)]),
-                    )
-                })
-                .collect()
+        let before = self.read(|s| s.images.get(&id).map_or(0, |i| i.0));
+        let generation = self.store.save(&image_record(&id), before, &image).await?;
+        self.write(|s| {
+            s.images.insert(id, (generation, image));
+            s.tags.1 = tags;
         });
-        let mut rubbish: Vec<String> = self
-            .store
-            .disk_names()
-            .await?
-            .into_iter()
-            .filter(|n| !keep.contains(n))
-            .collect();
-        // A VMDK with a child cannot be deleted: children first, found by trying.
-        while !rubbish.is_empty() {
-            let mut left = Vec::new();
-            let mut last = None;
-            let before = rubbish.len();
-            // Guards and seals have no children of the image's own.
-            rubbish.sort_by_key(|n| {
-                (
-                    !n.ends_with("-guard.vmdk"),
-                    !n.ends_with("-seal.vmdk"),
-                    n.clone(),
-                )
-            });
-            for name in rubbish {
-                match self.store.remove_disk(&name).await {
-                    Ok(()) => {}
-                    Err(error) => {
-                        last = Some(error);
-                        left.push(name);
-                    }
-                }
-            }
-            if left.len() == before {
-                // A container of a removed image may still hold them; the next start tries again.
-                tracing::warn!(files = ?left, error = last.map(|e| e.message), "left on the datastore");
-                return Ok(left.len());
-            }
-            rubbish = left;
-        }
-        Ok(0)
+        Ok(())
     }
 }
 
@@ -316,11 +246,11 @@ fn visible(layers: &[StoredLayer]) -> Vec<u32> {
     (first as u32 + 1..=layers.len() as u32).collect()
 }
 
-fn recipe_name(chain: &Digest) -> String {
+pub(super) fn recipe_name(chain: &Digest) -> String {
     format!("{}.recipe", chain.hex())
 }
 
-fn folders_name(chain: &Digest) -> String {
+pub(super) fn folders_name(chain: &Digest) -> String {
     format!("{}.folders", chain.hex())
 }
 

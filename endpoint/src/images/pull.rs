@@ -5,6 +5,7 @@ use super::manifest::{self, CONFIG_MAX, Document, ManifestError, Platform};
 use super::place::{LayerSource, Work, short};
 use super::progress::{Meter, Progress};
 use super::registry::{Credentials, RegistryError, Repository};
+use super::tags::Names;
 use super::{Images, Reference};
 use crate::errors::{Error, Kind, Result};
 use layers::convert::{ConvertError, Folders};
@@ -94,7 +95,19 @@ impl Images {
             )));
         }
         let id = image.config.digest;
-        let fresh = self.read(|s| !s.images.contains_key(&id));
+        let names = Names {
+            tags: reference
+                .tagged()
+                .filter(|_| reference.digest.is_none())
+                .into_iter()
+                .collect(),
+            digests: vec![reference.with_digest(&top.digest)],
+        };
+        let (fresh, known) = self.read(|s| {
+            let mut named = s.tags.1.clone();
+            named.name(&names, id);
+            (!s.images.contains_key(&id), named == s.tags.1)
+        });
         if fresh {
             let blobs: Vec<_> = image.layers.iter().map(|l| (l.digest, l.size)).collect();
             let types: Vec<_> = image.layers.iter().map(|l| l.media_type.clone()).collect();
@@ -102,30 +115,10 @@ impl Images {
             let converted = self.fetch(&repository, &work, &types, progress).await?;
             let text = String::from_utf8(config_bytes.to_vec())
                 .map_err(|e| Error::bad(format!("the configuration is no UTF-8: {e}")))?;
-            self.commit(id, text, &work, converted, progress).await?;
-        }
-        let tag = reference.tagged().filter(|_| reference.digest.is_none());
-        let with_digest = reference.with_digest(&top.digest);
-        let known = self.read(|s| {
-            tag.as_ref()
-                .is_none_or(|t| s.tags.1.tags.get(t) == Some(&id))
-                && s.tags.1.digests.contains_key(&with_digest)
-        });
-        {
-            let _change = self.change.lock().await;
-            // It may have been removed since; then the tag would point nowhere.
-            if self.read(|s| !s.images.contains_key(&id)) {
-                return Err(Error::conflict(
-                    "the image was removed while it was pulled; pull it again",
-                ));
-            }
-            self.change_tags(|tags| {
-                if let Some(tag) = &tag {
-                    tags.tags.insert(tag.clone(), id);
-                }
-                tags.digests.insert(with_digest.clone(), id);
-            })
-            .await?;
+            self.commit(id, text, &names, &work, converted, progress)
+                .await?;
+        } else {
+            self.give_names(&names, id).await?;
         }
         progress.status(&format!("Digest: {}", top.digest));
         let shown = reference.to_string();

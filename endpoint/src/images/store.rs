@@ -92,6 +92,16 @@ impl Store {
         self.names(&self.disks).await
     }
 
+    /// Name and generation of every record file.
+    ///
+    /// # Errors
+    /// Where the datastore cannot be listed.
+    pub async fn record_names(&self) -> Result<Vec<(String, u64)>> {
+        let files = self.names(&self.records).await?;
+        let split = files.iter().filter_map(|file| split(file));
+        Ok(split.map(|(n, g)| (n.to_owned(), g)).collect())
+    }
+
     async fn names(&self, folder: &DatastorePath) -> Result<Vec<String>> {
         let browser = self.vsphere.browser().clone();
         let found = self

@@ -1,0 +1,131 @@
+//! What an interruption has left on the datastore, and its deletion.
+
+use super::place::{folders_name, recipe_name};
+use super::store::Store;
+use super::{Images, TAGS, image_record};
+use crate::errors::Result;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Pauses between attempts to clean up while the hypervisor is away, and how many there are (about an hour in all; the
+/// next start tries again).
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LAST_PAUSE: Duration = Duration::from_secs(30);
+const SWEEPS: usize = 120;
+
+/// An image that is being put on the datastore. Whatever ends that before it counts, an error or a client that goes
+/// away, what there is of it is deleted.
+pub(super) struct Unfinished(Option<Arc<Images>>);
+
+impl Unfinished {
+    /// Declared behind the lock on changes, so that the deletion waits for it.
+    pub fn new(images: &Arc<Images>) -> Self {
+        Unfinished(Some(images.clone()))
+    }
+
+    /// The image counts.
+    pub fn finished(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Without a runtime the endpoint is ending, and its next start cleans up.
+        if let (Some(images), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current())
+        {
+            runtime.spawn(images.sweep_until_done());
+        }
+    }
+}
+
+impl Images {
+    /// Deletes what an image that was not finished has left, as soon as the datastore answers.
+    async fn sweep_until_done(self: Arc<Self>) {
+        let mut pause = FIRST_PAUSE;
+        for _ in 0..SWEEPS {
+            let change = self.change.lock().await;
+            match self.sweep().await {
+                Ok(0) => return,
+                Ok(files) => tracing::warn!(files, "an unfinished image is left in part"),
+                Err(error) => {
+                    tracing::warn!(error = error.message, "an unfinished image is left for now")
+                }
+            }
+            drop(change);
+            // The hypervisor is away; there is no event that tells of its return.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    /// Deletes records that do not count, then VMDKs and recipes that no record names; how many could not be. The
+    /// caller holds `change`, or is alone.
+    pub(super) async fn sweep(&self) -> Result<usize> {
+        // A record of which it was never heard that it was written names VMDKs that are deleted next: it goes first,
+        // or a later start would believe it.
+        let (tags, images) = self.read(|s| {
+            let images: BTreeSet<_> = s
+                .images
+                .iter()
+                .map(|(id, (generation, _))| (image_record(id), *generation))
+                .collect();
+            (s.tags.0, images)
+        });
+        for (name, generation) in self.store.record_names().await? {
+            let counts = match name.as_str() {
+                TAGS => generation == tags,
+                _ => images.contains(&(name.clone(), generation)),
+            };
+            if !counts {
+                self.store.remove(&name, generation).await?;
+            }
+        }
+        let keep: BTreeSet<String> = self.read(|s| {
+            s.images
+                .values()
+                .flat_map(|(_, i)| {
+                    i.vmdks.iter().cloned().chain(
+                        i.layers
+                            .iter()
+                            .flat_map(|l| [recipe_name(&l.chain_id), folders_name(&l.chain_id)]),
+                    )
+                })
+                .collect()
+        });
+        let names = self.store.disk_names().await?;
+        let rubbish = names.into_iter().filter(|n| !keep.contains(n)).collect();
+        Ok(remove_all(&self.store, rubbish).await)
+    }
+}
+
+/// Deletes files; a VMDK with a child cannot be deleted, so children first, found by trying. How many are left.
+async fn remove_all(store: &Store, mut rubbish: Vec<String>) -> usize {
+    while !rubbish.is_empty() {
+        let mut left = Vec::new();
+        let mut last = None;
+        let before = rubbish.len();
+        // Guards and seals have no children of the image's own.
+        rubbish.sort_by_key(|n| {
+            (
+                !n.ends_with("-guard.vmdk"),
+                !n.ends_with("-seal.vmdk"),
+                n.clone(),
+            )
+        });
+        for name in rubbish {
+            if let Err(error) = store.remove_disk(&name).await {
+                last = Some(error);
+                left.push(name);
+            }
+        }
+        if left.len() == before {
+            // A container of a removed image may still hold them; the next start tries again.
+            tracing::warn!(files = ?left, error = last.map(|e| e.message), "left on the datastore");
+            return left.len();
+        }
+        rubbish = left;
+    }
+    0
+}
