@@ -3,7 +3,7 @@
 use anyhow::Result;
 use std::path::PathBuf;
 use tests::guest::build;
-use tests::guest::disk::{Disk, busybox};
+use tests::guest::disk::{Disk, Layer, busybox};
 use tests::guest::peer::{Attached, Keys, Output, Peer};
 use tests::guest::vm::{Vm, config, process};
 use wire::config::{GuestConfig, Process};
@@ -319,6 +319,51 @@ async fn a_lost_link_is_dialled_again_and_nothing_is_lost() -> Result<()> {
     // The journal on the disk ends with the exit record.
     let mut reader = journal::Reader::open(bench.disk.journal()?)?;
     assert_eq!(reader.exit()?.map(|e| e.code), Some(9));
+    Ok(())
+}
+
+/// The container's `/` looks as the topmost layer says, and keeps what the container makes of it.
+#[tokio::test]
+async fn the_root_folder_looks_as_in_the_topmost_layer() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(kernel) = build::kernel() else {
+        return Ok(());
+    };
+    let folder = tempfile::tempdir()?;
+    let lower = busybox(&folder.path().join("lower"))?;
+    let top = folder.path().join("top");
+    // What the tether would make in the root, so that it has nothing to do there.
+    for name in ["dev", "proc", "sys", "etc"] {
+        std::fs::create_dir_all(top.join(name))?;
+    }
+    std::fs::set_permissions(&top, std::fs::Permissions::from_mode(0o1751))?;
+    std::os::unix::fs::chown(&top, Some(12), Some(34))?;
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    std::fs::File::open(&top)?.set_times(std::fs::FileTimes::new().set_modified(time))?;
+    let top = Layer {
+        folder: top,
+        mib: 8,
+    };
+    let bench = Bench {
+        disk: Disk::make(&folder.path().join("disk"), &[lower, top], 64, 32)?,
+        folder,
+        kernel,
+    };
+    let script = "stat -c '%a %u %g %Y' /; chmod 700 /";
+    let mut config = config(&bench.disk, sh(script));
+    for (boot, expected) in [
+        (1, "1751 12 34 1000000000\n"),
+        (2, "700 12 34 1000000000\n"),
+    ] {
+        config.boot = boot;
+        let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
+        let attached = peer.attach(SessionId::CONTAINER, false).await?;
+        started(&peer.start().await?);
+        assert_eq!(attached.collect().await?.text(), expected);
+        peer.exit(SessionId::CONTAINER).await?;
+        peer.goodbye().await?;
+        vm.off().await?;
+    }
     Ok(())
 }
 

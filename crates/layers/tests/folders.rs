@@ -34,6 +34,7 @@ fn a_parent_without_an_entry_is_not_reset_to_root_0755() {
     let (expected, limits) = (Expectations::default(), Limits::default());
     let lower = convert(
         &tar(&[
+            ("./", 0o711, 10),
             ("tmp/", 0o1777, 11),
             ("gone/", 0o700, 12),
             ("gone/in/", 0o711, 13),
@@ -71,16 +72,19 @@ fn a_parent_without_an_entry_is_not_reset_to_root_0755() {
         &mut out,
     )
     .unwrap();
-    let shown = std::process::Command::new("debugfs")
-        .args(["-R", "stat tmp"])
-        .arg(&image)
-        .output()
-        .unwrap();
-    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    assert!(
-        shown.contains("Mode:  01777") && shown.contains("User:     7"),
-        "{shown}"
-    );
+    // Of the root, too: a container's root is made like the topmost layer's.
+    for (path, mode) in [("tmp", "Mode:  01777"), ("/", "Mode:  0711")] {
+        let shown = std::process::Command::new("debugfs")
+            .args(["-R", &format!("stat {path}")])
+            .arg(&image)
+            .output()
+            .unwrap();
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(
+            shown.contains(mode) && shown.contains("User:     7"),
+            "{shown}"
+        );
+    }
 }
 
 #[test]

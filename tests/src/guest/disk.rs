@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -100,6 +101,9 @@ impl Disk {
                     mkfs.args(["-O", "^has_journal", "-d"]).arg(&layer.folder);
                 }
                 run(mkfs.arg(&image).arg(format!("{size}M")))?;
+                if let Some(layer) = layers.get(index) {
+                    root_like(&layer.folder, &image)?;
+                }
                 copy(&image, path, start * MIB)?;
                 std::fs::remove_file(&image)?;
             }
@@ -128,6 +132,23 @@ impl Disk {
             read_only: false,
         }
     }
+}
+
+/// Gives the root of an ext4 image the look of a folder, which mkfs.ext4 does not in every version.
+fn root_like(folder: &Path, image: &Path) -> Result<()> {
+    let like = std::fs::metadata(folder)?;
+    for (field, value) in [
+        ("mode", format!("0{:o}", like.mode())),
+        ("uid", like.uid().to_string()),
+        ("gid", like.gid().to_string()),
+        ("mtime", format!("@{}", like.mtime())),
+    ] {
+        let request = format!("set_inode_field / {field} {value}");
+        run(Command::new("debugfs")
+            .args(["-w", "-R", &request])
+            .arg(image))?;
+    }
+    Ok(())
 }
 
 /// Copies what is not zero of a file to an offset of another.

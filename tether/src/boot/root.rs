@@ -6,8 +6,10 @@ use crate::container::mounts::OVERLAY;
 use crate::sys::fs::{IN_ROOT, NO_MAGICLINKS, attach_loop, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs::{self, File, FileTimes};
+use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, chown};
 use wire::config::Disk;
 
 /// Mounts every layer read-only at `/l/N` (N from 1, lowest first).
@@ -121,15 +123,39 @@ pub fn ephemeral(disk: &Disk, found: &Found) -> Result<(), Fault> {
             device.display()
         ),
     ))?;
-    for folder in ["/e/upper", "/e/work"] {
-        match fs::create_dir(folder) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(Fault::at(STEP, format!("making {folder}"))(e));
-            }
-            _ => {}
-        }
+    make("/e/work").map_err(Fault::at(STEP, "making /e/work"))?;
+    let top = disk.layers.len() + disk.layer_files.len();
+    upper(top).map_err(Fault::at(STEP, format!("making {UPPER}")))
+}
+
+/// The overlay's upper folder.
+const UPPER: &str = "/e/upper";
+
+/// Makes the upper folder, once. Its look is that of the container's `/`, so it begins as the
+/// topmost layer's root; what the container makes of it later stays.
+fn upper(top_layer: usize) -> io::Result<()> {
+    // Renamed when it is ready: a VM that is killed in between makes it anew.
+    const FRESH: &str = "/e/upper.new";
+    if fs::exists(UPPER)? {
+        return Ok(());
     }
-    Ok(())
+    make(FRESH)?;
+    if top_layer > 0 {
+        let like = fs::metadata(format!("/l/{top_layer}"))?;
+        chown(FRESH, Some(like.uid()), Some(like.gid()))?;
+        fs::set_permissions(FRESH, like.permissions())?;
+        let times = FileTimes::new().set_accessed(like.accessed()?);
+        File::open(FRESH)?.set_times(times.set_modified(like.modified()?))?;
+    }
+    fs::rename(FRESH, UPPER)
+}
+
+/// Makes a folder that may be there already.
+fn make(folder: &str) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
+    }
 }
 
 /// Mounts the overlay at [`OVERLAY`]. The layers have no other place afterwards.
@@ -152,7 +178,7 @@ pub fn overlay(disk: &Disk) -> Result<(), Fault> {
             .collect::<Vec<_>>()
             .join(":")
     };
-    let options = format!("lowerdir={lower},upperdir=/e/upper,workdir=/e/work");
+    let options = format!("lowerdir={lower},upperdir={UPPER},workdir=/e/work");
     mount(
         Some("overlay"),
         OVERLAY,

@@ -194,8 +194,7 @@ impl Layer {
             lower.clone()
         };
         for path in self.builder.implicit_directories() {
-            // The root is the upper folder's, not a layer's.
-            if let Some(meta) = all.get(&path).filter(|_| !path.is_empty()) {
+            if let Some(meta) = all.get(&path) {
                 self.builder.directory(&path, meta)?;
                 self.folders.entry(path).or_insert_with(|| meta.clone());
             }

@@ -117,9 +117,24 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// The attributes' names do not fit in an attribute block (4,064 bytes with 16 for each).
+    /// A value that an attribute block cannot hold (the feature `ea_inode` is not used).
     #[error(
-        "the extended attributes of {path:?} cannot be stored: their names fill more than a block",
+        "extended attribute {name:?} of {path:?} cannot be stored: its value has {length} bytes and {most} are the most that a layer's file system takes; leave the attribute out of the image or shorten it",
+        path = Lossy(path), name = Lossy(name)
+    )]
+    XattrTooLong {
+        /// The entry's path.
+        path: Vec<u8>,
+        /// The attribute's full name.
+        name: Vec<u8>,
+        /// Bytes of its value.
+        length: usize,
+        /// Bytes that are taken.
+        most: usize,
+    },
+    /// The attributes do not fit in an attribute block together (4,064 bytes with 16 for each).
+    #[error(
+        "the extended attributes of {path:?} cannot be stored: together they fill more than one block of 4,096 bytes, which is the most that a layer's file system takes; leave some out of the image",
         path = Lossy(path)
     )]
     TooManyXattrs {

@@ -77,9 +77,12 @@ impl Stored {
             return Err(bad("its name is longer than 255 bytes or has a NUL in it"));
         }
         if value.len() > VALUE_MAX {
-            return Err(bad(
-                "its value is too long for an attribute block (3,789 bytes)",
-            ));
+            return Err(Error::XattrTooLong {
+                path: path.to_vec(),
+                name: full.to_vec(),
+                length: value.len(),
+                most: VALUE_MAX,
+            });
         }
         Ok(Stored {
             index,
