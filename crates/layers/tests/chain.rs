@@ -5,10 +5,11 @@
     reason = "a test that cannot go on should say where it stopped; helpers are part of it"
 )]
 
+mod support;
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::path::Path;
-use std::process::Command;
 use std::task::{Context, Poll, Waker};
 
 use layers::chain::{self, FolderSink, ImagePlan, Kind, LayerInput, Params, PlanError};
@@ -17,6 +18,7 @@ use layers::io::Window;
 use layers::spool::{GrainImage, ImageWriter};
 use layers::vmdk::{Chain, Identity, Parent, SparseFile, create_child};
 use layers::{Digest, ReadAt};
+use support::run;
 
 const MIB: u64 = 1 << 20;
 
@@ -30,20 +32,6 @@ fn now<F: Future>(future: F) -> F::Output {
         Poll::Ready(output) => output,
         Poll::Pending => panic!("a folder does not wait"),
     }
-}
-
-fn run(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(args)
-        .output()
-        .unwrap_or_else(|error| panic!("{program}: {error}"));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{program} {args:?}: {text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text
 }
 
 /// A "layer" with a recognisable pattern and zeros in it.

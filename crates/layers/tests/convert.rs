@@ -5,15 +5,17 @@
     reason = "a test that cannot go on should say where it stopped; helpers are part of it"
 )]
 
+mod support;
+
 use std::io::{Read, Write};
 use std::path::Path;
-use std::process::Command;
 
 use layers::convert::{Compression, ConvertError, ConvertedLayer, Expectations, Limits, convert};
 use layers::io::Stream;
 use layers::recipe::Rebuild;
 use layers::spool::Spool;
 use layers::{Digest, ReadAt};
+use support::run;
 
 fn spool() -> (tempfile::TempDir, Spool) {
     let folder = tempfile::tempdir().unwrap();
@@ -55,20 +57,6 @@ fn checked(layer: &ConvertedLayer, file: &Path) {
     let mut to = std::fs::File::create(file).unwrap();
     std::io::copy(&mut Stream::new(layer.image.clone()).unwrap(), &mut to).unwrap();
     run("e2fsck", &["-fn", file.to_str().unwrap()]);
-}
-
-fn run(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(args)
-        .output()
-        .unwrap_or_else(|error| panic!("{program}: {error}"));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{program} {args:?}: {text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text
 }
 
 fn debugfs(file: &Path, request: &str) -> String {

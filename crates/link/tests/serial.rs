@@ -7,7 +7,7 @@ mod common;
 use common::{Keys, deadline, identity, pattern, secret};
 use link::serial::{Side, reliable};
 use link::{GuestLink, HostLink, Options, StreamEvent, StreamReceiver, accept, dial};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use wire::handshake::Credentials;
 use wire::message::{Channel, StreamId, ToGuest, ToHost};
 
@@ -141,6 +141,18 @@ async fn a_pipe_that_is_replaced_keeps_the_session() {
     .await;
 }
 
+/// Carries bytes both ways, and never ends: what is behind a port that stays.
+async fn relayed(
+    (mut near_read, mut near_write): (ReadHalf<DuplexStream>, WriteHalf<DuplexStream>),
+    (far_read, far_write): (&mut ReadHalf<DuplexStream>, &mut WriteHalf<DuplexStream>),
+) {
+    tokio::select! {
+        _ = tokio::io::copy(far_read, &mut near_write) => {}
+        _ = tokio::io::copy(&mut near_read, far_write) => {}
+    }
+    std::future::pending().await
+}
+
 #[tokio::test]
 async fn a_restarted_endpoint_is_found_again_over_the_same_port() {
     deadline(async {
@@ -156,14 +168,8 @@ async fn a_restarted_endpoint_is_found_again_over_the_same_port() {
         let (mut far_read, mut far_write) = split(port_far);
         for round in 0..3u32 {
             let (host_end, host_far) = duplex(8192);
-            let (mut host_read, mut host_write) = split(host_far);
-            let relay = async {
-                tokio::select! {
-                    _ = tokio::io::copy(&mut far_read, &mut host_write) => {}
-                    _ = tokio::io::copy(&mut host_read, &mut far_write) => {}
-                }
-                std::future::pending::<()>().await;
-            };
+            let near = split(host_far);
+            let relay = relayed(near, (&mut far_read, &mut far_write));
             let work = async {
                 let (host, _host_pipe) = reliable(host_end, Side::Listener).unwrap();
                 let dialing = async {
@@ -207,14 +213,8 @@ async fn a_restarted_tether_gets_a_new_session_over_the_same_port() {
         let (mut far_read, mut far_write) = split(far);
         for _ in 0..3 {
             let (port, port_far) = duplex(8192);
-            let (mut guest_read, mut guest_write) = split(port_far);
-            let relay = async {
-                tokio::select! {
-                    _ = tokio::io::copy(&mut far_read, &mut guest_write) => {}
-                    _ = tokio::io::copy(&mut guest_read, &mut far_write) => {}
-                }
-                std::future::pending::<()>().await;
-            };
+            let near = split(port_far);
+            let relay = relayed(near, (&mut far_read, &mut far_write));
             let work = async {
                 let (guest, _pipe) = reliable(port, Side::Dialer).unwrap();
                 let listening = async {

@@ -231,22 +231,8 @@ impl Containers {
         let never_ended = !on && record.boots == 0;
         let lost_exit = !on && record.boots > record.ended;
         let remove = !on && !lost_exit && spec.options.auto_remove && record.boots > 0;
-        let status = Status {
-            name,
-            phase,
-            on,
-            record,
-            prepared,
-            link,
-            session: None,
-            pid: 0,
-            exits: 0,
-            start_failures: 0,
-            start_error: None,
-            stopping: false,
-            removing: false,
-            gone: false,
-        };
+        let mut status = Status::new(name, phase, record, prepared);
+        (status.on, status.link) = (on, link);
         let container = self.add(Container::new(spec, change.vm, status));
         let this = self.clone();
         if lost_exit {

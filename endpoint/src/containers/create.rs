@@ -334,22 +334,7 @@ impl Containers {
                 keys: vm_keys,
             })
             .await?;
-        let status = Status {
-            name,
-            phase: Phase::Created,
-            on: false,
-            record: Record::default(),
-            prepared: Some(prepared),
-            link: None,
-            session: None,
-            pid: 0,
-            exits: 0,
-            start_failures: 0,
-            start_error: None,
-            stopping: false,
-            removing: false,
-            gone: false,
-        };
+        let status = Status::new(name, Phase::Created, Record::default(), Some(prepared));
         Ok(self.add(Container::new(spec, vm, status)))
     }
 }

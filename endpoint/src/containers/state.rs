@@ -102,6 +102,26 @@ pub struct Status {
 }
 
 impl Status {
+    /// Of a container whose VM is off, without a link, and of which nothing was seen yet.
+    pub fn new(name: String, phase: Phase, record: Record, prepared: Option<Prepared>) -> Self {
+        Self {
+            name,
+            phase,
+            on: false,
+            record,
+            prepared,
+            link: None,
+            session: None,
+            pid: 0,
+            exits: 0,
+            start_failures: 0,
+            start_error: None,
+            stopping: false,
+            removing: false,
+            gone: false,
+        }
+    }
+
     /// The boot that runs or ran last.
     pub fn boot(&self) -> u64 {
         self.record.boots
