@@ -188,7 +188,8 @@ impl Containers {
         if self.index().names.values().any(|owner| *owner == id) {
             return;
         }
-        if keys::removing(vm_keys) {
+        let given_up = self.index().given_up.contains(&id);
+        if given_up || keys::removing(vm_keys) {
             self.go_on_removing(change.vm, id);
             return;
         }

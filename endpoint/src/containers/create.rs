@@ -175,7 +175,11 @@ impl Containers {
     ///
     /// # Errors
     /// 400 and 409 in Docker's words, 500 with vSphere's.
-    pub async fn create(&self, request: CreateRequest, image: &ImageRecord) -> Result<Created> {
+    pub async fn create(
+        self: &Arc<Self>,
+        request: CreateRequest,
+        image: &ImageRecord,
+    ) -> Result<Created> {
         let CreateRequest {
             mut config,
             host,
@@ -223,18 +227,13 @@ impl Containers {
                 })
             }
             Err(error) => {
+                // Before the name is free: the watch takes up what nobody is about to add.
+                self.index().given_up.insert(id.clone());
                 self.release_name(&name, &id);
                 if let Some(address) = address {
                     self.index().addresses.release(address);
                 }
-                // vSphere takes back a VM that it could not make; the folder may be left.
-                if let Err(left) = self
-                    .vsphere
-                    .delete_folder(&self.vsphere.container_folder(&id))
-                    .await
-                {
-                    tracing::warn!(%id, error = %left, "left for the next start to clean up");
-                }
+                self.give_up(&id).await;
                 Err(error)
             }
         }

@@ -223,6 +223,8 @@ struct Index {
     addresses: Addresses,
     /// VMs whose removal was cut short and goes on.
     leaving: HashSet<VmRef>,
+    /// Containers whose creation failed: where their VM shows up all the same, it goes.
+    given_up: HashSet<String>,
 }
 
 /// All containers.

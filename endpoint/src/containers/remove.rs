@@ -1,9 +1,9 @@
 //! `docker rm`, and what an interrupted create or rm has left.
 
-use super::{Container, Containers, state::Phase};
+use super::{Container, Containers, keys, state::Phase};
 use crate::{
     errors::{Error, Result},
-    vsphere::VmRef,
+    vsphere::{VmChange, VmRef},
 };
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -90,17 +90,7 @@ impl Containers {
         }
         let this = self.clone();
         tokio::spawn(async move {
-            let mut pause = SHORTEST_PAUSE;
-            // An earlier endpoint's task may still be at work on the VM, and vSphere takes one at a
-            // time; or vSphere is away.
-            let removed = loop {
-                match this.finish_removal(&vm, &id).await {
-                    Ok(removed) => break removed,
-                    Err(error) => tracing::warn!(%id, %error, "a removal that was cut short"),
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            };
+            let removed = insist(&id, || this.finish_removal(&vm, &id)).await;
             this.index().leaving.remove(&vm);
             let Some(container) = this.by_id(&id) else {
                 return;
@@ -116,11 +106,38 @@ impl Containers {
 
     /// False where the removal had not begun: the VM is as it was.
     async fn finish_removal(&self, vm: &VmRef, id: &str) -> Result<bool> {
-        if self.vsphere.removal_began(vm).await? == Some(false) {
+        let wanted = !self.index().given_up.contains(id);
+        if wanted && self.vsphere.removal_began(vm).await? == Some(false) {
             return Ok(false);
         }
         self.vsphere.remove(vm, id).await?;
         Ok(true)
+    }
+
+    /// A creation failed. Whether there is a VM is not known where no answer came: one that shows up belongs to nobody
+    /// and goes, now or once vSphere answers again. The caller has put it into `given_up`.
+    pub(super) async fn give_up(self: &Arc<Self>, id: &str) {
+        if let Err(error) = self.take_back(id).await {
+            tracing::warn!(%id, %error, "a creation that failed has left something; it goes later");
+            let (this, id) = (self.clone(), id.to_owned());
+            tokio::spawn(async move { insist(&id, || this.take_back(&id)).await });
+        }
+    }
+
+    async fn take_back(&self, id: &str) -> Result<()> {
+        let vms = self.vsphere.list_vms().await?;
+        let own = |vm: &VmChange| {
+            let keys = vm.keys.as_ref();
+            keys.and_then(|k| k.get(keys::ID)).is_some_and(|k| k == id)
+        };
+        match vms.into_iter().find(own) {
+            Some(vm) => self.vsphere.remove(&vm.vm, id).await?,
+            None => {
+                let folder = self.vsphere.container_folder(id);
+                self.vsphere.delete_folder(&folder).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Deletes folders of containers that have no VM: a create or rm that was cut short. Called
@@ -136,7 +153,7 @@ impl Containers {
         let known: HashSet<String> = match self.vsphere.list_vms().await {
             Ok(vms) => vms
                 .into_iter()
-                .filter_map(|vm| vm.keys?.remove(super::keys::ID))
+                .filter_map(|vm| vm.keys?.remove(keys::ID))
                 .collect(),
             Err(error) => {
                 tracing::warn!(%error, "cannot look for left folders");
@@ -153,5 +170,19 @@ impl Containers {
                 }
             }
         }
+    }
+}
+
+/// Tries until it works. An earlier endpoint's task may still be at work on the VM, and vSphere takes one at a time; or
+/// vSphere is away, and nothing tells of its return.
+async fn insist<T, F: Future<Output = Result<T>>>(id: &str, mut attempt: impl FnMut() -> F) -> T {
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        match attempt().await {
+            Ok(done) => return done,
+            Err(error) => tracing::warn!(%id, %error, "a removal is not done yet"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
