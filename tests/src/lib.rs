@@ -3,6 +3,7 @@
 pub mod command;
 pub mod docker;
 pub mod guest;
+pub mod own_registry;
 pub mod places;
 pub mod random;
 pub mod registry;

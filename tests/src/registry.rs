@@ -77,6 +77,11 @@ impl Registry {
         })
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Pushes a test image with skopeo; returns its reference.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ pub(crate) fn run(common: &Common, serve: &Serve) -> Result<()> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
+    raise_open_files();
     let registry = Registry::open(&common.data)?;
     let tls = registry.settings.tls.is_some();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -41,4 +42,14 @@ pub(crate) fn run(common: &Common, serve: &Serve) -> Result<()> {
     // What is still on its way was told to end; a thread that waits for a disk must not hold the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     Ok(done?)
+}
+
+/// As many open files as the system allows: a connection is one, and a blob that is sent another.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("the limit of open files stays as it is: {e}");
+    }
 }

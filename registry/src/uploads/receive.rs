@@ -96,7 +96,8 @@ struct Pump<'a> {
     gathered: Vec<Bytes>,
     size: usize,
     writing: Option<(JoinHandle<Written>, u64)>,
-    recording: Option<JoinHandle<()>>,
+    /// Gives the bytes that the record tells of now.
+    recording: Option<JoinHandle<Option<u64>>>,
     stride: u64,
 }
 
@@ -153,16 +154,17 @@ impl<'a> Pump<'a> {
         self.session.hasher = Some(hasher);
         self.session.received += size;
         if self.session.received >= self.stride && self.session.is_recorded() {
-            self.record_aside();
+            self.record_aside().await?;
         }
         Ok(())
     }
 
     /// Syncs and records what is written by now, unless that is still being done for an earlier stride.
-    fn record_aside(&mut self) {
+    async fn record_aside(&mut self) -> Result<(), Error> {
         if self.recording.as_ref().is_some_and(|r| !r.is_finished()) {
-            return;
+            return Ok(());
         }
+        self.recorded().await?;
         self.stride = self.session.received + STRIDE;
         let (file, row, metadata) = (
             self.session.file.clone(),
@@ -180,16 +182,32 @@ impl<'a> Pump<'a> {
             .await;
             let recorded = match synced {
                 Ok(row) => metadata
-                    .write(move |db| db.record_upload(&row))
+                    .write(move |db| db.record_upload(&row).map(|()| row.received))
                     .await
                     .map_err(Error::from),
                 Err(e) => Err(e),
             };
-            if let Err(e) = recorded {
-                // The chunk's end syncs and records again, and answers with what went wrong then.
-                tracing::warn!("upload {id} could not be recorded on its way: {e}");
+            match recorded {
+                Ok(received) => Some(received),
+                Err(e) => {
+                    // The chunk's end syncs and records again, and answers with what went wrong then.
+                    tracing::warn!("upload {id} could not be recorded on its way: {e}");
+                    None
+                }
             }
         }));
+        Ok(())
+    }
+
+    /// Waits for a record that is being written.
+    async fn recorded(&mut self) -> Result<(), Error> {
+        if let Some(recording) = self.recording.take() {
+            let received = recording.await.map_err(|e| Error::Broken(e.to_string()))?;
+            if let Some(received) = received {
+                self.session.is_recorded_to(received);
+            }
+        }
+        Ok(())
     }
 
     async fn finish(mut self) -> Result<(), Error> {
@@ -200,10 +218,8 @@ impl<'a> Pump<'a> {
                 failed => failed,
             };
         }
-        if let Some(recording) = self.recording.take() {
-            // An older record must not come after the newer one that follows.
-            recording.await.map_err(|e| Error::Broken(e.to_string()))?;
-        }
+        // An older record must not come after the newer one that follows.
+        self.recorded().await?;
         written
     }
 }

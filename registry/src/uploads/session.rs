@@ -57,7 +57,12 @@ impl Session {
             let staging = store.staging();
             match staging.reopen(&id, received) {
                 // Made by the first byte.
-                Err(e) if e.is_missing() && received == 0 => Ok(staging.stage(&id)?),
+                Err(e) if e.is_missing() && received == 0 => {
+                    let file = staging.stage(&id)?;
+                    // Before any record tells of bytes in it.
+                    staging.sync_staging()?;
+                    Ok(file)
+                }
                 file => Ok(file?),
             }
         })
@@ -70,7 +75,7 @@ impl Session {
             received,
             recorded: Some(received),
             synced: received,
-            named: received > 0,
+            named: true,
         })
     }
 
@@ -92,6 +97,11 @@ impl Session {
 
     pub(super) fn is_recorded(&self) -> bool {
         self.recorded.is_some()
+    }
+
+    /// A record was written on the way.
+    pub(super) fn is_recorded_to(&mut self, received: u64) {
+        self.recorded = Some(received);
     }
 
     /// Before the first byte, the hash can still be the one that is wanted.
@@ -120,13 +130,26 @@ impl Session {
         }
     }
 
+    /// After a write that failed, most likely because the disk is full: frees what the record does not tell of, so that
+    /// the metadata have room to go on.
+    fn give_back(&self) {
+        let kept = self.recorded.unwrap_or(0);
+        if let Err(e) = self.file.set_len(kept) {
+            tracing::warn!("upload {} cannot be cut to {kept} bytes: {e}", self.id);
+        }
+    }
+
     /// Makes what came durable, and says so in the record.
     pub(super) async fn record(
         &mut self,
         store: &Arc<Store>,
         metadata: &Metadata,
     ) -> Result<(), Error> {
-        if self.hasher.is_none() || self.recorded.is_none_or(|n| n == self.received) {
+        if self.hasher.is_none() {
+            self.give_back();
+            return Ok(());
+        }
+        if self.recorded.is_none_or(|n| n == self.received) {
             return Ok(());
         }
         self.sync(store).await?;

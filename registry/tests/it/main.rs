@@ -8,6 +8,7 @@ mod blobs;
 mod clients;
 mod collection;
 mod crash;
+mod full;
 mod harness;
 mod lists;
 mod manifests;

@@ -42,21 +42,24 @@ impl Repository {
         self.manifests.values().any(|m| m.children.contains(digest))
     }
 
+    /// Removes what nothing needs and no tag names; whether there was any.
+    fn remove_untagged(&mut self) -> bool {
+        let kept: BTreeSet<String> = self
+            .manifests
+            .keys()
+            .filter(|d| self.tags.values().any(|t| t == *d) || self.needs_manifest(d))
+            .cloned()
+            .collect();
+        let before = self.manifests.len();
+        self.manifests.retain(|d, _| kept.contains(d));
+        self.manifests.len() < before
+    }
+
     /// What a collection without a grace time leaves.
     fn collect(&mut self, untagged: bool) {
-        let mut dead = Some(()).filter(|()| untagged);
-        while dead.take().is_some() {
-            let unneeded =
-                |d: &String| !self.tags.values().any(|t| t == d) && !self.needs_manifest(d);
-            let before = self.manifests.len();
-            let kept = self
-                .manifests
-                .keys()
-                .filter(|d| !unneeded(d))
-                .cloned()
-                .collect::<BTreeSet<_>>();
-            self.manifests.retain(|d, _| kept.contains(d));
-            dead = Some(()).filter(|()| self.manifests.len() < before);
+        // The death of an index lets others die.
+        if untagged {
+            while self.remove_untagged() {}
         }
         let needed: BTreeSet<u64> = self
             .blobs

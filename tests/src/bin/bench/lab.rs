@@ -3,6 +3,7 @@
 use crate::floors::Floors;
 use crate::http::Client;
 use crate::peer::Dockerd;
+use crate::registry::Pair;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use tests::docker::Docker;
@@ -61,6 +62,7 @@ pub struct Lab {
     host: Option<(Setup, Vch)>,
     dockerd: Option<Dockerd>,
     registry: Option<Registry>,
+    registries: Option<Pair>,
 }
 
 impl Lab {
@@ -124,6 +126,17 @@ impl Lab {
             self.dockerd = Some(dockerd);
         }
         Ok(self.dockerd.as_ref().context("made above")?.docker.clone())
+    }
+
+    /// Our registry and its peer.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub fn registries(&mut self) -> Result<&Pair> {
+        if self.registries.is_none() {
+            self.registries = Some(Pair::start()?);
+        }
+        self.registries.as_ref().context("made above")
     }
 
     /// A test image's reference in a registry that both sides reach under the same name.

@@ -9,6 +9,7 @@ mod lab;
 mod measure;
 mod output;
 mod peer;
+mod registry;
 mod sizes;
 
 use anyhow::{Context, Result};
@@ -132,8 +133,71 @@ fn benches() -> Vec<Bench> {
         3,
         commands::pull,
     ));
+    all.extend(registries());
     all.push(Bench::sizes("resident", sizes::resident));
     all.push(Bench::sizes("free-128m-guest", sizes::free));
+    all
+}
+
+/// Those of the registry, which need no VM.
+fn registries() -> Vec<Bench> {
+    let mut all = Vec::new();
+    for (direction, pull) in [("pull", true), ("push", false)] {
+        for (name, size) in [("1k", 1 << 10), ("1m", 1 << 20), ("100m", 100 << 20)] {
+            for clients in [1, 16, 256] {
+                let bar = match (direction, name, clients) {
+                    ("pull", "1m", 256) => Bar::AtLeast(2.0),
+                    ("push", "100m", 1 | 16) => Bar::AtLeast(1.5),
+                    // 25 GB for each measurement.
+                    (_, "100m", 256) => continue,
+                    _ => Bar::None,
+                };
+                all.push(Bench {
+                    name: format!("registry-{direction}-{name}-{clients}"),
+                    unit: Unit::Rate,
+                    bar,
+                    runs: 3,
+                    warm: pull,
+                    measure: Box::new(move |lab, order| {
+                        registry::transfer(lab.registries()?, order, pull, size, clients)
+                    }),
+                });
+            }
+        }
+    }
+    let more = [
+        (
+            "registry-resident",
+            Unit::Bytes,
+            Bar::AtMost(0.25),
+            1,
+            registry::resident as fn(&Alternate) -> _,
+        ),
+        (
+            "registry-tag-page",
+            Unit::Seconds,
+            Bar::AtMost(1.0),
+            3,
+            registry::tag_page,
+        ),
+        (
+            "registry-start",
+            Unit::Seconds,
+            Bar::AtMost(1.0),
+            3,
+            registry::start,
+        ),
+    ];
+    for (name, unit, bar, runs, measure) in more {
+        all.push(Bench {
+            name: name.into(),
+            unit,
+            bar,
+            runs,
+            warm: false,
+            measure: Box::new(move |_, order| measure(order)),
+        });
+    }
     all
 }
 
@@ -165,7 +229,9 @@ fn run(cli: &Cli) -> Result<bool> {
     }
     let begin = Instant::now();
     let mut lab = Lab::default();
-    eprintln!("bench: accelerator {}", lab.floors()?.accelerator());
+    if benches.iter().any(|b| !b.name.starts_with("registry-")) {
+        eprintln!("bench: accelerator {}", lab.floors()?.accelerator());
+    }
     let mut rows = Vec::new();
     let mut failed = Vec::new();
     for (n, b) in benches.iter().enumerate() {
