@@ -144,7 +144,7 @@ async fn serve(settings: Serve) -> Result<Running, ServeError> {
     if let Some(concentrator) = listening.serial {
         tokio::spawn(concentrator.serve(containers.clone()));
     }
-    containers.sweep().await;
+    tokio::spawn(containers.clone().sweep());
     // Or a client that asks at once is told of a container that runs in a VM that is off.
     if !containers.settled(SETTLING).await {
         tracing::warn!("some containers' ends are not known yet: their journals are slow to read");

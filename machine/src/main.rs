@@ -3,9 +3,9 @@
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use machine::options::{self, Boot, Link, Options};
+use machine::options::{self, Boot, Link, Options, Strict, Tls};
 use machine::{down, status, up};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Virtual container hosts: a Docker endpoint whose containers are virtual machines.
@@ -70,9 +70,19 @@ struct Up {
     /// Folder with the programs hostsim and endpoint [default: where vch is]
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
-    /// The simulated host announces nothing that ESXi lacks: serial link, boot from the ISO
-    #[arg(long)]
-    strict: bool,
+    /// The simulated host announces nothing that ESXi lacks: serial link, boot from the ISO, and no upload of images (so that
+    /// none can be pulled or loaded yet). `--strict=link` leaves the upload
+    #[arg(long, value_enum, value_name = "WHAT", num_args = 0..=1, default_missing_value = "all", require_equals = true)]
+    strict: Option<Strict>,
+    /// Certificate (PEM) of the Docker API at --docker tcp://…
+    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
+    tls_cert: Option<PathBuf>,
+    /// Key (PEM) of that certificate
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Authority (PEM) of the certificates of those clients that are let in
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_ca: Option<PathBuf>,
     /// A further argument for hostsim; may be repeated
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     hostsim_arg: Vec<String>,
@@ -90,6 +100,11 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The path from the root, for an endpoint that is started again from elsewhere.
+fn whole(path: &Path) -> anyhow::Result<PathBuf> {
+    std::fs::canonicalize(path).with_context(|| path.display().to_string())
 }
 
 async fn run() -> anyhow::Result<()> {
@@ -110,8 +125,17 @@ async fn run() -> anyhow::Result<()> {
             } else {
                 args.docker
             };
+            let tls = match (args.tls_cert, args.tls_key, args.tls_ca) {
+                (Some(cert), Some(key), Some(ca)) => Some(Tls {
+                    cert: whole(&cert)?,
+                    key: whole(&key)?,
+                    ca: whole(&ca)?,
+                }),
+                _ => None,
+            };
             let options = Options {
                 docker,
+                tls,
                 link: args.link,
                 boot_from: args.boot_from,
                 memory_mib: options::memory_mib(&args.memory)?,

@@ -40,6 +40,51 @@ pub enum Boot {
     Iso,
 }
 
+/// What hostsim withholds of that which ESXi does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strict {
+    /// Everything: the link, the boot and the upload of images. No image can be placed yet then.
+    All,
+    /// vsock and the direct boot. Images are uploaded.
+    Link,
+}
+
+impl Strict {
+    /// As hostsim's option spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Strict::All => "all",
+            Strict::Link => "link",
+        }
+    }
+}
+
+/// Reads it; what an earlier version wrote was a boolean.
+fn strict<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Strict>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        Was(bool),
+        Is(Option<Strict>),
+    }
+    Ok(match Form::deserialize(from)? {
+        Form::Was(strict) => strict.then_some(Strict::Link),
+        Form::Is(strict) => strict,
+    })
+}
+
+/// Files (PEM) for the Docker API on TCP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tls {
+    /// The endpoint's certificate, with its chain.
+    pub cert: PathBuf,
+    /// The key of that.
+    pub key: PathBuf,
+    /// The authority of the clients' certificates.
+    pub ca: PathBuf,
+}
+
 /// What `vch up` was told.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
@@ -55,8 +100,12 @@ pub struct Options {
     pub boot: PathBuf,
     /// Folder with the programs hostsim and endpoint.
     pub programs: PathBuf,
-    /// hostsim announces nothing that ESXi does not have.
-    pub strict: bool,
+    /// What hostsim announces of that which ESXi does not have.
+    #[serde(default, deserialize_with = "strict")]
+    pub strict: Option<Strict>,
+    /// What `tcp://` needs.
+    #[serde(default)]
+    pub tls: Option<Tls>,
     /// Further arguments for hostsim.
     #[serde(default)]
     pub hostsim_args: Vec<String>,
@@ -96,6 +145,19 @@ pub fn memory_mib(text: &str) -> Result<u64, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_earlier_version_remembered_of_strict_is_read() {
+        let of = |text: &str| {
+            let mut options = serde_json::to_value(Options::default()).unwrap();
+            options["strict"] = serde_json::from_str(text).unwrap();
+            serde_json::from_value::<Options>(options).unwrap().strict
+        };
+        assert_eq!(
+            [of("true"), of("false"), of("null"), of("\"all\"")],
+            [Some(Strict::Link), None, None, Some(Strict::All)]
+        );
+    }
 
     #[test]
     fn memory_sizes_are_docker_s() {

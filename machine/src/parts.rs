@@ -47,8 +47,8 @@ pub fn hostsim(state: &Path, listen: &str, options: &Options) -> Vec<String> {
         "--listen".into(),
         listen.into(),
     ];
-    if options.strict {
-        args.push("--strict=link".into());
+    if let Some(strict) = options.strict {
+        args.push(format!("--strict={}", strict.as_str()));
     }
     args.extend(options.hostsim_args.iter().cloned());
     args
@@ -92,6 +92,16 @@ pub fn endpoint(
     }
     for docker in &options.docker {
         args.extend(["--docker".into(), docker.clone()]);
+    }
+    if let Some(tls) = &options.tls {
+        let files = [
+            ("--tls-cert", &tls.cert),
+            ("--tls-key", &tls.key),
+            ("--tls-ca", &tls.ca),
+        ];
+        for (option, file) in files {
+            args.extend([option.into(), path(file)]);
+        }
     }
     args.extend(options.endpoint_args.iter().cloned());
     args

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use std::sync::Arc;
 use std::time::Duration;
+use tests::admin;
 use tests::random::{Random, times};
 use tests::vch::{Settings, Vch, kill_process};
 
@@ -148,7 +149,7 @@ fn destroyed_by_hand() -> Result<()> {
     load(&vch.docker, "busybox")?;
     let one = vch.docker.ok(&["create", BUSYBOX, "true"])?;
     let two = vch.docker.ok(&["create", BUSYBOX, "echo", "whole"])?;
-    destroy(&vch, &one)?;
+    admin::destroy(&vch, &one)?;
     tests::command::eventually("the container is gone", || {
         Ok(vch.docker.run(&["inspect", &one])?.code != 0)
     })?;
@@ -173,7 +174,7 @@ fn removal_cut_short() -> Result<()> {
         if endpoint_is_away {
             vch.kill("endpoint")?;
         }
-        mark_removed(&vch, &id)?;
+        admin::mark_removed(&vch, &id)?;
         vch.up()?;
         tests::command::eventually("the container is gone", || {
             Ok(vch.docker.run(&["inspect", &id])?.code != 0)
@@ -193,66 +194,4 @@ fn removal_cut_short() -> Result<()> {
         vch.docker.ok(&["run", "--rm", BUSYBOX, "echo", "new"])?,
         "new".into(),
     )
-}
-
-/// Destroys a VM as an administrator's client would.
-#[tokio::main(flavor = "current_thread")]
-async fn destroy(vch: &Vch, container: &str) -> Result<()> {
-    let (client, vm) = vm_of(vch, container).await?;
-    Ok(client.destroy_vm(&vm).await?)
-}
-
-/// Detaches a VM's disks and marks it, in one step.
-#[tokio::main(flavor = "current_thread")]
-async fn mark_removed(vch: &Vch, container: &str) -> Result<()> {
-    let (client, vm) = vm_of(vch, container).await?;
-    let path = "config.hardware.device";
-    let found = client.properties(&vm, &[path]).await?;
-    let devices: Vec<vim::types::VirtualDevice> = found.items(path)?;
-    let disks = devices
-        .into_iter()
-        .filter(|d| matches!(d.kind, vim::types::DeviceKind::Disk(_)));
-    let spec = vim::types::VirtualMachineConfigSpec {
-        device_change: disks
-            .map(vim::types::VirtualDeviceConfigSpec::remove)
-            .collect(),
-        extra_config: vec![vim::types::OptionValue::text("mooring.removing", "true")],
-        ..Default::default()
-    };
-    Ok(client.reconfigure_vm(&vm, spec).await?)
-}
-
-/// A client of the simulated host, and a container's VM there.
-async fn vm_of(vch: &Vch, container: &str) -> Result<(vim::Client, vim::ManagedObjectReference)> {
-    let status = vch.status()?;
-    let serves = status["parts"][0]["serves"]
-        .as_str()
-        .context("what hostsim serves")?;
-    let (url, thumbprint) = serves
-        .split_once(" thumbprint=")
-        .context("its thumbprint")?;
-    let text = std::fs::read(vch.state().join("hostsim/credentials.json"))?;
-    let credentials: serde_json::Value = serde_json::from_slice(&text)?;
-    let field = |name: &str| {
-        credentials[name]
-            .as_str()
-            .map(str::to_owned)
-            .context("credentials")
-    };
-    let trust = vim::Trust::thumbprint(thumbprint)?;
-    let client = vim::Client::connect(vim::ClientConfig::new(
-        url,
-        field("user")?,
-        field("password")?,
-        trust,
-    ))
-    .await?;
-    let root = client.content().root_folder.clone();
-    for vm in client.list(&root, "VirtualMachine", &["name"]).await? {
-        let name: String = vm.get("name")?.unwrap_or_default();
-        if name.ends_with(&container[..12]) {
-            return Ok((client, vm.obj));
-        }
-    }
-    anyhow::bail!("no VM of container {container}")
 }

@@ -12,10 +12,16 @@ use tests::registry::Registry;
 use tests::vch::{Settings, Vch};
 
 pub fn tests(_: &Arc<Hosts>) -> Vec<Trial> {
-    vec![alone(
-        "leaks::kill_9_at_random_moments_of_pull_create_and_remove",
-        random_moments,
-    )]
+    vec![
+        alone(
+            "leaks::kill_9_at_random_moments_of_pull_create_and_remove",
+            random_moments,
+        ),
+        alone(
+            "leaks::a_start_must_not_sweep_a_create_in_flight_away",
+            in_flight,
+        ),
+    ]
 }
 
 /// Every file of the datastore, without logs.
@@ -122,4 +128,65 @@ fn random_moments() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The creation goes on in the hypervisor when the endpoint that asked for it is killed. The next endpoint finds its
+/// folder, which has no VM yet, beside one that will never have one.
+fn in_flight() -> Result<()> {
+    let mut settings = Settings::link("auto");
+    settings
+        .more
+        .push("--endpoint-arg=--vm-key=hostsim.create.hold=[datastore1] hold".into());
+    let vch = Vch::start(settings)?;
+    load(&vch.docker, "busybox")?;
+    let hold = vch.datastore().join("hold");
+    nix::unistd::mkfifo(&hold, nix::sys::stat::Mode::from_bits_truncate(0o600))?;
+    let containers = vch.vch_folder()?.join("containers");
+    let folders = || -> Result<Vec<std::path::PathBuf>> {
+        let entries = std::fs::read_dir(&containers)?;
+        Ok(entries
+            .map(|e| Ok(e?.path()))
+            .collect::<std::io::Result<_>>()?)
+    };
+    let create = vch
+        .docker
+        .spawn(&["create", "--name", "held", BUSYBOX, "echo", "whole"])?;
+    tests::command::eventually("the creation has made its folder", || {
+        Ok(folders()?.len() == 1)
+    })?;
+    let created = folders()?.remove(0);
+    let orphan = containers.join("ab".repeat(32));
+    std::fs::create_dir(&orphan)?;
+    std::fs::write(orphan.join("leaf.vmdk"), "left")?;
+
+    vch.kill("endpoint")?;
+    tests::command::finish(
+        create,
+        "docker create".into(),
+        b"",
+        tests::command::DEADLINE,
+    )?
+    .exits(1)?;
+    vch.up()?;
+    let log = vch.state().join("endpoint/log");
+    tests::command::eventually("the sweep has found the creation", || {
+        Ok(std::fs::read_to_string(&log)?.contains("creations of VMs are under way"))
+    })?;
+    ensure!(created.is_dir(), "the folder of the creation was deleted");
+    // The pipe gets a writer: the creation goes on.
+    drop(std::fs::File::options().write(true).open(&hold)?);
+    std::fs::remove_file(&hold)?;
+    tests::command::eventually("the folder that is nobody's is swept away", || {
+        Ok(!orphan.exists())
+    })?;
+    tests::command::eventually("the container is there", || {
+        Ok(vch.docker.run(&["inspect", "held"])?.code == 0)
+    })?;
+    equal(
+        "output",
+        vch.docker.ok(&["start", "-a", "held"])?,
+        "whole".into(),
+    )?;
+    vch.docker.ok(&["rm", "held"])?;
+    equal("folders that are left", folders()?, Vec::new())
 }

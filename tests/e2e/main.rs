@@ -4,6 +4,7 @@
 
 mod crash;
 mod exec;
+mod faults;
 mod hosts;
 mod images;
 mod leaks;
@@ -12,8 +13,10 @@ mod logs;
 mod output;
 mod real;
 mod refusals;
+mod remote;
 mod run;
 mod serial;
+mod tokens;
 
 use hosts::Hosts;
 use libtest_mimic::{Arguments, Trial};
@@ -50,6 +53,9 @@ fn main() {
         serial::tests,
         crash::tests,
         leaks::tests,
+        faults::tests,
+        remote::tests,
+        tokens::tests,
     ] {
         trials.extend(module(&hosts));
     }

@@ -1,6 +1,6 @@
 //! The serial link on bad lines, and as ESXi has it.
 
-use crate::hosts::{BUSYBOX, Hosts, alone, equal, load};
+use crate::hosts::{BUSYBOX, Hosts, alone, equal, holds, load};
 use crate::output::{same, seq};
 use anyhow::Result;
 use libtest_mimic::Trial;
@@ -19,6 +19,7 @@ pub fn tests(_: &Arc<Hosts>) -> Vec<Trial> {
             "serial::strict_boots_from_the_iso_on_the_packaged_kernel",
             strict,
         ),
+        alone("serial::strict_takes_no_image_and_says_why", whole),
     ]
 }
 
@@ -45,7 +46,7 @@ fn bad_line() -> Result<()> {
 
 fn strict() -> Result<()> {
     let mut settings = Settings::link("auto");
-    settings.strict = true;
+    settings.strict = Some("link");
     settings.boot = tests::places::boot_packaged();
     let vch = Vch::start(settings)?;
     load(&vch.docker, "busybox")?;
@@ -67,4 +68,28 @@ fn strict() -> Result<()> {
         .run(&["run", "--rm", BUSYBOX, "seq", "1", &lines.to_string()])?
         .ok()?;
     same("stdout", &out.stdout, &seq(lines))
+}
+
+/// With nothing announced at all: no image can be placed, which is said before anything is fetched; the rest works.
+fn whole() -> Result<()> {
+    let mut settings = Settings::link("auto");
+    settings.strict = Some("all");
+    let vch = Vch::start(settings)?;
+    let docker = &vch.docker;
+    let archive = tests::places::archive("busybox");
+    let archive = archive.to_string_lossy();
+    // Nothing listens at the registry's place: it must not even be asked.
+    for args in [
+        &["load", "-i", &*archive][..],
+        &["pull", "127.0.0.1:1/no/such"],
+    ] {
+        let out = docker.run(args)?.exits(1)?;
+        holds(&out.errors(), "does not announce mooring.disk.upload")?;
+    }
+    let out = docker.run(&["run", "127.0.0.1:1/no/such"])?.exits(125)?;
+    holds(&out.errors(), "does not announce mooring.disk.upload")?;
+    equal("images", docker.ok(&["images", "-aq"])?, String::new())?;
+    equal("containers", docker.ok(&["ps", "-aq"])?, String::new())?;
+    let link = docker.ok(&["info", "--format", "{{.DriverStatus}}"])?;
+    holds(&link, "telnets://")
 }

@@ -1,5 +1,6 @@
 //! End to end: what the tests, benchmarks and long counts share. Real clients, real VMs.
 
+pub mod admin;
 pub mod command;
 pub mod docker;
 pub mod guest;
@@ -7,4 +8,5 @@ pub mod own_registry;
 pub mod places;
 pub mod random;
 pub mod registry;
+pub mod tokens;
 pub mod vch;

@@ -37,6 +37,20 @@ impl Registry {
         ))
     }
 
+    /// Starts one that wants tokens of a token server.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn with_tokens(server: &crate::tokens::TokenServer) -> Result<Self> {
+        Self::start_with(&format!(
+            "auth:\n  token:\n    realm: http://{}/token\n    service: {}\n    issuer: {}\n    rootcertbundle: {}\n",
+            server.address,
+            crate::tokens::SERVICE,
+            crate::tokens::ISSUER,
+            server.certificate().display()
+        ))
+    }
+
     fn start_with(auth: &str) -> Result<Self> {
         let storage = tempfile::tempdir()?;
         // The port is free now; Debian's registry cannot be told to choose one itself.
@@ -87,9 +101,20 @@ impl Registry {
     /// # Errors
     /// When skopeo fails.
     pub fn push(&self, image: &str) -> Result<String> {
-        let reference = format!("{}/mooring-test/{image}:latest", self.address);
+        self.push_as(image, &format!("mooring-test/{image}"), None)
+    }
+
+    /// Pushes a test image to a repository, with `user:password` where they are wanted; returns its reference.
+    ///
+    /// # Errors
+    /// When skopeo fails.
+    pub fn push_as(&self, image: &str, repository: &str, user: Option<&str>) -> Result<String> {
+        let reference = format!("{}/{repository}:latest", self.address);
         let mut c = Command::new("skopeo");
         c.args(["copy", "-q", "--insecure-policy", "--dest-tls-verify=false"]);
+        if let Some(user) = user {
+            c.args(["--dest-creds", user]);
+        }
         c.arg(format!("oci:{}:latest", places::image(image).display()));
         c.arg(format!("docker://{reference}"));
         crate::command::run(c, b"", crate::command::DEADLINE)?.ok()?;

@@ -16,8 +16,8 @@ use tempfile::TempDir;
 pub struct Settings {
     /// `vsock`, `serial` or `auto`.
     pub link: &'static str,
-    /// Announce nothing that ESXi lacks.
-    pub strict: bool,
+    /// What hostsim withholds of that which ESXi lacks: `link` or `all`.
+    pub strict: Option<&'static str>,
     /// Boot files; by default the fast kernel's where they are built.
     pub boot: PathBuf,
     /// Further arguments of `vch up`.
@@ -29,7 +29,7 @@ impl Settings {
     pub fn link(link: &'static str) -> Self {
         Settings {
             link,
-            strict: false,
+            strict: None,
             boot: places::boot(),
             more: Vec::new(),
         }
@@ -74,6 +74,17 @@ impl Vch {
         self.state().join("hostsim/datastores/datastore1")
     }
 
+    /// The endpoint's own folder on the datastore.
+    ///
+    /// # Errors
+    /// When there is none, or more than one.
+    pub fn vch_folder(&self) -> Result<PathBuf> {
+        let mooring = self.datastore().join("mooring");
+        let found = std::fs::read_dir(&mooring)?.collect::<std::io::Result<Vec<_>>>()?;
+        ensure!(found.len() == 1, "in {}: {found:?}", mooring.display());
+        Ok(found[0].path())
+    }
+
     /// `vch up --detach`: starts what is missing.
     ///
     /// # Errors
@@ -83,8 +94,8 @@ impl Vch {
         let mut c = self.command("up");
         c.args(["--docker", self.docker.host(), "--detach", "--link", s.link]);
         c.arg("--boot").arg(&s.boot);
-        if s.strict {
-            c.arg("--strict");
+        if let Some(what) = s.strict {
+            c.arg(format!("--strict={what}"));
         }
         c.args(&s.more);
         let outcome = command::run(c, b"", DEADLINE)?.ok()?;

@@ -189,11 +189,9 @@ impl Session {
     /// Feeds stdin from a stream until its end.
     pub async fn feed(self: Rc<Session>, mut from: StreamReceiver) {
         let mut state = self.stdin.subscribe();
-        let mut wrote = false;
         loop {
             match from.recv().await {
                 Ok(Some(StreamEvent::Data(_, bytes))) => {
-                    wrote = true;
                     let open = match state
                         .wait_for(|s| !matches!(s, Stdin::Pending))
                         .await
@@ -214,15 +212,11 @@ impl Session {
                         return;
                     }
                 }
-                Ok(Some(StreamEvent::End { .. })) => {
-                    if self.process.stdin_once || self.id != SessionId::CONTAINER {
-                        self.close_stdin(&mut state).await;
-                    }
-                    return;
-                }
-                // The client went.
-                Ok(None) => {
-                    if wrote && self.process.stdin_once {
+                // The client sends no more, or went.
+                Ok(Some(StreamEvent::End { .. }) | None) => {
+                    // As Docker: a terminal stays open for whoever attaches next.
+                    let once = self.process.stdin_once || self.id != SessionId::CONTAINER;
+                    if once && !self.process.tty {
                         self.close_stdin(&mut state).await;
                     }
                     return;

@@ -223,7 +223,7 @@ pub struct Process {
     pub tty: bool,
     /// Keep stdin open. Otherwise the process reads from /dev/null.
     pub stdin: bool,
-    /// Close stdin when the first attached client that wrote to it goes (`StdinOnce`).
+    /// Close stdin when the first client that attached to it goes (`StdinOnce`). A terminal stays open.
     #[serde(default)]
     pub stdin_once: bool,
     /// Initial terminal size: rows, columns.

@@ -257,6 +257,21 @@ pub struct SessionState {
     pub exit: Option<ExitStatus>,
 }
 
+/// The steps of a boot, in their order; [`ToHost::BootFault`] names one. On the VM's console a fault is a line
+/// `tether: STEP: MESSAGE`: that is where the endpoint finds one of a step before there is a link.
+pub const BOOT_STEPS: [&str; 10] = [
+    "modules",
+    "configuration",
+    "disk",
+    "layers",
+    "ephemeral",
+    "overlay",
+    "journal",
+    "network",
+    "files",
+    "process",
+];
+
 /// From the tether to the endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToHost {
@@ -271,7 +286,7 @@ pub enum ToHost {
     },
     /// A step of the boot failed; the VM powers off after this was acknowledged. Becomes the error of `docker start`.
     BootFault {
-        /// The step: `modules`, `configuration`, `disk`, `layers`, `ephemeral`, `overlay`, `journal`, `network`, `files`, `process`.
+        /// The step, one of [`BOOT_STEPS`].
         step: String,
         /// What failed, on what, why.
         message: String,

@@ -104,11 +104,14 @@ async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
         &app.containers,
         &app.images,
     )?;
-    let rows: Vec<Value> = selection
-        .apply(&app.containers)
-        .iter()
-        .map(|(container, status)| inspect::summary(&app, container, status, query.flag("size")))
-        .collect();
+    let mut rows = Vec::new();
+    for (container, status) in &selection.apply(&app.containers) {
+        let size = match query.flag("size") {
+            true => Some(inspect::sizes(&app, container).await),
+            false => None,
+        };
+        rows.push(inspect::summary(&app, container, status, size));
+    }
     Ok(ok(Value::Array(rows)))
 }
 

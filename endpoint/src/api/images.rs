@@ -138,6 +138,7 @@ async fn create(State(app): State<Arc<App>>, query: Query, headers: HeaderMap) -
 
 async fn load(State(app): State<Arc<App>>, query: Query, body: Body) -> Result<Response> {
     let platform = platform(&query)?;
+    app.images.can_place()?;
     let file = app.images.receive(body.into_data_stream()).await?;
     let quiet = query.flag("quiet");
     Ok(stream(move |progress| async move {
@@ -389,17 +390,30 @@ fn history(image: &ImageRecord) -> Value {
         .cloned()
         .unwrap_or_default();
     let last = steps.len().saturating_sub(1);
-    let rows = steps.iter().enumerate().rev().map(|(at, step)| {
-        let text = |name: &str| step.get(name).and_then(Value::as_str).unwrap_or_default();
-        json!({
-            "Id": if at == last { image.id.as_str() } else { "<missing>" },
-            "Created": seconds(text("created")),
-            "CreatedBy": text("created_by"),
-            "Tags": if at == last { json!(image.repo_tags) } else { Value::Null },
-            "Size": 0,
-            "Comment": text("comment"),
+    let mut sizes = image.layer_sizes.iter();
+    let sized: Vec<(&Value, u64)> = steps
+        .iter()
+        .map(|step| {
+            let empty = step.get("empty_layer").and_then(Value::as_bool) == Some(true);
+            let size = if empty { None } else { sizes.next() };
+            (step, size.copied().unwrap_or(0))
         })
-    });
+        .collect();
+    let rows = sized
+        .into_iter()
+        .enumerate()
+        .rev()
+        .map(|(at, (step, size))| {
+            let text = |name: &str| step.get(name).and_then(Value::as_str).unwrap_or_default();
+            json!({
+                "Id": if at == last { image.id.as_str() } else { "<missing>" },
+                "Created": seconds(text("created")),
+                "CreatedBy": text("created_by"),
+                "Tags": if at == last { json!(image.repo_tags) } else { Value::Null },
+                "Size": size,
+                "Comment": text("comment"),
+            })
+        });
     Value::Array(rows.collect())
 }
 

@@ -17,11 +17,36 @@ use serde_json::{Map, Value, json};
 
 /// `GET /containers/{id}/json`.
 pub(super) async fn inspect(at: Target) -> Result<Response> {
-    let size = at.query.flag("size");
+    let size = match at.query.flag("size") {
+        true => Some(sizes(&at.app, &at.container).await),
+        false => None,
+    };
     Ok(ok(details(&at.app, &at.container, size)))
 }
 
-fn details(app: &App, container: &Container, size: bool) -> Value {
+/// What a container takes on the datastore, in bytes.
+pub(super) struct Sizes {
+    /// Its own disk: what it wrote, with what its file system and its log take.
+    own: u64,
+    /// Its own disk and its image's layers, unpacked.
+    all: u64,
+}
+
+/// Asks for the sizes of a container; 0 for a disk that is not there any more.
+pub(super) async fn sizes(app: &App, container: &Container) -> Sizes {
+    let own = app.vsphere.leaf_size(container.id()).await;
+    let own = own.unwrap_or_else(|error| {
+        tracing::debug!(id = container.id(), %error, "size");
+        0
+    });
+    let image = app.images.resolve(&container.spec.image);
+    Sizes {
+        own,
+        all: own + image.map_or(0, |image| image.size),
+    }
+}
+
+fn details(app: &App, container: &Container, size: Option<Sizes>) -> Value {
     let spec = &container.spec;
     let status = container.status();
     let args = spec.config.args();
@@ -51,17 +76,11 @@ fn details(app: &App, container: &Container, size: bool) -> Value {
         "Config": spec.config,
         "NetworkSettings": network_settings(spec, status.running()),
     });
-    if size {
-        out["SizeRw"] = json!(0);
-        out["SizeRootFs"] = json!(image_size(app, spec));
+    if let Some(size) = size {
+        out["SizeRw"] = json!(size.own);
+        out["SizeRootFs"] = json!(size.all);
     }
     out
-}
-
-fn image_size(app: &App, spec: &Spec) -> u64 {
-    app.images
-        .resolve(&spec.image)
-        .map_or(0, |image| image.size)
 }
 
 fn state(status: &Status) -> Value {
@@ -198,7 +217,12 @@ fn network_settings(spec: &Spec, running: bool) -> Value {
 }
 
 /// A row of `GET /containers/json`.
-pub(super) fn summary(app: &App, container: &Container, status: &Status, size: bool) -> Value {
+pub(super) fn summary(
+    app: &App,
+    container: &Container,
+    status: &Status,
+    size: Option<Sizes>,
+) -> Value {
     let spec = &container.spec;
     let ports: Vec<Value> = if status.running() {
         spec.config
@@ -232,9 +256,9 @@ pub(super) fn summary(app: &App, container: &Container, status: &Status, size: b
         "NetworkSettings": { "Networks": { (network_name(spec)): endpoint(spec, status.running()) } },
         "Mounts": [],
     });
-    if size {
-        out["SizeRw"] = json!(0);
-        out["SizeRootFs"] = json!(image_size(app, spec));
+    if let Some(size) = size {
+        out["SizeRw"] = json!(size.own);
+        out["SizeRootFs"] = json!(size.all);
     }
     out
 }

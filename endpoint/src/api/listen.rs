@@ -124,6 +124,7 @@ impl Listener {
             Self::Unix(_, path) => Some(path.clone()),
             Self::Tls(..) => None,
         };
+        tracing::info!(at = %self.docker_host(), "the Docker API is served");
         let ended = stop.clone();
         tokio::select! {
             () = self.accept(router, stop) => {}

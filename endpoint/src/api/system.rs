@@ -1,10 +1,15 @@
 //! Ping, version, info, disk usage, and what there is none of.
 
 use super::{
-    ok,
+    inspect, ok,
     version::{API_VERSION, MIN_API_VERSION},
 };
-use crate::{app::App, containers::state::Phase, errors::Error, timestamps};
+use crate::{
+    app::App,
+    containers::state::Phase,
+    errors::{Error, Result},
+    timestamps,
+};
 use axum::{
     Router,
     extract::State,
@@ -94,7 +99,7 @@ async fn version(State(app): State<Arc<App>>) -> Response {
     }))
 }
 
-async fn info(State(app): State<Arc<App>>) -> Response {
+async fn info(State(app): State<Arc<App>>) -> Result<Response> {
     let all = app.containers.all();
     let running = all
         .iter()
@@ -102,7 +107,8 @@ async fn info(State(app): State<Arc<App>>) -> Response {
         .count();
     let (host, host_version) = app.vsphere.about();
     let setup = app.containers.setup();
-    ok(json!({
+    let (cpus, memory) = app.vsphere.hardware().await?;
+    Ok(ok(json!({
         "ID": app.settings.vch_id,
         "Containers": all.len(),
         "ContainersRunning": running,
@@ -147,8 +153,8 @@ async fn info(State(app): State<Arc<App>>) -> Response {
             "IndexConfigs": {},
             "Mirrors": null,
         },
-        "NCPU": std::thread::available_parallelism().map_or(1, usize::from),
-        "MemTotal": 0,
+        "NCPU": cpus,
+        "MemTotal": memory,
         "GenericResources": null,
         "DockerRootDir": format!("[{}] mooring/{}", app.vsphere.datastore(), app.settings.vch_id),
         "HttpProxy": "",
@@ -172,7 +178,7 @@ async fn info(State(app): State<Arc<App>>) -> Response {
         "InitCommit": { "ID": "" },
         "SecurityOptions": ["name=seccomp,profile=builtin"],
         "Warnings": null,
-    }))
+    })))
 }
 
 async fn usage(State(app): State<Arc<App>>) -> Response {
@@ -195,10 +201,16 @@ async fn usage(State(app): State<Arc<App>>) -> Response {
             })
         })
         .collect();
-    let rows: Vec<Value> = containers
-        .iter()
-        .map(|container| super::inspect::summary(&app, container, &container.status(), true))
-        .collect();
+    let mut rows = Vec::new();
+    for container in &containers {
+        let size = inspect::sizes(&app, container).await;
+        rows.push(inspect::summary(
+            &app,
+            container,
+            &container.status(),
+            Some(size),
+        ));
+    }
     ok(json!({
         "LayersSize": app.images.all().iter().map(|image| image.size).sum::<u64>(),
         "Images": images,

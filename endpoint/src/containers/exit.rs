@@ -87,17 +87,17 @@ impl Containers {
             Ok(found) if found.boot == Some(boot) => {
                 container.modify(|status| status.record.started = found.started);
             }
-            Ok(_) if status.phase == Phase::Starting => {
-                let error = Error::internal(format!(
-                    "the VM of container {} went off before its tether reported: see console.log in {}",
-                    container.id(),
-                    self.vsphere.container_folder(container.id()),
-                ));
-                self.start_failed(container, boot, 128, error);
-                return;
+            // No process ran in this boot, or the disk is too damaged to tell.
+            other => {
+                if let Err(error) = other {
+                    tracing::warn!(id = container.id(), %error, "the journal cannot be read");
+                }
+                if status.phase == Phase::Starting {
+                    let error = self.unreported(container.id()).await;
+                    self.start_failed(container, boot, 128, error);
+                    return;
+                }
             }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(id = container.id(), %error, "the journal cannot be read"),
         }
         let reason = if container.status().stopping {
             "the VM was powered off"

@@ -4,6 +4,7 @@
 pub mod addresses;
 pub mod cache;
 pub mod config;
+pub mod console;
 pub mod create;
 pub mod exec;
 pub mod exit;

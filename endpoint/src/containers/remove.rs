@@ -125,6 +125,8 @@ impl Containers {
     }
 
     async fn take_back(&self, id: &str) -> Result<()> {
+        // It may still be on its way: see `sweep`.
+        self.vsphere.creations_over().await?;
         let vms = self.vsphere.list_vms().await?;
         let own = |vm: &VmChange| {
             let keys = vm.keys.as_ref();
@@ -140,26 +142,23 @@ impl Containers {
         Ok(())
     }
 
-    /// Deletes folders of containers that have no VM: a create or rm that was cut short. Called
-    /// once, at the start, after the VMs were read.
-    pub async fn sweep(&self) {
-        let folders = match self.vsphere.container_folders().await {
-            Ok(folders) => folders,
-            Err(error) => {
-                tracing::warn!(%error, "cannot look for left folders");
-                return;
-            }
-        };
-        let known: HashSet<String> = match self.vsphere.list_vms().await {
-            Ok(vms) => vms
-                .into_iter()
-                .filter_map(|vm| vm.keys?.remove(keys::ID))
-                .collect(),
-            Err(error) => {
-                tracing::warn!(%error, "cannot look for left folders");
-                return;
-            }
-        };
+    /// Deletes folders of containers that have no VM: a create or rm that was cut short. Called once, at the start;
+    /// may run beside anything else, of this endpoint or another one.
+    ///
+    /// The folder of a creation in flight has no VM either. It is made by the creation's task, so the task of each
+    /// folder that is listed had begun by then: once those tasks are over, a folder without a VM is nobody's. (IDs are
+    /// random, none comes twice. A removal in flight deletes the same folder, and takes it well if it is gone.)
+    pub async fn sweep(self: Arc<Self>) {
+        if let Err(error) = self.try_sweep().await {
+            tracing::warn!(%error, "cannot look for what a create or rm has left; the next start does");
+        }
+    }
+
+    async fn try_sweep(&self) -> Result<()> {
+        let folders = self.vsphere.container_folders().await?;
+        self.vsphere.creations_over().await?;
+        let vms = self.vsphere.list_vms().await?.into_iter();
+        let known: HashSet<String> = vms.filter_map(|vm| vm.keys?.remove(keys::ID)).collect();
         for folder in folders {
             let is_id = folder.len() == 64 && folder.bytes().all(|b| b.is_ascii_hexdigit());
             if is_id && !known.contains(&folder) {
@@ -170,6 +169,7 @@ impl Containers {
                 }
             }
         }
+        Ok(())
     }
 }
 

@@ -103,9 +103,7 @@ impl Containers {
                 tokio::spawn(async move { this.ready(&container, &session, state).await });
             }
             ToHost::BootFault { step, message } => {
-                let error = Error::internal(format!(
-                    "the container's VM could not be brought up: {step}: {message}"
-                ));
+                let error = super::console::boot_fault(container.id(), &step, &message);
                 self.start_failed(container, session.boot, 128, error);
             }
             ToHost::Answer { request, reply } => session.answer(request, reply),
@@ -185,12 +183,20 @@ impl Containers {
                 attaches.push((attach, stream, waiting.stream));
             }
             // From here on an attach goes to the session itself.
-            container.modify(|status| {
+            let over = container.modify(|status| {
+                // A fault of the boot that was told behind `Ready` may have been handled before this.
+                if status.boot() != session.boot || status.record.ended >= session.boot {
+                    return true;
+                }
                 status.session = Some(session.clone());
                 if status.phase == Phase::Created || status.phase == Phase::Exited {
                     status.phase = Phase::Starting;
                 }
+                false
             });
+            if over {
+                return Ok(());
+            }
         }
         for (attach, stream, waiting) in attaches {
             session
@@ -219,6 +225,8 @@ impl Containers {
                 Ok(())
             }
             Reply::StartFailed { code, message } => {
+                // What is neither 126 nor 127 is 128 in Docker's state; 125 is what `docker run` makes of it.
+                let code = if code == 125 { 128 } else { code };
                 self.start_failed(container, session.boot, code, start_error(&message));
                 let _powers_off_anyway =
                     session.done(|request| ToGuest::Shutdown { request }).await;

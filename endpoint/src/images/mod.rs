@@ -21,7 +21,7 @@ mod tags;
 pub use reference::Reference;
 pub use remove::{Removed, User};
 
-use crate::errors::{Error, Result};
+use crate::errors::{Error, Kind, Result};
 use crate::events::Events;
 use crate::vsphere::Vsphere;
 use layers::Digest;
@@ -72,6 +72,8 @@ pub struct ImageRecord {
     pub repo_digests: Vec<String>,
     /// Bytes of all layers, unpacked.
     pub size: u64,
+    /// Bytes of each layer, unpacked, lowest first.
+    pub layer_sizes: Vec<u64>,
 }
 
 /// An image's record on the datastore.
@@ -172,6 +174,20 @@ impl Images {
         Ok(images)
     }
 
+    /// Whether images can be placed on this host at all; asked before anything is fetched.
+    ///
+    /// # Errors
+    /// 501 where the host takes no uploaded disks.
+    pub fn can_place(&self) -> Result<()> {
+        if self.store.vsphere().capabilities().disk_upload {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::NotImplemented,
+            "images cannot be placed on this host: it does not announce mooring.disk.upload (ESXi does not; hostsim does without --strict, or with --strict=link), and the way that works there, disks attached to the endpoint's own VM, is not supported by Mooring yet",
+        ))
+    }
+
     /// Every image, in no particular order.
     pub fn all(&self) -> Vec<Arc<ImageRecord>> {
         self.read(|s| s.shown.clone())
@@ -207,6 +223,7 @@ impl Images {
                     repo_tags: names(&state.tags.1.tags, &image.id),
                     repo_digests: names(&state.tags.1.digests, &image.id),
                     size: image.layers.iter().map(|l| l.unpacked).sum(),
+                    layer_sizes: image.layers.iter().map(|l| l.unpacked).collect(),
                 })
             })
             .collect();

@@ -51,6 +51,7 @@ impl Images {
         credentials: Credentials,
         progress: &Progress,
     ) -> Result<()> {
+        self.can_place()?;
         let wanted = platform.cloned().unwrap_or_else(Platform::ours);
         let repository = Arc::new(self.registry.open(reference, credentials).await?);
         progress.of(

@@ -96,7 +96,8 @@ impl Images {
                     "conflict: unable to {what} (must force) - container {container} is using its referenced image {short}"
                 )));
             }
-            // Its disks are below the container's own: the names go now, the rest with the last container.
+            // Its disks are below the container's own: the names go now. It stays as a dangling image, which
+            // `docker image prune` takes once the last container is gone.
             self.untag(&going).await?;
             removed.untagged = going;
             return Ok(removed);

@@ -56,6 +56,11 @@ fn failed(what: String) -> impl FnOnce(vim::Error) -> Error {
 }
 
 impl Store {
+    /// The hypervisor.
+    pub fn vsphere(&self) -> &Vsphere {
+        &self.vsphere
+    }
+
     /// The folders of a VCH; they are made where they are missing.
     ///
     /// # Errors

@@ -17,10 +17,13 @@ use std::collections::BTreeMap;
 use vim::{
     Client, ClientConfig, DatastorePath, FaultKind, ManagedObjectReference, Trust,
     types::{
-        Backing, DeviceKind, DeviceOperation, OptionValue, PowerState, VirtualDevice,
-        VirtualDeviceConfigSpec, VirtualMachineConfigSpec,
+        Backing, DeviceKind, DeviceOperation, HostHardwareSummary, OptionValue, PowerState,
+        TaskInfo, VirtualDevice, VirtualDeviceConfigSpec, VirtualMachineConfigSpec,
     },
 };
+
+/// `TaskInfo.descriptionId` of `CreateVM_Task`.
+const CREATION: &str = "Folder.createVm";
 
 /// A VM, by reference.
 pub type VmRef = ManagedObjectReference;
@@ -421,6 +424,77 @@ impl Vsphere {
             .await
             .map_err(call(format!("cannot list {}", self.containers)))?;
         Ok(found.file.into_iter().map(|file| file.path).collect())
+    }
+
+    /// Waits until every creation of a VM that vSphere has begun by now is over, whoever asked for it. Gives how
+    /// many there were. A creation that is cut off from its client goes on in vSphere.
+    ///
+    /// # Errors
+    /// vSphere's.
+    pub async fn creations_over(&self) -> Result<usize> {
+        let Some(manager) = &self.client.content().task_manager else {
+            return Ok(0);
+        };
+        let failed = || call("cannot read the tasks that run");
+        let recent = self
+            .client
+            .properties(manager, &["recentTask"])
+            .await
+            .map_err(failed())?
+            .items::<VmRef>("recentTask")
+            .map_err(|e| VsphereError::Missing(format!("the tasks that run: {e}")))?;
+        let mut waits = Vec::new();
+        for task in recent {
+            let info: Option<TaskInfo> = match self.client.property(&task, "info").await {
+                // Long done, and forgotten since.
+                Err(e) if e.is_not_found() || matches!(e, vim::Error::NotFound { .. }) => None,
+                other => other.map_err(failed())?,
+            };
+            if info.is_some_and(|i| i.description_id == CREATION && !i.state.is_final()) {
+                waits.push(task);
+            }
+        }
+        if !waits.is_empty() {
+            tracing::info!(count = waits.len(), "creations of VMs are under way");
+        }
+        for task in &waits {
+            let mut watched = self.client.watch_task(task).await.map_err(failed())?;
+            watched.end().await.map_err(failed())?;
+        }
+        Ok(waits.len())
+    }
+
+    /// CPUs and bytes of memory of the hosts that run the VMs.
+    ///
+    /// # Errors
+    /// vSphere's.
+    pub async fn hardware(&self) -> Result<(u64, u64)> {
+        let root = &self.client.content().root_folder;
+        let path = "summary.hardware";
+        let hosts = self.client.list(root, "HostSystem", &[path]).await;
+        let (mut cpus, mut memory) = (0, 0);
+        for host in hosts.map_err(call("cannot read the hosts' hardware"))? {
+            let found: Option<HostHardwareSummary> = host
+                .get(path)
+                .map_err(|e| VsphereError::Missing(format!("{}: {e}", host.obj)))?;
+            // A host that is away tells nothing.
+            let Some(hardware) = found else { continue };
+            cpus += u64::try_from(hardware.num_cpu_threads).unwrap_or(0);
+            memory += u64::try_from(hardware.memory_size).unwrap_or(0);
+        }
+        Ok((cpus, memory))
+    }
+
+    /// Bytes that a container's own disk takes on the datastore.
+    ///
+    /// # Errors
+    /// Where it is not there.
+    pub async fn leaf_size(&self, id: &str) -> Result<u64> {
+        let leaf = self.leaf(id);
+        let stat = self.client.file_head(&self.datacenter_name, &leaf).await;
+        Ok(stat
+            .map_err(call(format!("cannot read the size of {leaf}")))?
+            .size)
     }
 
     /// The file of a VM's first disk.

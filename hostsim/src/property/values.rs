@@ -361,8 +361,11 @@ fn fixed(
                 .property(rest)
         }
         ("TaskManager", "recentTask") => {
-            let recent = state.tasks.values().rev().take(20).map(|t| t.task.clone());
-            recent.collect::<Vec<_>>().property(rest)
+            // All that are at work, and the last ones that are not.
+            let newest = state.tasks.values().rev().enumerate();
+            let recent = newest.filter(|(age, t)| *age < 20 || !t.state.is_final());
+            let tasks = recent.map(|(_, t)| t.task.clone());
+            tasks.collect::<Vec<_>>().property(rest)
         }
         ("TaskManager" | "EventManager", "maxCollector") => 100i32.property(rest),
         ("EventManager", "latestEvent") => state.events.back()?.property(rest),

@@ -4,11 +4,15 @@ use super::apply::{FileWork, apply};
 use super::files::{do_file_work, name_disks, read_vmx, refuse_existing, write_vmx};
 use super::placing::{Reservation, check_name, vmx_path};
 use super::{Vm, VmConfig, folder_of};
+use crate::datastore::file_fault;
 use crate::host::{Host, system_error};
 use crate::log::{Entry, undo_and_note};
 use std::sync::Arc;
 use vim::types::*;
 use vim::{Any, DatastorePath, DateTime, Fault, FaultKind};
+
+/// VM key: a named pipe on the datastore that a creation waits for once its folder is made; see [`hold`].
+const HOLD: &str = "hostsim.create.hold";
 
 /// Makes a VM. Blocks on files.
 ///
@@ -91,9 +95,22 @@ fn make_files(
     if let Some(folder) = new_folder {
         host.store.make_folder(folder, false)?;
     }
+    if let Some(path) = config.extra.get(HOLD) {
+        hold(host, path)?;
+    }
     do_file_work(host, config, work, made)?;
     made.push(vmx.to_string());
     write_vmx(host, vmx, config)
+}
+
+/// Waits while a named pipe on the datastore has no writer: a creation that takes long, for tests. Without the file
+/// nothing is waited for.
+fn hold(host: &Host, path: &str) -> Result<(), Fault> {
+    let path = host.store.parse(path)?;
+    match std::fs::File::open(host.store.resolve(&path)?) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(file_fault(&path, &e)),
+        _ => Ok(()),
+    }
 }
 
 /// Puts a VM whose files are made into the inventory, with the event that tells of it.

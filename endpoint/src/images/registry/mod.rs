@@ -23,7 +23,16 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// One client for all registries, with its connections.
 #[derive(Debug, Clone)]
 pub struct RegistryClient {
-    http: reqwest::Client,
+    http: Http,
+}
+
+/// Connections to registries and to their token servers.
+#[derive(Debug, Clone)]
+struct Http {
+    /// Follows redirects; `Authorization` goes to no other host and port (RFC 9110, 15.4).
+    any: reqwest::Client,
+    /// Follows none: for requests with a secret in their body, which a redirect would carry to anyone.
+    still: reqwest::Client,
 }
 
 impl RegistryClient {
@@ -32,12 +41,19 @@ impl RegistryClient {
     /// # Errors
     /// When the machine's certificates cannot be read.
     pub fn new() -> Result<Self, RegistryError> {
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("mooring/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(30))
-            .read_timeout(SILENCE)
-            .build()
-            .map_err(|e| RegistryError::transport("(no request yet)", &e))?;
+        let client = |redirects: reqwest::redirect::Policy| {
+            reqwest::Client::builder()
+                .user_agent(concat!("mooring/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(Duration::from_secs(30))
+                .read_timeout(SILENCE)
+                .redirect(redirects)
+                .build()
+                .map_err(|e| RegistryError::transport("(no request yet)", &e))
+        };
+        let http = Http {
+            any: client(reqwest::redirect::Policy::default())?,
+            still: client(reqwest::redirect::Policy::none())?,
+        };
         Ok(RegistryClient { http })
     }
 
@@ -92,13 +108,17 @@ impl RegistryClient {
     /// The registry's base URL and its answer to `GET /v2/`. Loopback registries may speak plain HTTP, as with Docker.
     async fn reach(&self, host: &str) -> Result<(String, Response), RegistryError> {
         let base = format!("https://{host}");
-        let secure = send(self.http.get(format!("{base}/v2/")), &format!("{base}/v2/")).await;
+        let secure = send(
+            self.http.any.get(format!("{base}/v2/")),
+            &format!("{base}/v2/"),
+        )
+        .await;
         match secure {
             Ok(answer) => Ok((base, answer)),
             Err(_) if is_loopback(host) => {
                 let base = format!("http://{host}");
                 let url = format!("{base}/v2/");
-                send(self.http.get(&url), &url)
+                send(self.http.any.get(&url), &url)
                     .await
                     .map(|answer| (base, answer))
             }

@@ -3,7 +3,7 @@
 use super::challenge::Challenge;
 use super::error::with_causes;
 use super::http::{bounded, judge, send};
-use super::{Credentials, RegistryError};
+use super::{Credentials, Http, RegistryError, is_loopback};
 use crate::images::manifest::{ACCEPT, MANIFEST_MAX};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -20,7 +20,7 @@ const TOKEN_MAX: u64 = 1 << 20;
 /// One repository of one registry, with what it takes to be let in.
 #[derive(Debug)]
 pub struct Repository {
-    http: reqwest::Client,
+    http: Http,
     base: String,
     path: String,
     credentials: Credentials,
@@ -40,12 +40,7 @@ pub struct Fetched {
 }
 
 impl Repository {
-    pub(super) fn new(
-        http: reqwest::Client,
-        base: String,
-        path: String,
-        credentials: Credentials,
-    ) -> Self {
+    pub(super) fn new(http: Http, base: String, path: String, credentials: Credentials) -> Self {
         Repository {
             http,
             base,
@@ -117,7 +112,7 @@ impl Repository {
     /// One GET, let in. A token that has expired in between is replaced once.
     pub(super) async fn get(&self, url: &str, accept: &str) -> Result<Response, RegistryError> {
         let request = |authorization: Option<&String>| {
-            let mut r = self.http.get(url);
+            let mut r = self.http.any.get(url);
             if !accept.is_empty() {
                 r = r.header(ACCEPT_HEADER, accept);
             }
@@ -204,15 +199,16 @@ impl Repository {
             url: realm.to_owned(),
             reason,
         };
-        let url = reqwest::Url::parse(realm).map_err(|e| fail(e.to_string()))?;
+        let secret =
+            !self.credentials.username.is_empty() || !self.credentials.identity_token.is_empty();
+        let url = token_server(realm, secret)?;
         let mut fields = vec![("service", service)];
-        if !scope.is_empty() {
-            fields.push(("scope", scope));
-        }
+        let scopes = scope.split(' ').filter(|scope| !scope.is_empty());
+        fields.extend(scopes.map(|scope| ("scope", scope)));
         let request = if self.credentials.identity_token.is_empty() {
             let mut url = url;
             url.query_pairs_mut().extend_pairs(&fields);
-            let request = self.http.get(url);
+            let request = self.http.any.get(url);
             if self.credentials.username.is_empty() {
                 request
             } else {
@@ -227,6 +223,7 @@ impl Repository {
             let mut body = reqwest::Url::parse("http://form/").map_err(|e| fail(e.to_string()))?;
             body.query_pairs_mut().extend_pairs(&fields);
             self.http
+                .still
                 .post(url)
                 .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .body(body.query().unwrap_or_default().to_owned())
@@ -243,10 +240,51 @@ impl Repository {
     }
 }
 
+/// The URL of a token server. One on another machine is sent no secret in the clear, whatever the registry says: the
+/// rule that holds for registries themselves.
+fn token_server(realm: &str, secret: bool) -> Result<reqwest::Url, RegistryError> {
+    let fail = |reason: String| RegistryError::Transport {
+        url: realm.to_owned(),
+        reason,
+    };
+    let url = reqwest::Url::parse(realm).map_err(|e| fail(e.to_string()))?;
+    let near = url.host_str().is_some_and(is_loopback);
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if near || !secret => Ok(url),
+        "http" => Err(fail(
+            "the registry asks for the password to be sent there without TLS, which is done on loopback only"
+                .into(),
+        )),
+        other => Err(fail(format!("the scheme {other:?} of the token server is not known"))),
+    }
+}
+
 /// Refuses content that has another digest than it should.
 fn check(is: Digest, should: Digest, url: String) -> Result<(), RegistryError> {
     if is == should {
         return Ok(());
     }
     Err(RegistryError::Digest { url, is, should })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_must_not_go_to_a_token_server_without_tls() {
+        for (realm, anonymous, with_secret) in [
+            ("https://auth.example/token", true, true),
+            ("http://127.0.0.1:5001/token", true, true),
+            ("http://auth.example/token", true, false),
+            ("http://127.0.0.1.example/token", true, false),
+            ("http://127.0.0.1@auth.example/token", true, false),
+            ("file:///etc/passwd", false, false),
+            ("token", false, false),
+        ] {
+            assert_eq!(token_server(realm, false).is_ok(), anonymous, "{realm}");
+            assert_eq!(token_server(realm, true).is_ok(), with_secret, "{realm}");
+        }
+    }
 }
