@@ -19,7 +19,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Start a virtual container host on this machine (a simulated ESXi host and an endpoint), or what is missing of it
-    Up(Up),
+    Up(Box<Up>),
     /// Show the parts of a virtual container host with their process IDs
     Status {
         #[command(flatten)]
@@ -110,6 +110,7 @@ fn whole(path: &Path) -> anyhow::Result<PathBuf> {
 async fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Up(args) => {
+            let args = *args;
             let exe = std::env::current_exe().context("find this program's own folder")?;
             let beside = exe
                 .parent()

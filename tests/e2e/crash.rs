@@ -16,7 +16,7 @@ pub fn tests(_: &Arc<Hosts>) -> Vec<Trial> {
         for link in ["vsock", "serial"] {
             all.push(alone(
                 &format!("{link}::crash::kill_9_of_{part}_in_the_middle_of_output"),
-                move || part_killed(part, link),
+                move || Random::seeded(3, |random| part_killed(part, link, random)),
             ));
         }
     }
@@ -46,10 +46,9 @@ fn should(n: u64) -> Vec<u8> {
         .collect()
 }
 
-fn part_killed(part: &'static str, link: &'static str) -> Result<()> {
+fn part_killed(part: &str, link: &'static str, mut random: Random) -> Result<()> {
     let vch = Vch::start(Settings::link(link))?;
     load(&vch.docker, "busybox")?;
-    let mut random = Random::seeded(3);
     // Both links together make the 20 times of the whole count.
     for round in 0..times(2, 10) {
         let n = 60_000;

@@ -39,6 +39,12 @@ pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
         "images::a_truncated_archive_is_refused_whole",
         truncated,
     ));
+    all.push(on(
+        hosts,
+        Link::Vsock,
+        "images::rmi_force_leaves_the_container_whole_and_sizes_are_real",
+        forced,
+    ));
     all
 }
 
@@ -238,4 +244,89 @@ fn truncated(docker: &Docker) -> Result<()> {
         out.text()
     );
     equal("images", docker.ok(&["images", "-aq"])?, before)
+}
+
+/// The busybox image under another ID: its configuration has one label more.
+fn variant(folder: &std::path::Path, reference: &str) -> Result<std::path::PathBuf> {
+    let tar = |args: &[&std::ffi::OsStr]| {
+        let mut tar = Command::new("tar");
+        tar.arg("-C").arg(folder).args(args);
+        tests::command::run(tar, b"", tests::command::DEADLINE)?.ok()
+    };
+    let archive = tests::places::archive("busybox");
+    tar(&["-xf".as_ref(), archive.as_os_str()])?;
+    let path = folder.join("manifest.json");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    let config = folder.join(manifest[0]["Config"].as_str().context("Config")?);
+    let mut value: serde_json::Value = serde_json::from_slice(&std::fs::read(&config)?)?;
+    value["config"]["Labels"]["variant"] = reference.into();
+    std::fs::write(&config, serde_json::to_vec(&value)?)?;
+    // The file is named after its digest, which is another one now.
+    std::fs::rename(&config, folder.join("config.json"))?;
+    manifest[0]["Config"] = "config.json".into();
+    manifest[0]["RepoTags"] = serde_json::json!([reference]);
+    std::fs::write(&path, serde_json::to_vec(&manifest)?)?;
+    let out = folder.join("variant.tar");
+    tar(&[
+        "--exclude=variant.tar".as_ref(),
+        "-cf".as_ref(),
+        out.as_os_str(),
+        ".".as_ref(),
+    ])?;
+    Ok(out)
+}
+
+fn forced(docker: &Docker) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let reference = "e2e/forced:latest";
+    let archive = variant(folder.path(), reference)?;
+    docker.ok(&["load", "-i", archive.to_str().context("its path")?])?;
+    let id = docker.ok(&["images", "-q", "--no-trunc", reference])?;
+    // The steps that made layers are as large as the image.
+    let sizes = docker.ok(&[
+        "history",
+        "--human=false",
+        "--format",
+        "{{.Size}}",
+        reference,
+    ])?;
+    let steps = sizes
+        .lines()
+        .map(str::parse::<u64>)
+        .collect::<Result<Vec<_>, _>>()?;
+    let whole = docker.inspect(reference, "{{.Size}}")?.parse::<u64>()?;
+    ensure!(whole > 500_000, "the image has {whole} bytes");
+    equal("bytes of all steps", steps.iter().sum::<u64>(), whole)?;
+
+    let name = "e2e-forced";
+    let _gone = docker.container(name);
+    docker.ok(&["create", "--name", name, reference, "echo", "whole"])?;
+    let size = docker.ok(&[
+        "ps",
+        "-as",
+        "-f",
+        "name=^e2e-forced$",
+        "--format",
+        "{{.Size}}",
+    ])?;
+    let (own, all) = size.split_once(" (virtual ").context("a size")?;
+    ensure!(own != "0B" && all.ends_with("MB)"), "size {size:?}");
+    let out = docker.run(&["rmi", reference])?.exits(1)?;
+    holds(&out.errors(), "(must force) - container")?;
+    holds(
+        &docker.ok(&["rmi", "-f", reference])?,
+        &format!("Untagged: {reference}"),
+    )?;
+    docker.run(&["image", "inspect", reference])?.exits(1)?;
+    equal("output", docker.ok(&["start", "-a", name])?, "whole".into())?;
+    docker.ok(&["rm", name])?;
+    // Nothing uses it now.
+    holds(&docker.ok(&["rmi", &id])?, &format!("Deleted: {id}"))?;
+    let hardware = docker.ok(&["info", "--format", "{{.NCPU}} {{.MemTotal}}"])?;
+    let (cpus, memory) = hardware.split_once(' ').context("two figures")?;
+    ensure!(
+        cpus.parse::<u64>()? > 0 && memory.parse::<u64>()? > 256 << 20,
+        "CPUs and memory {hardware}"
+    );
+    Ok(())
 }

@@ -15,7 +15,7 @@ pub fn tests(_: &Arc<Hosts>) -> Vec<Trial> {
     vec![
         alone(
             "leaks::kill_9_at_random_moments_of_pull_create_and_remove",
-            random_moments,
+            || Random::seeded(5, random_moments),
         ),
         alone(
             "leaks::a_start_must_not_sweep_a_create_in_flight_away",
@@ -42,13 +42,12 @@ fn files(datastore: &Path) -> Result<BTreeSet<String>> {
     Ok(all)
 }
 
-fn random_moments() -> Result<()> {
+fn random_moments(mut random: Random) -> Result<()> {
     let registry = Registry::start()?;
     let odd = registry.push("odd")?;
     let vch = Vch::start(Settings::link("auto"))?;
     load(&vch.docker, "busybox")?;
     let docker = &vch.docker;
-    let mut random = Random::seeded(5);
     let base = files(&vch.datastore())?;
     for round in 0..times(9, 50) {
         let part = if random.below(3) == 0 {

@@ -11,6 +11,7 @@ mod leaks;
 mod lifecycle;
 mod logs;
 mod output;
+mod process;
 mod real;
 mod refusals;
 mod remote;
@@ -56,6 +57,7 @@ fn main() {
         faults::tests,
         remote::tests,
         tokens::tests,
+        process::tests,
     ] {
         trials.extend(module(&hosts));
     }

@@ -6,14 +6,14 @@ use anyhow::Result;
 use libtest_mimic::Trial;
 use std::sync::Arc;
 use std::time::Duration;
-use tests::random::times;
+use tests::random::{Random, times};
 use tests::vch::{Settings, Vch};
 
 pub fn tests(_: &Arc<Hosts>) -> Vec<Trial> {
     vec![
         alone(
             "serial::one_byte_in_1000_corrupted_and_one_dropped_both_ways",
-            bad_line,
+            || Random::seeded(7, bad_line),
         ),
         alone(
             "serial::strict_boots_from_the_iso_on_the_packaged_kernel",
@@ -23,12 +23,12 @@ pub fn tests(_: &Arc<Hosts>) -> Vec<Trial> {
     ]
 }
 
-fn bad_line() -> Result<()> {
+fn bad_line(mut random: Random) -> Result<()> {
     let mut settings = Settings::link("serial");
     for arg in [
-        "--vm-key=hostsim.serial.corrupt=1000",
-        "--vm-key=hostsim.serial.drop=1000",
-        "--vm-key=hostsim.serial.seed=7",
+        "--vm-key=hostsim.serial.corrupt=1000".to_owned(),
+        "--vm-key=hostsim.serial.drop=1000".to_owned(),
+        format!("--vm-key=hostsim.serial.seed={}", 1 + random.below(1 << 32)),
     ] {
         settings.more.push(format!("--endpoint-arg={arg}"));
     }

@@ -1,17 +1,27 @@
 //! Seeded choices: a run that failed can be run again.
 
-/// A small generator (SplitMix64, Steele et al. 2014); its seed is printed with a failure.
+use anyhow::{Context, Result};
+
+/// A small generator (SplitMix64, Steele et al. 2014).
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// The seed from `MOORING_SEED`, else this one.
-    pub fn seeded(default: u64) -> Self {
-        let seed = std::env::var("MOORING_SEED")
-            .ok()
-            .and_then(|s| s.parse().ok())
-            .unwrap_or(default);
-        Random(seed)
+    /// Runs a test with the seed from `MOORING_SEED`, else this one. A failure names the seed.
+    ///
+    /// # Errors
+    /// The test's, and where `MOORING_SEED` is no number.
+    pub fn seeded<T>(default: u64, test: impl FnOnce(Random) -> Result<T>) -> Result<T> {
+        let seed = match std::env::var("MOORING_SEED") {
+            Ok(text) => text
+                .parse()
+                .with_context(|| format!("MOORING_SEED is {text:?}"))?,
+            Err(_) => default,
+        };
+        let told = ToldInPanic(seed);
+        let result = test(Random(seed));
+        drop(told);
+        result.with_context(|| format!("with MOORING_SEED={seed}"))
     }
 
     /// The next 64 bits.
@@ -41,5 +51,31 @@ pub fn times(sample: usize, whole: usize) -> usize {
         whole
     } else {
         sample
+    }
+}
+
+/// Tells the seed of a test that panics.
+struct ToldInPanic(u64);
+
+impl Drop for ToldInPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("with MOORING_SEED={}", self.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_its_seed() {
+        let failed = Random::seeded(42, |mut random| -> Result<()> {
+            anyhow::bail!("it was {}", random.below(1))
+        });
+        let text = format!("{:#}", failed.unwrap_err());
+        let seed = std::env::var("MOORING_SEED").unwrap_or_else(|_| "42".into());
+        assert_eq!(text, format!("with MOORING_SEED={seed}: it was 0"));
     }
 }

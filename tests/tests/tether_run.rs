@@ -3,7 +3,7 @@
 use anyhow::Result;
 use std::path::PathBuf;
 use tests::guest::build;
-use tests::guest::disk::{Disk, Layer, busybox};
+use tests::guest::disk::{Disk, Layer, busybox, ext4};
 use tests::guest::peer::{Attached, Keys, Output, Peer};
 use tests::guest::vm::{Vm, config, process};
 use wire::config::{GuestConfig, Process};
@@ -424,5 +424,96 @@ async fn a_fault_of_the_boot_is_told_by_its_step() -> Result<()> {
         }
         other => panic!("{other:?}"),
     }
+    vm.off().await
+}
+
+/// A layer that is a file on a partition, by a loop device: it lies above the layers that are partitions.
+#[tokio::test]
+async fn a_layer_in_a_file_is_mounted_by_a_loop_device() -> Result<()> {
+    let Some(kernel) = build::kernel() else {
+        return Ok(());
+    };
+    let folder = tempfile::tempdir()?;
+    let base = busybox(&folder.path().join("layer"))?;
+    let top = folder.path().join("top");
+    std::fs::create_dir_all(top.join("etc"))?;
+    std::fs::write(top.join("etc/plain"), "from the file\n")?;
+    let holder = folder.path().join("holder");
+    std::fs::create_dir_all(holder.join("layers"))?;
+    ext4(&top, &holder.join("layers/top.img"), 8)?;
+    let holder = Layer {
+        folder: holder,
+        mib: 32,
+    };
+    let disk = Disk::make(&folder.path().join("disk"), &[base, holder], 64, 32)?;
+    let bench = Bench {
+        folder,
+        kernel,
+        disk,
+    };
+    let mut config = config(
+        &bench.disk,
+        sh(
+            "cat /etc/plain; head -1 /etc/passwd; ls -d /layers; echo changed > /etc/plain; cat /etc/plain",
+        ),
+    );
+    let file = |path: &str| wire::config::LayerFile {
+        partition: 2,
+        path: path.into(),
+    };
+    config.disk.layers = vec![1];
+    config.disk.layer_files = vec![file("layers/top.img")];
+    let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
+    let attached = peer.attach(SessionId::CONTAINER, false).await?;
+    started(&peer.start().await?);
+    let output = attached.collect().await?;
+    assert_eq!(
+        (
+            output.text().as_str(),
+            String::from_utf8_lossy(&output.stderr).as_ref()
+        ),
+        (
+            "from the file\nroot:x:0:0:root:/root:/bin/sh\nchanged\n",
+            "ls: /layers: No such file or directory\n"
+        )
+    );
+    peer.goodbye().await?;
+    vm.off().await?;
+    // A path out of its partition leads nowhere, and the fault names layer and file.
+    config.disk.layer_files = vec![file("../../../init")];
+    let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
+    match peer.event().await? {
+        ToHost::BootFault { step, message } => {
+            assert_eq!(step, "layers");
+            assert!(
+                message.contains("layer 2, file \"../../../init\" on partition 2"),
+                "{message}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    vm.off().await
+}
+
+/// A reader that stands still until `Shutdown`: what it did not get is counted, to the byte.
+#[tokio::test]
+async fn a_drain_that_shutdown_cuts_says_how_many_bytes_it_left() -> Result<()> {
+    let Some(bench) = bench()? else { return Ok(()) };
+    // More than the reader's credit lets through; the rest fits into the tether, so that the process can end.
+    let size = link::Options::default().window + 32 * 1024;
+    let config = config(&bench.disk, sh(&format!("exec head -c {size} /dev/zero")));
+    let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
+    let attached = peer.attach(SessionId::CONTAINER, false).await?;
+    started(&peer.start().await?);
+    assert_eq!(peer.exit(SessionId::CONTAINER).await?.code, 0);
+    let reply = peer
+        .request(|request| ToGuest::Shutdown { request })
+        .await?;
+    assert_eq!(reply, Reply::Done);
+    let output = attached.collect().await?;
+    assert!(output.left > 0, "nothing was left");
+    assert_eq!(output.stdout.len() as u64 + output.left, u64::from(size));
+    assert!(output.stdout.iter().all(|byte| *byte == 0));
+    peer.goodbye().await?;
     vm.off().await
 }

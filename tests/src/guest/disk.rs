@@ -95,14 +95,9 @@ impl Disk {
         for (index, size) in sizes.iter().enumerate() {
             let image = path.with_extension("part");
             if index + 1 < sizes.len() {
-                let mut mkfs = Command::new("mkfs.ext4");
-                mkfs.args(["-q", "-F", "-b", "4096", "-E", "root_owner=0:0"]);
-                if let Some(layer) = layers.get(index) {
-                    mkfs.args(["-O", "^has_journal", "-d"]).arg(&layer.folder);
-                }
-                run(mkfs.arg(&image).arg(format!("{size}M")))?;
-                if let Some(layer) = layers.get(index) {
-                    root_like(&layer.folder, &image)?;
+                match layers.get(index) {
+                    Some(layer) => ext4(&layer.folder, &image, *size)?,
+                    None => run(mkfs().arg(&image).arg(format!("{size}M")))?,
                 }
                 copy(&image, path, start * MIB)?;
                 std::fs::remove_file(&image)?;
@@ -149,6 +144,23 @@ fn root_like(folder: &Path, image: &Path) -> Result<()> {
             .arg(image))?;
     }
     Ok(())
+}
+
+fn mkfs() -> Command {
+    let mut mkfs = Command::new("mkfs.ext4");
+    mkfs.args(["-q", "-F", "-b", "4096", "-E", "root_owner=0:0"]);
+    mkfs
+}
+
+/// Makes a layer's image (ext4 without a journal) of a folder.
+///
+/// # Errors
+/// If mkfs.ext4 fails.
+pub fn ext4(folder: &Path, image: &Path, mib: u64) -> Result<()> {
+    let mut mkfs = mkfs();
+    mkfs.args(["-O", "^has_journal", "-d"]).arg(folder);
+    run(mkfs.arg(image).arg(format!("{mib}M")))?;
+    root_like(folder, image)
 }
 
 /// Copies what is not zero of a file to an offset of another.

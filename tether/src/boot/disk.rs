@@ -53,7 +53,12 @@ pub async fn find(disk: &Disk, events: &mut Uevents) -> Result<Found, Fault> {
                 seen = search(&wanted, &mut others)?;
             }
             let Some(name) = &seen else { return Ok(None) };
-            let mut partitions = disk.layers.iter().chain([&disk.ephemeral, &disk.journal]);
+            let files = disk.layer_files.iter().map(|file| &file.partition);
+            let mut partitions = disk
+                .layers
+                .iter()
+                .chain(files)
+                .chain([&disk.ephemeral, &disk.journal]);
             let there =
                 partitions.all(|n| Path::new("/dev").join(partition_name(name, *n)).exists());
             Ok(there.then(|| Found { name: name.clone() }))
