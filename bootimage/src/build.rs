@@ -24,7 +24,7 @@ pub struct Options {
     pub out: PathBuf,
     /// Modules to include.
     pub modules: Vec<Wanted>,
-    /// Compression of the initramfs; `None` takes the best that the kernel reads.
+    /// Compression of `initrd.img`; `None` takes the best that the kernel reads.
     pub compression: Option<Compression>,
     /// Kernel command line of the ISO; `None` makes no ISO.
     pub iso: Option<String>,
@@ -79,8 +79,9 @@ pub struct Kernel {
 
 /// Builds the images and writes them to the output folder.
 ///
-/// `vmlinuz`, `vmlinux` (where one can be had and has a PVH entry), `initrd.img`, `boot.iso` and
-/// `manifest.json`, each first under another name and then renamed, the manifest last.
+/// `vmlinuz`, `vmlinux` (where one can be had and has a PVH entry), `initrd.cpio` and `initrd.img` (the same
+/// initramfs, for a direct boot and for the ISO: what lies in the host's page cache needs no unpacking),
+/// `boot.iso` and `manifest.json`, each first under another name and then renamed, the manifest last.
 ///
 /// # Errors
 /// A package that is damaged or lacks something, a required module that does not exist, an init
@@ -117,6 +118,7 @@ pub fn build(options: &Options, note: &mut dyn FnMut(&str)) -> Result<Manifest> 
         .unwrap_or_else(|| initramfs::choose(config.as_deref()));
     let initrd = initramfs::pack(&archive, compression, config.as_deref())?;
     out.write("initrd.img", &initrd)?;
+    out.write("initrd.cpio", &archive)?;
     match &options.iso {
         Some(cmdline) => {
             note("writing the ISO");

@@ -66,7 +66,7 @@ struct BuildArgs {
     /// Static program that becomes /init: the tether.
     #[arg(long)]
     init: PathBuf,
-    /// Folder for vmlinuz, vmlinux, initrd.img, boot.iso and manifest.json.
+    /// Folder for vmlinuz, vmlinux, initrd.cpio, initrd.img, boot.iso and manifest.json.
     #[arg(long)]
     out: PathBuf,
     /// File that lists the modules: GROUP required|optional NAME [ALIAS…], one a line.

@@ -63,6 +63,22 @@ pub fn parse(elf: &[u8], what: &str) -> Result<ModInfo> {
     Ok(info)
 }
 
+/// A module without the signature at its end (linux/scripts/sign-file.c: signature, `struct module_signature`, magic);
+/// one without signature as it is.
+#[must_use]
+pub fn without_signature(module: &[u8]) -> &[u8] {
+    const MAGIC: &[u8] = b"~Module signature appended~\n";
+    /// Bytes of `struct module_signature`; the last four are the signature's length, big-endian.
+    const TRAILER: usize = 12;
+    let stripped = || {
+        let (rest, trailer) = module.strip_suffix(MAGIC)?.split_last_chunk::<TRAILER>()?;
+        let (_, length) = trailer.split_last_chunk::<4>()?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        rest.get(..rest.len().checked_sub(length)?)
+    };
+    stripped().unwrap_or(module)
+}
+
 /// The `pre:` part of `softdep=pre: a b post: c`.
 fn softdep_pre(value: &str) -> Vec<String> {
     let mut pre = true;
@@ -182,6 +198,23 @@ mod tests {
             }
             let _ = parse(&elf, "damaged");
         }
+    }
+
+    #[test]
+    fn a_signature_is_taken_off() {
+        let bare = module(b"name=x\0");
+        let mut signed = bare.clone();
+        signed.extend([7; 300]);
+        signed.extend([0; 8]);
+        signed.extend(300_u32.to_be_bytes());
+        signed.extend(b"~Module signature appended~\n");
+        assert_eq!(without_signature(&signed), bare);
+        assert_eq!(without_signature(&bare), bare);
+        // One that claims to be longer than the file is none.
+        let mut wrong = signed.clone();
+        let length = wrong.len() - 32;
+        wrong[length] = 0xff;
+        assert_eq!(without_signature(&wrong), wrong);
     }
 
     /// The smallest ELF64 file with one `.modinfo` section.

@@ -43,7 +43,16 @@ fn the_same_input_gives_the_same_bytes() {
     };
     assert_eq!(sums(&first), sums(&second));
     let names: Vec<&str> = first.files.iter().map(|f| f.file.as_str()).collect();
-    assert_eq!(names, ["vmlinuz", "vmlinux", "initrd.img", "boot.iso"]);
+    assert_eq!(
+        names,
+        [
+            "vmlinuz",
+            "vmlinux",
+            "initrd.img",
+            "initrd.cpio",
+            "boot.iso"
+        ]
+    );
     let manifest =
         |which: &str| std::fs::read(dir.path().join(which).join("manifest.json")).unwrap();
     assert_eq!(manifest("one"), manifest("two"));

@@ -183,7 +183,8 @@ fn an_image_is_built_from_an_rpm_of_linux_esx_layout() {
         for (index, name) in names.iter().enumerate() {
             assert_eq!(
                 sizes[format!("modules/{index:03}-{name}.ko").as_str()],
-                parts.modules[name].len() as u64
+                // Debian's are signed, and this kernel does not insist on it.
+                bootimage::modinfo::without_signature(&parts.modules[name]).len() as u64
             );
         }
         let Report::Package(package) = inspect(&rpm).unwrap() else {

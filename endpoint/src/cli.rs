@@ -84,7 +84,7 @@ pub struct Serve {
     #[arg(
         long,
         value_name = "TEXT",
-        default_value = "console=ttyS0,115200 panic=-1 quiet loglevel=0"
+        default_value = wire::config::KERNEL_CMDLINE
     )]
     pub boot_cmdline: String,
     /// Which link the containers' VMs use.

@@ -34,7 +34,8 @@ impl BootFiles {
         let kernel = need("vmlinux").or_else(|_| need("vmlinuz"))?;
         Ok(BootFiles {
             kernel,
-            initrd: need("initrd.img")?,
+            // Uncompressed, where there is one: nobody has to carry it anywhere.
+            initrd: need("initrd.cpio").or_else(|_| need("initrd.img"))?,
             iso: need("boot.iso")?,
         })
     }

@@ -1,5 +1,6 @@
 //! Where `make` puts what the tests need.
 
+use anyhow::{Context, Result};
 use std::path::PathBuf;
 
 /// The checkout's root.
@@ -39,6 +40,34 @@ pub fn boot() -> PathBuf {
     } else {
         boot_packaged()
     }
+}
+
+/// The trimmed kernel, as `bootimage kernel` leaves it (`make kernel`).
+pub fn kernel_fast() -> PathBuf {
+    target().join("kernel/fast")
+}
+
+/// The distribution's kernel package, as scripts/boot-files takes it.
+///
+/// # Errors
+/// Where there is none, and what gets it.
+pub fn kernel_package() -> Result<PathBuf> {
+    let folder = target().join("kernel");
+    let mut debs: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .with_context(|| folder.display().to_string())?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("linux-image-") && name.ends_with(".deb")
+        })
+        .collect();
+    debs.sort();
+    debs.pop().with_context(|| {
+        format!(
+            "no kernel package in {}; scripts/fetch-kernel gets it",
+            folder.display()
+        )
+    })
 }
 
 /// OCI layout of a test image (`make images`).

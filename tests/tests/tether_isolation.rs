@@ -1,11 +1,10 @@
-//! What root in a container must not be able to do. One boot, in which a prober tries everything;
-//! each rule is a test of its own.
+//! What root in a container must not be able to do. One boot of each kernel, in which a prober tries everything;
+//! each rule is a test of its own, on both.
 
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::OnceLock;
-use tests::guest::build;
+use tests::guest::build::Guest;
 use tests::guest::disk::{Disk, busybox};
 use tests::guest::peer::{Keys, Peer};
 use tests::guest::vm::{Vm, config, process};
@@ -53,12 +52,12 @@ fn script() -> String {
     script + "echo 'done\tyes'"
 }
 
-async fn probe(kernel: PathBuf) -> Result<Findings> {
+async fn probe(guest: &Guest) -> Result<Findings> {
     let folder = tempfile::tempdir()?;
     let layer = busybox(&folder.path().join("layer"))?;
     let disk = Disk::make(&folder.path().join("disk"), &[layer], 64, 16)?;
     let config = config(&disk, process(&["sh", "-c", &script()]));
-    let mut vm = Vm::boot(folder.path(), &kernel, &disk, &config, &[])?;
+    let mut vm = Vm::boot(folder.path(), guest, &disk, &config, &[])?;
     let mut peer = Peer::accept(vm.connection().await?, &Keys::fresh()?).await?;
     let attached = peer.attach(SessionId::CONTAINER, false).await?;
     let reply = peer.start().await?;
@@ -83,13 +82,20 @@ async fn probe(kernel: PathBuf) -> Result<Findings> {
     Ok(findings)
 }
 
-/// The findings, of one boot for all tests of a run. Under nextest, which gives each test a process
-/// of its own, the first one leaves them in a file for the others. `None`: skipped, no kernel.
-fn findings() -> Option<&'static Findings> {
-    static FINDINGS: OnceLock<Option<Findings>> = OnceLock::new();
-    let boot =
-        |kernel| -> Result<Findings> { tokio::runtime::Runtime::new()?.block_on(probe(kernel)) };
-    let shared = |kernel, run: String| -> Result<Findings> {
+/// The findings on each kernel that is there, with its name; of one boot each for all tests of a run. Under nextest,
+/// which gives each test a process of its own, the first one leaves them in a file for the others.
+fn findings() -> impl Iterator<Item = &'static Findings> {
+    static FINDINGS: OnceLock<Vec<(String, Findings)>> = OnceLock::new();
+    let boot = || -> Result<Vec<(String, Findings)>> {
+        let runtime = tokio::runtime::Runtime::new()?;
+        let mut all = Vec::new();
+        for (name, guest) in Guest::each()? {
+            let findings = runtime.block_on(probe(&guest)).context(name)?;
+            all.push((name.to_owned(), findings));
+        }
+        Ok(all)
+    };
+    let shared = |run: String| -> Result<Vec<(String, Findings)>> {
         let path = std::env::temp_dir().join(format!("mooring-isolation-{run}.json"));
         let file = std::fs::File::options()
             .create(true)
@@ -102,20 +108,22 @@ fn findings() -> Option<&'static Findings> {
         if !text.is_empty() {
             return serde_json::from_slice(&text).context("the findings of this run's first test");
         }
-        let findings = boot(kernel)?;
+        let findings = boot()?;
         serde_json::to_writer(&*lock, &findings)?;
         Ok(findings)
     };
-    FINDINGS
-        .get_or_init(|| {
-            let kernel = build::kernel()?;
-            let result = match std::env::var("NEXTEST_RUN_ID") {
-                Ok(run) => shared(kernel, run),
-                Err(_) => boot(kernel),
-            };
-            Some(result.expect("the prober's boot"))
-        })
-        .as_ref()
+    let all = FINDINGS.get_or_init(|| {
+        let result = match std::env::var("NEXTEST_RUN_ID") {
+            Ok(run) => shared(run),
+            Err(_) => boot(),
+        };
+        result.expect("the prober's boot")
+    });
+    // Shown where the test fails.
+    all.iter().map(|(name, findings)| {
+        eprintln!("on {name}:");
+        findings
+    })
 }
 
 fn lines<'a>(findings: &'a Findings, key: &str) -> &'a [String] {
@@ -124,35 +132,37 @@ fn lines<'a>(findings: &'a Findings, key: &str) -> &'a [String] {
 
 /// The prober was refused, with one of these error numbers (1 EPERM, 2 ENOENT, 13 EACCES, 30 EROFS, 38 ENOSYS).
 fn refused(attempt: &str, errors: &[i32]) {
-    let Some(findings) = findings() else { return };
-    let line = lines(findings, "attempt")
-        .iter()
-        .find(|l| l.starts_with(&format!("{attempt} ")))
-        .expect("it was tried");
-    assert!(
-        errors
+    for findings in findings() {
+        let line = lines(findings, "attempt")
             .iter()
-            .any(|e| *line == format!("{attempt} refused {e}")),
-        "{line}"
-    );
+            .find(|l| l.starts_with(&format!("{attempt} ")))
+            .expect("it was tried");
+        assert!(
+            errors
+                .iter()
+                .any(|e| *line == format!("{attempt} refused {e}")),
+            "{line}"
+        );
+    }
 }
 
 #[test]
 fn a_container_root_must_not_open_the_journal_disk() {
-    let Some(findings) = findings() else { return };
-    let mut devices: Vec<&str> = lines(findings, "dev").iter().map(String::as_str).collect();
-    devices.sort_unstable();
-    let expected = [
-        "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin",
-        "stdout", "tty", "urandom", "zero",
-    ];
-    assert_eq!(devices, expected);
-    assert_eq!(lines(findings, "nodes_dev"), [""; 0]);
-    assert_eq!(
-        lines(findings, "nodes"),
-        [""; 0],
-        "no device node outside /dev"
-    );
+    for findings in findings() {
+        let mut devices: Vec<&str> = lines(findings, "dev").iter().map(String::as_str).collect();
+        devices.sort_unstable();
+        let expected = [
+            "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr",
+            "stdin", "stdout", "tty", "urandom", "zero",
+        ];
+        assert_eq!(devices, expected);
+        assert_eq!(lines(findings, "nodes_dev"), [""; 0]);
+        assert_eq!(
+            lines(findings, "nodes"),
+            [""; 0],
+            "no device node outside /dev"
+        );
+    }
 }
 
 #[test]
@@ -167,47 +177,51 @@ fn a_container_root_must_not_mknod_a_serial_port() {
 
 #[test]
 fn a_device_node_in_an_image_must_not_work() {
-    let Some(findings) = findings() else { return };
-    for line in lines(findings, "mounts") {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let (root, target, options) = (fields[3], fields[4], fields[5]);
-        // Its own /dev has nodes, its devpts has terminals, and masked files are /dev/null.
-        let own = ["/dev", "/dev/pts"].contains(&target) || root == "/null";
-        assert!(own || options.split(',').any(|o| o == "nodev"), "{line}");
+    for findings in findings() {
+        for line in lines(findings, "mounts") {
+            let fields: Vec<&str> = line.split(' ').collect();
+            let (root, target, options) = (fields[3], fields[4], fields[5]);
+            // Its own /dev has nodes, its devpts has terminals, and masked files are /dev/null.
+            let own = ["/dev", "/dev/pts"].contains(&target) || root == "/null";
+            assert!(own || options.split(',').any(|o| o == "nodev"), "{line}");
+        }
+        assert!(lines(findings, "mounts").len() > 10);
     }
-    assert!(lines(findings, "mounts").len() > 10);
 }
 
 #[test]
 fn a_container_root_must_not_see_the_tether_process() {
-    let Some(findings) = findings() else { return };
-    let names = lines(findings, "processes");
-    assert!(
-        names
-            .iter()
-            .all(|n| ["sh", "cat", "sed", "ls"].contains(&n.as_str())),
-        "{names:?}"
-    );
-    assert_eq!(lines(findings, "threads"), ["1"]);
+    for findings in findings() {
+        let names = lines(findings, "processes");
+        assert!(
+            names
+                .iter()
+                .all(|n| ["sh", "cat", "sed", "ls"].contains(&n.as_str())),
+            "{names:?}"
+        );
+        assert_eq!(lines(findings, "threads"), ["1"]);
+    }
 }
 
 #[test]
 fn a_container_root_must_not_kill_the_tether() {
-    let Some(findings) = findings() else { return };
-    // The VM told its exit after this: `probe` checks it.
-    assert_eq!(lines(findings, "done"), ["yes"]);
+    for findings in findings() {
+        // The VM told its exit after this: `probe` checks it.
+        assert_eq!(lines(findings, "done"), ["yes"]);
+    }
 }
 
 #[test]
 fn a_container_root_must_not_see_the_initramfs() {
-    let Some(findings) = findings() else { return };
-    let root = lines(findings, "root");
-    assert!(
-        !root
-            .iter()
-            .any(|f| f == "init" || f == "modules" || f == "cg"),
-        "{root:?}"
-    );
+    for findings in findings() {
+        let root = lines(findings, "root");
+        assert!(
+            !root
+                .iter()
+                .any(|f| f == "init" || f == "modules" || f == "cg"),
+            "{root:?}"
+        );
+    }
 }
 
 #[test]
@@ -243,8 +257,9 @@ fn a_container_root_must_not_remount_proc_sys_writable() {
     refused("remount_proc_sys", &[1]);
     refused("remount_sys", &[1]);
     refused("write_sysctl", &[2, 30]);
-    let Some(findings) = findings() else { return };
-    assert_eq!(lines(findings, "write"), [""; 0]);
+    for findings in findings() {
+        assert_eq!(lines(findings, "write"), [""; 0]);
+    }
 }
 
 #[test]
@@ -264,52 +279,56 @@ fn a_container_root_must_not_make_or_join_namespaces() {
 
 #[test]
 fn a_container_root_must_not_read_the_link_secret_from_fw_cfg() {
-    let Some(findings) = findings() else { return };
-    assert_eq!(lines(findings, "firmware"), [""; 0]);
-    assert_eq!(lines(findings, "secret"), [""; 0]);
+    for findings in findings() {
+        assert_eq!(lines(findings, "firmware"), [""; 0]);
+        assert_eq!(lines(findings, "secret"), [""; 0]);
+    }
 }
 
 #[test]
 fn a_container_root_must_not_read_kernel_memory_or_messages() {
-    let Some(findings) = findings() else { return };
-    assert!(["", "0"].contains(&lines(findings, "kcore").first().map_or("", |l| l.trim())));
-    assert_eq!(lines(findings, "keys"), [""; 0]);
-    let kmsg = lines(findings, "kmsg");
-    assert!(kmsg.iter().all(|l| l.contains("not permitted")), "{kmsg:?}");
+    for findings in findings() {
+        assert!(["", "0"].contains(&lines(findings, "kcore").first().map_or("", |l| l.trim())));
+        assert_eq!(lines(findings, "keys"), [""; 0]);
+        let kmsg = lines(findings, "kmsg");
+        assert!(kmsg.iter().all(|l| l.contains("not permitted")), "{kmsg:?}");
+    }
 }
 
 #[test]
 fn a_container_root_must_not_leave_its_cgroup() {
-    let Some(findings) = findings() else { return };
-    assert_eq!(lines(findings, "cgroup"), ["0::/"]);
-    assert!(
-        !lines(findings, "cgroup_folder")
-            .iter()
-            .any(|f| f == "container")
-    );
-    refused("write_cgroup", &[13, 30]);
+    for findings in findings() {
+        assert_eq!(lines(findings, "cgroup"), ["0::/"]);
+        assert!(
+            !lines(findings, "cgroup_folder")
+                .iter()
+                .any(|f| f == "container")
+        );
+        refused("write_cgroup", &[13, 30]);
+    }
 }
 
 #[test]
 fn a_container_root_must_not_hold_more_capabilities_than_dockers_less_mknod() {
-    let Some(findings) = findings() else { return };
-    let status = lines(findings, "status");
-    let field = |name: &str| {
-        status
-            .iter()
-            .find_map(|l| l.strip_prefix(name))
-            .map(str::trim)
-    };
-    for (name, value) in [
-        ("CapInh:", "0000000000000000"),
-        ("CapPrm:", "00000000a00425fb"),
-        ("CapEff:", "00000000a00425fb"),
-        ("CapBnd:", "00000000a00425fb"),
-        ("CapAmb:", "0000000000000000"),
-        ("NoNewPrivs:", "0"),
-        ("Seccomp:", "2"),
-    ] {
-        assert_eq!(field(name), Some(value), "{name}");
+    for findings in findings() {
+        let status = lines(findings, "status");
+        let field = |name: &str| {
+            status
+                .iter()
+                .find_map(|l| l.strip_prefix(name))
+                .map(str::trim)
+        };
+        for (name, value) in [
+            ("CapInh:", "0000000000000000"),
+            ("CapPrm:", "00000000a00425fb"),
+            ("CapEff:", "00000000a00425fb"),
+            ("CapBnd:", "00000000a00425fb"),
+            ("CapAmb:", "0000000000000000"),
+            ("NoNewPrivs:", "0"),
+            ("Seccomp:", "2"),
+        ] {
+            assert_eq!(field(name), Some(value), "{name}");
+        }
     }
 }
 
@@ -333,12 +352,13 @@ fn a_container_root_must_not_use_bpf_or_open_by_handle() {
 
 #[test]
 fn a_container_must_not_inherit_the_tethers_environment() {
-    let Some(findings) = findings() else { return };
-    let environ = lines(findings, "environ");
-    let names: Vec<&str> = environ
-        .iter()
-        .filter_map(|l| l.split_once('='))
-        .map(|(n, _)| n)
-        .collect();
-    assert_eq!(names, ["PATH", "HOSTNAME", "HOME"]);
+    for findings in findings() {
+        let environ = lines(findings, "environ");
+        let names: Vec<&str> = environ
+            .iter()
+            .filter_map(|l| l.split_once('='))
+            .map(|(n, _)| n)
+            .collect();
+        assert_eq!(names, ["PATH", "HOSTNAME", "HOME"]);
+    }
 }

@@ -1,7 +1,7 @@
 //! Many layers, a network, a read-only root and `--init`, in one boot.
 
 use anyhow::Result;
-use tests::guest::build;
+use tests::guest::build::Guest;
 use tests::guest::disk::{Disk, Layer, busybox};
 use tests::guest::peer::{Keys, Peer};
 use tests::guest::vm::{Vm, config, process};
@@ -10,7 +10,7 @@ use wire::message::SessionId;
 
 #[tokio::test]
 async fn many_layers_a_network_a_read_only_root_and_an_init() -> Result<()> {
-    let Some(kernel) = build::kernel() else {
+    let Some(guest) = Guest::fast()? else {
         return Ok(());
     };
     let folder = tempfile::tempdir()?;
@@ -46,7 +46,7 @@ async fn many_layers_a_network_a_read_only_root_and_an_init() -> Result<()> {
         "-device",
         "vmxnet3,netdev=n0,mac=52:54:00:12:34:56",
     ];
-    let mut vm = Vm::boot(folder.path(), &kernel, &disk, &config, &nic)?;
+    let mut vm = Vm::boot(folder.path(), &guest, &disk, &config, &nic)?;
     let mut peer = Peer::accept(vm.connection().await?, &Keys::fresh()?).await?;
     let attached = peer.attach(SessionId::CONTAINER, false).await?;
     let reply = peer.start().await?;

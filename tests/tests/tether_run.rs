@@ -1,8 +1,7 @@
 //! A tether VM, driven as the endpoint drives it.
 
 use anyhow::Result;
-use std::path::PathBuf;
-use tests::guest::build;
+use tests::guest::build::Guest;
 use tests::guest::disk::{Disk, Layer, busybox, ext4};
 use tests::guest::peer::{Attached, Keys, Output, Peer};
 use tests::guest::vm::{Vm, config, process};
@@ -12,27 +11,35 @@ use wire::message::{Reply, SessionId, ToGuest, ToHost};
 /// A disk with the busybox layer and what boots it.
 struct Bench {
     folder: tempfile::TempDir,
-    kernel: PathBuf,
+    guest: Guest,
     disk: Disk,
 }
 
+/// The trimmed kernel, where it is there.
 fn bench() -> Result<Option<Bench>> {
-    let Some(kernel) = build::kernel() else {
-        return Ok(None);
-    };
-    let folder = tempfile::tempdir()?;
-    let layer = busybox(&folder.path().join("layer"))?;
-    let disk = Disk::make(&folder.path().join("disk"), &[layer], 64, 32)?;
-    Ok(Some(Bench {
-        folder,
-        kernel,
-        disk,
-    }))
+    Guest::fast()?.map(Bench::new).transpose()
+}
+
+/// Both kernels, as far as they are there.
+fn on_each_kernel() -> Result<Vec<Bench>> {
+    let each = Guest::each()?.into_iter();
+    each.map(|(_, guest)| Bench::new(guest)).collect()
 }
 
 impl Bench {
+    fn new(guest: Guest) -> Result<Bench> {
+        let folder = tempfile::tempdir()?;
+        let layer = busybox(&folder.path().join("layer"))?;
+        let disk = Disk::make(&folder.path().join("disk"), &[layer], 64, 32)?;
+        Ok(Bench {
+            folder,
+            guest,
+            disk,
+        })
+    }
+
     async fn boot(&self, config: &GuestConfig, keys: &Keys) -> Result<(Vm, Peer)> {
-        let mut vm = Vm::boot(self.folder.path(), &self.kernel, &self.disk, config, &[])?;
+        let mut vm = Vm::boot(self.folder.path(), &self.guest, &self.disk, config, &[])?;
         let peer = Peer::accept(vm.connection().await?, keys).await?;
         Ok((vm, peer))
     }
@@ -48,228 +55,234 @@ fn started(reply: &Reply) {
 
 #[tokio::test]
 async fn output_exit_code_and_power_off() -> Result<()> {
-    let Some(bench) = bench()? else { return Ok(()) };
-    let config = config(&bench.disk, sh("echo hello; echo error >&2; exit 7"));
-    let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
-    let attached = peer.attach(SessionId::CONTAINER, false).await?;
-    let reply = peer.start().await?;
-    assert!(matches!(reply, Reply::Started { pid: 1, .. }), "{reply:?}");
-    let output = attached.collect().await?;
-    assert_eq!(
-        (
-            output.text().as_str(),
-            output.stderr.as_slice(),
-            output.left
-        ),
-        ("hello\n", &b"error\n"[..], 0)
-    );
-    assert_eq!(peer.exit(SessionId::CONTAINER).await?.code, 7);
-    peer.goodbye().await?;
-    vm.off().await
+    for bench in on_each_kernel()? {
+        let config = config(&bench.disk, sh("echo hello; echo error >&2; exit 7"));
+        let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
+        let attached = peer.attach(SessionId::CONTAINER, false).await?;
+        let reply = peer.start().await?;
+        assert!(matches!(reply, Reply::Started { pid: 1, .. }), "{reply:?}");
+        let output = attached.collect().await?;
+        assert_eq!(
+            (
+                output.text().as_str(),
+                output.stderr.as_slice(),
+                output.left
+            ),
+            ("hello\n", &b"error\n"[..], 0)
+        );
+        assert_eq!(peer.exit(SessionId::CONTAINER).await?.code, 7);
+        peer.goodbye().await?;
+        vm.off().await?;
+    }
+    Ok(())
 }
 
 /// Everything that can be asked of a container that runs, in one boot.
 #[tokio::test]
 async fn execs_beside_a_container_that_runs() -> Result<()> {
-    let Some(bench) = bench()? else { return Ok(()) };
-    let script = "trap 'echo got-usr1' USR1; trap 'echo got-rt' 40; trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 1 & wait $!; done";
-    let mut config = config(&bench.disk, sh(script));
-    config.hosts = vec![("10.1.2.3".into(), vec!["db".into()])];
-    config.dns = vec!["10.9.9.9".into()];
-    config.process.cwd = "/made/for/it".into();
-    let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
-    let mut main = peer.attach(SessionId::CONTAINER, false).await?;
-    let mut seen = Output::default();
-    started(&peer.start().await?);
-    main.wait_for(&mut seen, "up\n").await?;
+    for bench in on_each_kernel()? {
+        let script = "trap 'echo got-usr1' USR1; trap 'echo got-rt' 40; trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 1 & wait $!; done";
+        let mut config = config(&bench.disk, sh(script));
+        config.hosts = vec![("10.1.2.3".into(), vec!["db".into()])];
+        config.dns = vec!["10.9.9.9".into()];
+        config.process.cwd = "/made/for/it".into();
+        let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
+        let mut main = peer.attach(SessionId::CONTAINER, false).await?;
+        let mut seen = Output::default();
+        started(&peer.start().await?);
+        main.wait_for(&mut seen, "up\n").await?;
 
-    let text = |out: &Output| out.text().trim().to_owned();
-    // Users, groups, HOME, working directory.
-    let who = Process {
-        user: "app".into(),
-        cwd: "/tmp".into(),
-        ..sh("id; echo $HOME; pwd; umask; ulimit -n; cat /proc/self/oom_score_adj")
-    };
-    let (out, code) = peer.run(who).await?;
-    assert_eq!(
-        text(&out),
-        "uid=1000(app) gid=1001(app) groups=29(audio),1001(app)\n/home/app\n/tmp\n0022\n1048576\n0"
-    );
-    assert_eq!(code, 0);
-    let numbers = Process {
-        user: "4242:77".into(),
-        groups: vec!["audio".into()],
-        ..sh("id; readlink /proc/1/cwd || echo denied")
-    };
-    assert_eq!(
-        text(&peer.run(numbers).await?.0),
-        "uid=4242 gid=77 groups=29(audio),77\ndenied"
-    );
-    assert_eq!(
-        text(&peer.run(sh("readlink /proc/1/cwd")).await?.0),
-        "/made/for/it"
-    );
-    // Exit codes.
-    assert_eq!(peer.run(sh("exit 42")).await?.1, 42);
-    assert_eq!(peer.run(sh("kill -9 $$")).await?.1, 137);
-    // What cannot be started.
-    for (args, code, message) in [
-        (
-            vec!["nope"],
-            127,
-            "exec: \"nope\": executable file not found in $PATH",
-        ),
-        (
-            vec!["/no/pe"],
-            127,
-            "exec: \"/no/pe\": stat /no/pe: no such file or directory",
-        ),
-        (
-            vec!["/etc/plain"],
-            126,
-            "exec: \"/etc/plain\": permission denied",
-        ),
-        (vec!["/etc"], 126, "exec: \"/etc\": is a directory"),
-    ] {
-        let (reply, _, attached) = peer.exec(process(&args)).await?;
+        let text = |out: &Output| out.text().trim().to_owned();
+        // Users, groups, HOME, working directory.
+        let who = Process {
+            user: "app".into(),
+            cwd: "/tmp".into(),
+            ..sh("id; echo $HOME; pwd; umask; ulimit -n; cat /proc/self/oom_score_adj")
+        };
+        let (out, code) = peer.run(who).await?;
+        assert_eq!(
+            text(&out),
+            "uid=1000(app) gid=1001(app) groups=29(audio),1001(app)\n/home/app\n/tmp\n0022\n1048576\n0"
+        );
+        assert_eq!(code, 0);
+        let numbers = Process {
+            user: "4242:77".into(),
+            groups: vec!["audio".into()],
+            ..sh("id; readlink /proc/1/cwd || echo denied")
+        };
+        assert_eq!(
+            text(&peer.run(numbers).await?.0),
+            "uid=4242 gid=77 groups=29(audio),77\ndenied"
+        );
+        assert_eq!(
+            text(&peer.run(sh("readlink /proc/1/cwd")).await?.0),
+            "/made/for/it"
+        );
+        // Exit codes.
+        assert_eq!(peer.run(sh("exit 42")).await?.1, 42);
+        assert_eq!(peer.run(sh("kill -9 $$")).await?.1, 137);
+        // What cannot be started.
+        for (args, code, message) in [
+            (
+                vec!["nope"],
+                127,
+                "exec: \"nope\": executable file not found in $PATH",
+            ),
+            (
+                vec!["/no/pe"],
+                127,
+                "exec: \"/no/pe\": stat /no/pe: no such file or directory",
+            ),
+            (
+                vec!["/etc/plain"],
+                126,
+                "exec: \"/etc/plain\": permission denied",
+            ),
+            (vec!["/etc"], 126, "exec: \"/etc\": is a directory"),
+        ] {
+            let (reply, _, attached) = peer.exec(process(&args)).await?;
+            assert_eq!(
+                reply,
+                Reply::StartFailed {
+                    code,
+                    message: message.into()
+                }
+            );
+            assert_eq!(attached.collect().await?, Output::default());
+        }
+        let (reply, ..) = peer
+            .exec(Process {
+                user: "ghost".into(),
+                ..sh("true")
+            })
+            .await?;
         assert_eq!(
             reply,
             Reply::StartFailed {
-                code,
-                message: message.into()
+                code: 125,
+                message: "unable to find user ghost: no matching entries in passwd file".into()
             }
         );
-        assert_eq!(attached.collect().await?, Output::default());
-    }
-    let (reply, ..) = peer
-        .exec(Process {
-            user: "ghost".into(),
-            ..sh("true")
-        })
-        .await?;
-    assert_eq!(
-        reply,
-        Reply::StartFailed {
-            code: 125,
-            message: "unable to find user ghost: no matching entries in passwd file".into()
-        }
-    );
-    // stdin and its end.
-    let (reply, session, mut cat) = peer
-        .exec(Process {
-            stdin: true,
-            ..sh("cat; echo end")
-        })
-        .await?;
-    started(&reply);
-    cat.write(b"one\n").await?;
-    let mut out = Output::default();
-    cat.wait_for(&mut out, "one\n").await?;
-    cat.stdin.end(wire::message::Channel::Stdin, 0)?;
-    cat.wait_for(&mut out, "end\n").await?;
-    assert_eq!(peer.exit(session).await?.code, 0);
-    // A terminal, its size, its change, Ctrl-C.
-    let shell = Process {
-        tty: true,
-        stdin: true,
-        size: Some((33, 101)),
-        ..sh(
-            "stty size; tty; echo $TERM; trap 'stty size; exit 5' WINCH; echo ready; while :; do sleep 1 & wait $!; done",
-        )
-    };
-    let (reply, session, mut tty) = peer.exec(shell).await?;
-    started(&reply);
-    let mut out = Output::default();
-    tty.wait_for(&mut out, "ready\r\n").await?;
-    assert!(
-        out.text().starts_with("33 101\r\n/dev/pts/0\r\nxterm\r\n"),
-        "{:?}",
-        out.text()
-    );
-    let resized = peer
-        .request(|request| ToGuest::Resize {
-            request,
-            session,
-            rows: 40,
-            cols: 90,
-        })
-        .await?;
-    assert_eq!(resized, Reply::Done);
-    tty.wait_for(&mut out, "40 90\r\n").await?;
-    assert_eq!(peer.exit(session).await?.code, 5);
-    let (_, session, mut tty) = peer
-        .exec(Process {
-            tty: true,
-            stdin: true,
-            ..sh("echo go; sleep 1000")
-        })
-        .await?;
-    let mut out = Output::default();
-    tty.wait_for(&mut out, "go").await?;
-    tty.write(&[3]).await?;
-    assert_eq!(peer.exit(session).await?.code, 130);
-    // A grandchild that keeps stdout open delays neither exit nor end.
-    let (out, code) = peer.run(sh("sleep 1000 & echo quick")).await?;
-    assert_eq!((text(&out).as_str(), code), ("quick", 0));
-    // Files.
-    let (out, _) = peer.run(sh("hostname; cat /etc/hostname; grep db /etc/hosts; cat /etc/resolv.conf; df -P /dev/shm | tail -1 | awk '{print $2}'")).await?;
-    assert_eq!(
-        text(&out),
-        "box\nbox\n10.1.2.3\tdb\nnameserver 10.9.9.9\n65536"
-    );
-    // A burst, every byte once, from each channel.
-    let (reply, session, burst) = peer.exec(sh("seq 1 40000; seq 1 20000 >&2")).await?;
-    started(&reply);
-    let lines = |n: u32| {
-        (1..=n)
-            .map(|i| format!("{i}\n"))
-            .collect::<String>()
-            .into_bytes()
-    };
-    // The reader is paused until the process has ended, where it can; then it takes all.
-    let out = burst.collect().await?;
-    assert!(
-        out.stdout == lines(40_000) && out.stderr == lines(20_000) && out.left == 0,
-        "{} {}",
-        out.stdout.len(),
-        out.stderr.len()
-    );
-    assert_eq!(peer.exit(session).await?.code, 0);
-    // Processes.
-    match peer
-        .request(|request| ToGuest::Processes { request })
-        .await?
-    {
-        Reply::Processes(rows) => {
-            let first = rows.iter().find(|r| r.pid == 1).expect("pid 1 is listed");
-            assert!(
-                first.user == "root" && first.ppid == 0 && first.command.starts_with("sh -c trap"),
-                "{first:?}"
-            );
-            assert!(rows.iter().any(|r| r.command == "sleep 1000"), "{rows:?}");
-        }
-        other => panic!("{other:?}"),
-    }
-    // Signals by number, real-time ones too.
-    for (signal, word) in [(10, "got-usr1"), (40, "got-rt")] {
-        let reply = peer
-            .request(|request| ToGuest::Signal {
-                request,
-                session: SessionId::CONTAINER,
-                signal,
+        // stdin and its end.
+        let (reply, session, mut cat) = peer
+            .exec(Process {
+                stdin: true,
+                ..sh("cat; echo end")
             })
             .await?;
-        assert_eq!(reply, Reply::Done);
-        main.wait_for(&mut seen, word).await?;
+        started(&reply);
+        cat.write(b"one\n").await?;
+        let mut out = Output::default();
+        cat.wait_for(&mut out, "one\n").await?;
+        cat.stdin.end(wire::message::Channel::Stdin, 0)?;
+        cat.wait_for(&mut out, "end\n").await?;
+        assert_eq!(peer.exit(session).await?.code, 0);
+        // A terminal, its size, its change, Ctrl-C.
+        let shell = Process {
+            tty: true,
+            stdin: true,
+            size: Some((33, 101)),
+            ..sh(
+                "stty size; tty; echo $TERM; trap 'stty size; exit 5' WINCH; echo ready; while :; do sleep 1 & wait $!; done",
+            )
+        };
+        let (reply, session, mut tty) = peer.exec(shell).await?;
+        started(&reply);
+        let mut out = Output::default();
+        tty.wait_for(&mut out, "ready\r\n").await?;
+        assert!(
+            out.text().starts_with("33 101\r\n/dev/pts/0\r\nxterm\r\n"),
+            "{:?}",
+            out.text()
+        );
+        let resized = peer
+            .request(|request| ToGuest::Resize {
+                request,
+                session,
+                rows: 40,
+                cols: 90,
+            })
+            .await?;
+        assert_eq!(resized, Reply::Done);
+        tty.wait_for(&mut out, "40 90\r\n").await?;
+        assert_eq!(peer.exit(session).await?.code, 5);
+        let (_, session, mut tty) = peer
+            .exec(Process {
+                tty: true,
+                stdin: true,
+                ..sh("echo go; sleep 1000")
+            })
+            .await?;
+        let mut out = Output::default();
+        tty.wait_for(&mut out, "go").await?;
+        tty.write(&[3]).await?;
+        assert_eq!(peer.exit(session).await?.code, 130);
+        // A grandchild that keeps stdout open delays neither exit nor end.
+        let (out, code) = peer.run(sh("sleep 1000 & echo quick")).await?;
+        assert_eq!((text(&out).as_str(), code), ("quick", 0));
+        // Files.
+        let (out, _) = peer.run(sh("hostname; cat /etc/hostname; grep db /etc/hosts; cat /etc/resolv.conf; df -P /dev/shm | tail -1 | awk '{print $2}'")).await?;
+        assert_eq!(
+            text(&out),
+            "box\nbox\n10.1.2.3\tdb\nnameserver 10.9.9.9\n65536"
+        );
+        // A burst, every byte once, from each channel.
+        let (reply, session, burst) = peer.exec(sh("seq 1 40000; seq 1 20000 >&2")).await?;
+        started(&reply);
+        let lines = |n: u32| {
+            (1..=n)
+                .map(|i| format!("{i}\n"))
+                .collect::<String>()
+                .into_bytes()
+        };
+        // The reader is paused until the process has ended, where it can; then it takes all.
+        let out = burst.collect().await?;
+        assert!(
+            out.stdout == lines(40_000) && out.stderr == lines(20_000) && out.left == 0,
+            "{} {}",
+            out.stdout.len(),
+            out.stderr.len()
+        );
+        assert_eq!(peer.exit(session).await?.code, 0);
+        // Processes.
+        match peer
+            .request(|request| ToGuest::Processes { request })
+            .await?
+        {
+            Reply::Processes(rows) => {
+                let first = rows.iter().find(|r| r.pid == 1).expect("pid 1 is listed");
+                assert!(
+                    first.user == "root"
+                        && first.ppid == 0
+                        && first.command.starts_with("sh -c trap"),
+                    "{first:?}"
+                );
+                assert!(rows.iter().any(|r| r.command == "sleep 1000"), "{rows:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+        // Signals by number, real-time ones too.
+        for (signal, word) in [(10, "got-usr1"), (40, "got-rt")] {
+            let reply = peer
+                .request(|request| ToGuest::Signal {
+                    request,
+                    session: SessionId::CONTAINER,
+                    signal,
+                })
+                .await?;
+            assert_eq!(reply, Reply::Done);
+            main.wait_for(&mut seen, word).await?;
+        }
+        // The power button asks, the process ends with its own words, the journal has them.
+        vm.press_power_button().await?;
+        let mut rest = Attached::collect(main).await?;
+        rest.stdout.splice(0..0, seen.stdout);
+        assert!(rest.text().ends_with("bye\n"), "{:?}", rest.text());
+        assert_eq!(peer.exit(SessionId::CONTAINER).await?.code, 3);
+        peer.goodbye().await?;
+        vm.off().await?;
     }
-    // The power button asks, the process ends with its own words, the journal has them.
-    vm.press_power_button().await?;
-    let mut rest = Attached::collect(main).await?;
-    rest.stdout.splice(0..0, seen.stdout);
-    assert!(rest.text().ends_with("bye\n"), "{:?}", rest.text());
-    assert_eq!(peer.exit(SessionId::CONTAINER).await?.code, 3);
-    peer.goodbye().await?;
-    vm.off().await
+    Ok(())
 }
 
 /// A lost endpoint loses nothing; the next session finds the container and its logs.
@@ -326,7 +339,7 @@ async fn a_lost_link_is_dialled_again_and_nothing_is_lost() -> Result<()> {
 #[tokio::test]
 async fn the_root_folder_looks_as_in_the_topmost_layer() -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    let Some(kernel) = build::kernel() else {
+    let Some(guest) = Guest::fast()? else {
         return Ok(());
     };
     let folder = tempfile::tempdir()?;
@@ -347,7 +360,7 @@ async fn the_root_folder_looks_as_in_the_topmost_layer() -> Result<()> {
     let bench = Bench {
         disk: Disk::make(&folder.path().join("disk"), &[lower, top], 64, 32)?,
         folder,
-        kernel,
+        guest,
     };
     let script = "stat -c '%a %u %g %Y' /; chmod 700 /";
     let mut config = config(&bench.disk, sh(script));
@@ -386,23 +399,24 @@ async fn a_container_that_takes_all_memory_must_not_take_the_tether_along() -> R
 /// A start that fails is told with Docker's code, and the VM goes.
 #[tokio::test]
 async fn a_program_that_does_not_exist_ends_the_vm_with_127() -> Result<()> {
-    let Some(bench) = bench()? else { return Ok(()) };
-    let config = config(&bench.disk, process(&["missing"]));
-    let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
-    let message = "exec: \"missing\": executable file not found in $PATH";
-    assert_eq!(
-        peer.start().await?,
-        Reply::StartFailed {
-            code: 127,
-            message: message.into()
-        }
-    );
-    peer.goodbye().await?;
-    vm.off().await?;
-    let exit = journal::Reader::open(bench.disk.journal()?)?
-        .exit()?
-        .expect("an exit record");
-    assert_eq!((exit.code, exit.reason.as_str()), (127, message));
+    for bench in on_each_kernel()? {
+        let config = config(&bench.disk, process(&["missing"]));
+        let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
+        let message = "exec: \"missing\": executable file not found in $PATH";
+        assert_eq!(
+            peer.start().await?,
+            Reply::StartFailed {
+                code: 127,
+                message: message.into()
+            }
+        );
+        peer.goodbye().await?;
+        vm.off().await?;
+        let exit = journal::Reader::open(bench.disk.journal()?)?
+            .exit()?
+            .expect("an exit record");
+        assert_eq!((exit.code, exit.reason.as_str()), (127, message));
+    }
     Ok(())
 }
 
@@ -430,7 +444,7 @@ async fn a_fault_of_the_boot_is_told_by_its_step() -> Result<()> {
 /// A layer that is a file on a partition, by a loop device: it lies above the layers that are partitions.
 #[tokio::test]
 async fn a_layer_in_a_file_is_mounted_by_a_loop_device() -> Result<()> {
-    let Some(kernel) = build::kernel() else {
+    let Some(guest) = Guest::fast()? else {
         return Ok(());
     };
     let folder = tempfile::tempdir()?;
@@ -448,7 +462,7 @@ async fn a_layer_in_a_file_is_mounted_by_a_loop_device() -> Result<()> {
     let disk = Disk::make(&folder.path().join("disk"), &[base, holder], 64, 32)?;
     let bench = Bench {
         folder,
-        kernel,
+        guest,
         disk,
     };
     let mut config = config(

@@ -266,6 +266,7 @@ async fn end(vm: &Rc<Vm>, mut ends: mpsc::UnboundedReceiver<End>) {
         }
     }
     finish_streams(vm).await;
+    tell_memory();
     vm.container.release();
     drop(vm.waiting.borrow_mut().take());
     let link = vm.link.borrow().clone();
@@ -277,6 +278,14 @@ async fn end(vm: &Rc<Vm>, mut ends: mpsc::UnboundedReceiver<End>) {
         && link.send(ToHost::Goodbye).await.is_ok()
     {
         let _ = tokio::time::timeout(GOODBYE_DEADLINE, link.flush()).await;
+    }
+}
+
+/// Says on the console how much memory the tether has: nothing in the container can see it.
+fn tell_memory() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if let Some(line) = status.lines().find(|line| line.starts_with("VmRSS:")) {
+        console(line);
     }
 }
 

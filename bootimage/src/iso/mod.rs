@@ -19,9 +19,8 @@ pub use volume::{BootEntry, File, Volume, read};
 
 use crate::{Error, Result, efi};
 
-/// The kernel's command line on the ISO: a quiet boot that talks on the first serial port and
-/// restarts rather than hangs.
-pub const DEFAULT_CMDLINE: &str = "console=ttyS0,115200 quiet loglevel=0 panic=-1";
+/// The kernel's command line on the ISO.
+pub const DEFAULT_CMDLINE: &str = wire::config::KERNEL_CMDLINE;
 
 /// Bytes of a command line, at most (COMMAND_LINE_SIZE of x86).
 const MAX_CMDLINE: usize = 2047;

@@ -1,10 +1,9 @@
 //! QEMU's command line for a VM.
 
 use super::spec::{
-    Accelerator, DirectBoot, DiskSpec, Firmware, NicBackend, NicSpec, SerialSpec, VmxSpec,
-    VsockSpec,
+    DirectBoot, DiskSpec, Firmware, NicBackend, NicSpec, SerialSpec, VmxSpec, VsockSpec,
 };
-use super::{files, spec};
+use super::{files, spec, tuning};
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::RawFd;
@@ -125,14 +124,8 @@ pub(super) fn build(spec: &VmxSpec, qmp: RawFd) -> Result<Vec<OsString>, String>
         if uds { ",memory-backend=ram0" } else { "" },
     );
     args.pair("-machine", machine);
-    args.pair(
-        "-accel",
-        match spec.accelerator {
-            Accelerator::Kvm => "kvm",
-            Accelerator::Tcg => "tcg,thread=multi",
-        },
-    );
-    args.pair("-cpu", "max");
+    args.pair("-accel", tuning::accel(spec.accelerator));
+    args.pair("-cpu", tuning::cpu(spec.accelerator));
     args.pair("-smp", spec.cpus.to_string());
     args.pair("-m", format!("{}M", spec.memory_mib));
     args.pair("-rtc", "base=utc");
@@ -217,13 +210,7 @@ fn direct_boot(args: &mut Args, spec: &VmxSpec, boot: &DirectBoot) -> Result<(),
         args.pair("-initrd", initrd.clone());
     }
     let mut cmdline = boot.cmdline.clone();
-    if spec.accelerator == Accelerator::Tcg {
-        // What takes the time of a boot under emulation is calibrating timers against each other.
-        cmdline.push_str(" nolapic_timer no_timer_check");
-        if let Some(khz) = spec.tsc_khz {
-            cmdline.push_str(&format!(" tsc_early_khz={khz}"));
-        }
-    }
+    cmdline.push_str(&tuning::kernel_arguments(spec.accelerator, spec.tsc_khz));
     args.pair("-append", cmdline.trim_start());
     Ok(())
 }

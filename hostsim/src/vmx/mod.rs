@@ -29,6 +29,7 @@ mod serial;
 mod shim;
 mod spec;
 mod sys;
+pub mod tuning;
 mod vsock;
 
 #[cfg(any(test, fuzzing))]

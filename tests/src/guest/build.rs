@@ -1,5 +1,6 @@
 //! What a VM boots from: the static tether in an initramfs, and a kernel.
 
+use crate::{command, places};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -79,56 +80,99 @@ pub fn prober(folder: &Path) -> Result<PathBuf> {
     Ok(out)
 }
 
-/// The kernel that VM tests boot: `MOORING_TEST_KERNEL`, a vmlinux with a PVH entry or a bzImage
-/// with everything built in. `None`: there is none here, and why.
-#[must_use]
-pub fn kernel() -> Option<PathBuf> {
-    let path = std::env::var_os("MOORING_TEST_KERNEL").map_or_else(
-        || checkout().join("target/kernel/fast/vmlinux"),
-        PathBuf::from,
-    );
-    if path.is_file() {
-        return Some(path);
-    }
-    eprintln!(
-        "skipped: no kernel at {} (make images builds it; MOORING_TEST_KERNEL names another)",
-        path.display()
-    );
-    None
+/// What a VM boots directly.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    /// A vmlinux with a PVH entry, or a bzImage.
+    pub kernel: PathBuf,
+    /// Its initramfs.
+    pub initramfs: PathBuf,
 }
 
-/// Writes an initramfs (newc) with the tether as its init. For a kernel with everything built in.
-///
-/// # Errors
-/// If cpio fails.
-pub fn initramfs(tether: &Path, out: &Path) -> Result<()> {
-    let root = out.with_extension("root");
-    for folder in ["dev", "proc", "sys", "root", "run", "tmp", "modules"] {
-        std::fs::create_dir_all(root.join(folder))?;
-    }
-    std::fs::copy(tether, root.join("init"))?;
-    std::fs::write(root.join("modules/order"), "# mooring modules 1\n")?;
-    nix::sys::stat::mknod(
-        &root.join("dev/console"),
-        nix::sys::stat::SFlag::S_IFCHR,
-        nix::sys::stat::Mode::from_bits_truncate(0o600),
-        nix::sys::stat::makedev(5, 1),
-    )
-    .or_else(|e| {
-        if e == nix::Error::EEXIST {
-            Ok(())
-        } else {
-            Err(e)
+impl Guest {
+    /// Has bootimage build them out of a kernel package (or folder), this init, and these modules (the default list
+    /// where none is given).
+    ///
+    /// # Errors
+    /// Those of bootimage.
+    pub fn build(kernel: &Path, init: &Path, modules: Option<&Path>, out: &Path) -> Result<Guest> {
+        let mut bootimage = Command::new(places::programs().join("bootimage"));
+        bootimage.arg("build").arg("--kernel").arg(kernel);
+        bootimage.arg("--init").arg(init).arg("--out").arg(out);
+        if let Some(modules) = modules {
+            bootimage.arg("--modules").arg(modules);
         }
-    })?;
-    let status = Command::new("sh")
-        .current_dir(&root)
-        .args(["-c", "find . | cpio -o -H newc --quiet > \"$0\""])
-        .arg(out)
-        .status()
-        .context("starting cpio")?;
-    if !status.success() {
-        bail!("cpio failed");
+        command::run(bootimage, b"", command::DEADLINE)?.ok()?;
+        let kernels = ["vmlinux", "vmlinuz"].map(|k| out.join(k));
+        Ok(Guest {
+            kernel: kernels
+                .into_iter()
+                .find(|k| k.is_file())
+                .context("bootimage wrote no kernel")?,
+            initramfs: out.join("initrd.cpio"),
+        })
     }
-    Ok(())
+
+    /// The tether on the trimmed kernel, made once a run. `None`: there is no such kernel here, and why.
+    ///
+    /// # Errors
+    /// If it cannot be built.
+    pub fn fast() -> Result<Option<Guest>> {
+        static BUILT: Built = Built::new();
+        let kernel = places::kernel_fast();
+        if !kernel.join("vmlinux").is_file() {
+            eprintln!(
+                "skipped: no kernel in {} (make kernel builds it)",
+                kernel.display()
+            );
+            return Ok(None);
+        }
+        once(&BUILT, &kernel).map(Some)
+    }
+
+    /// The tether on the distribution's packaged kernel. `None`: there is none here, and why.
+    ///
+    /// # Errors
+    /// If it cannot be built.
+    pub fn packaged() -> Result<Option<Guest>> {
+        static BUILT: Built = Built::new();
+        match places::kernel_package() {
+            Ok(kernel) => once(&BUILT, &kernel).map(Some),
+            Err(why) => {
+                eprintln!("skipped: {why:#}");
+                Ok(None)
+            }
+        }
+    }
+
+    /// The tether on both kernels, as far as they are there, each with its name.
+    ///
+    /// # Errors
+    /// If one cannot be built.
+    pub fn each() -> Result<Vec<(&'static str, Guest)>> {
+        let guests = [
+            ("the trimmed kernel", Guest::fast()?),
+            ("the packaged kernel", Guest::packaged()?),
+        ];
+        Ok(guests
+            .into_iter()
+            .filter_map(|(name, guest)| Some((name, guest?)))
+            .collect())
+    }
+}
+
+type Built = OnceLock<std::result::Result<Guest, String>>;
+
+/// Builds the tether's guest on a kernel, once for all tests of the run.
+fn once(built: &Built, kernel: &Path) -> Result<Guest> {
+    let build = || {
+        // Replaced by the next run.
+        let name = kernel.file_stem().unwrap_or_default();
+        let out = places::target().join("tmp/guest").join(name);
+        Guest::build(kernel, &tether()?, None, &out)
+    };
+    built
+        .get_or_init(|| build().map_err(|e| format!("{e:#}")))
+        .clone()
+        .map_err(anyhow::Error::msg)
 }

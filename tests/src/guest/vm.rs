@@ -1,15 +1,18 @@
 //! QEMU with one tether in it.
 
-use super::build;
+use super::build::Guest;
 use super::disk::Disk;
 use anyhow::{Context, Result, bail};
+use hostsim::vmx::{Accelerator, tuning};
 use link::serial::{Pipe, Side, reliable};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
-use wire::config::{CONFIG_VERSION, GuestConfig, LinkConfig, Process, Transport, to_chunks};
+use wire::config::{
+    CONFIG_VERSION, GuestConfig, KERNEL_CMDLINE, LinkConfig, Process, Transport, to_chunks,
+};
 
 /// How long anything in a VM may take. Only a broken run gets near it.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -124,17 +127,11 @@ impl Vm {
     /// If something is missing or QEMU does not start.
     pub fn boot(
         folder: &Path,
-        kernel: &Path,
+        guest: &Guest,
         disk: &Disk,
         config: &GuestConfig,
         more: &[&str],
     ) -> Result<Vm> {
-        // A kernel with modules needs an initramfs of bootimage's.
-        let given = std::env::var_os("MOORING_TEST_INITRAMFS").map(PathBuf::from);
-        let initramfs = given.clone().unwrap_or_else(|| folder.join("initramfs"));
-        if given.is_none() && !initramfs.exists() {
-            build::initramfs(&build::tether()?, &initramfs)?;
-        }
         let mut config = config.clone();
         let mut command = Command::new("qemu-system-x86_64");
         command.args([
@@ -148,13 +145,15 @@ impl Vm {
             "-m",
             "256",
         ]);
-        command.args(["-M", "q35,sata=off", "-cpu", "max", "-bios", "qboot.rom"]);
+        command.args(["-M", "q35,sata=off", "-cpu", tuning::cpu(Accelerator::Tcg)]);
+        command.args(["-bios", "qboot.rom"]);
         command
             .arg("-kernel")
-            .arg(kernel)
+            .arg(&guest.kernel)
             .arg("-initrd")
-            .arg(&initramfs);
-        command.args(["-append", "console=ttyS0,115200 panic=-1 quiet loglevel=3 nolapic_timer no_timer_check 8250.nr_uarts=2"]);
+            .arg(&guest.initramfs);
+        let emulated = tuning::kernel_arguments(Accelerator::Tcg, None);
+        command.args(["-append", &format!("{KERNEL_CMDLINE}{emulated}")]);
         command
             .arg("-serial")
             .arg(format!("file:{}", folder.join("console.log").display()));

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use wire::config::Disk;
 
 const STEP: &str = "disk";
+/// How the kernel looks for what a SCSI host has (`scsi_mod.scan=`).
+const SCAN_MODE: &str = "/sys/module/scsi_mod/parameters/scan";
+const SCSI_HOSTS: &str = "/sys/class/scsi_host";
 
 /// A disk whose partitions are all there.
 #[derive(Debug, Clone)]
@@ -47,10 +50,15 @@ pub async fn find(disk: &Disk, events: &mut Uevents) -> Result<Found, Fault> {
     })?;
     let mut others: HashSet<String> = HashSet::new();
     let mut seen: Option<String> = None;
+    let mut scan = Scan::begin();
     let result = events
         .wait_for(|| {
             if seen.is_none() {
                 seen = search(&wanted, &mut others)?;
+            }
+            if seen.is_none() && !others.is_empty() {
+                // The first disk is another one.
+                scan.all();
             }
             let Some(name) = &seen else { return Ok(None) };
             let files = disk.layer_files.iter().map(|file| &file.partition);
@@ -77,6 +85,52 @@ pub async fn find(disk: &Disk, events: &mut Uevents) -> Result<Found, Fault> {
         };
         Fault::at(STEP, what)(e)
     })
+}
+
+/// Asks the SCSI hosts what they have, where the kernel was told not to: it would ask each target that an adapter can
+/// have in turn, while the container's disk is target 0 of the first one.
+#[derive(Debug)]
+struct Scan {
+    /// All targets are still to be asked.
+    pending: bool,
+}
+
+impl Scan {
+    /// Asks for target 0 of each host; for all of them where there is none.
+    fn begin() -> Scan {
+        let mode = fs::read_to_string(SCAN_MODE).unwrap_or_default();
+        let mut scan = Scan {
+            pending: mode.trim_end() == "manual",
+        };
+        if scan.pending {
+            ask("0 0 0");
+            if !has_device() {
+                scan.all();
+            }
+        }
+        scan
+    }
+
+    fn all(&mut self) {
+        if std::mem::take(&mut self.pending) {
+            ask("- - -");
+        }
+    }
+}
+
+/// Has each SCSI host ask a channel, a target and a unit of it; `-` stands for all.
+fn ask(which: &str) {
+    for host in fs::read_dir(SCSI_HOSTS).into_iter().flatten().flatten() {
+        let file = host.path().join("scan");
+        if let Err(error) = fs::write(&file, which) {
+            // The step fails by itself if the disk was there.
+            crate::console(&format!("{}: {error}", file.display()));
+        }
+    }
+}
+
+fn has_device() -> bool {
+    fs::read_dir("/sys/class/scsi_device").is_ok_and(|mut devices| devices.next().is_some())
 }
 
 /// Looks at each whole disk that was not looked at before.

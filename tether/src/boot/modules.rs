@@ -4,6 +4,7 @@
 use super::Fault;
 use crate::sys::fs::finit_module;
 use std::collections::HashSet;
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -27,6 +28,8 @@ struct Line {
 pub struct Modules {
     lines: Vec<Line>,
     loaded: HashSet<usize>,
+    /// The kernel's command line: it has modules' parameters, too.
+    cmdline: String,
 }
 
 impl Modules {
@@ -42,6 +45,8 @@ impl Modules {
                     message,
                 })?,
                 loaded: HashSet::new(),
+                cmdline: fs::read_to_string("/proc/cmdline")
+                    .map_err(Fault::at(STEP, "reading /proc/cmdline"))?,
             }),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Modules::default()),
             Err(e) => Err(Fault::at(STEP, format!("reading {FOLDER}/order"))(e)),
@@ -98,7 +103,8 @@ impl Modules {
                 let path = format!("{FOLDER}/{}", self.lines[needed].file);
                 let what = || format!("loading {}", self.lines[needed].file);
                 let file = File::open(&path).map_err(Fault::at(STEP, what()))?;
-                match finit_module(file.as_fd()) {
+                let parameters = parameters(&self.cmdline, &self.lines[needed].file);
+                match finit_module(file.as_fd(), &parameters) {
                     Err(e) if e.raw_os_error() != Some(libc::EEXIST) => {
                         return Err(Fault::at(STEP, what())(e));
                     }
@@ -110,6 +116,21 @@ impl Modules {
         }
         Ok(())
     }
+}
+
+/// What the kernel's command line says to a module, `scsi_mod.scan=manual` for instance. The kernel takes that itself
+/// where the module is built in, and leaves it to who loads it where not (as modprobe(8) does).
+fn parameters(cmdline: &str, file: &str) -> CString {
+    let name = |text: &str| text.replace('-', "_");
+    let module = file
+        .split_once('-')
+        .and_then(|(_, rest)| rest.strip_suffix(".ko"));
+    let own = cmdline.split_ascii_whitespace().filter_map(|word| {
+        let (to, parameter) = word.split_once('.')?;
+        (Some(name(to)) == module.map(name)).then_some(parameter)
+    });
+    // The kernel's command line has no NUL inside.
+    CString::new(own.collect::<Vec<_>>().join(" ")).unwrap_or_default()
 }
 
 fn parse(text: &str) -> Result<Vec<Line>, String> {
@@ -212,6 +233,14 @@ mod tests {
         assert!(!matches("a*b", "ac"));
         assert!(matches("abc", "abc"));
         assert!(!matches("ab", "abc"));
+    }
+
+    #[test]
+    fn parameters_of_the_command_line() {
+        let line = "quiet scsi-mod.scan=manual 8250.nr_uarts=2 scsi_mod.max_luns=8 scsi_mod init=/x.scan=y";
+        let of = |file: &str| parameters(line, file).into_string().unwrap();
+        assert_eq!(of("002-scsi_mod.ko"), "scan=manual max_luns=8");
+        assert_eq!(of("003-sd_mod.ko"), "");
     }
 
     #[test]

@@ -46,14 +46,21 @@ pub fn openat2(
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// finit_module(2) without parameters.
+/// finit_module(2) with these parameters, as on modprobe's command line.
 ///
 /// # Errors
 /// Those of finit_module(2); `EEXIST` where the module is loaded or built in.
-pub fn finit_module(module: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: the parameter string is a NUL-terminated literal; the descriptor is borrowed.
-    check(unsafe { libc::syscall(libc::SYS_finit_module, module.as_raw_fd(), c"".as_ptr(), 0) })
-        .map(drop)
+pub fn finit_module(module: BorrowedFd<'_>, parameters: &CStr) -> io::Result<()> {
+    // SAFETY: the parameter string ends with a NUL and is borrowed, as the descriptor is.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_finit_module,
+            module.as_raw_fd(),
+            parameters.as_ptr(),
+            0,
+        )
+    })
+    .map(drop)
 }
 
 /// Credits `seed` to the kernel's random pool (RNDADDENTROPY, random(4)).

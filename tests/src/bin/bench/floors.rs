@@ -2,13 +2,14 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use hostsim::vmx::host::HostFacts;
-use hostsim::vmx::{Accelerator, DirectBoot, Launcher, SerialSpec, VmxSpec, VsockSpec};
+use hostsim::vmx::{Accelerator, DirectBoot, Launcher, SerialSpec, VmxSpec, VsockSpec, tuning};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tests::command::{self, DEADLINE};
+use tests::guest::build::Guest;
 use tests::places;
 use tokio::runtime::Runtime;
 
@@ -20,13 +21,6 @@ const PORT: u32 = 7777;
 const FIRST_LINE: &str = "floor: first line";
 /// Modules of the raw vsock copy.
 const VSOCK_MODULES: &str = "boot optional virtio_pci\nboot required vmw_vsock_virtio_transport\n";
-
-/// Kernel and initramfs of one floor.
-#[derive(Debug, Clone)]
-struct Guest {
-    kernel: PathBuf,
-    initrd: PathBuf,
-}
 
 /// Boots the floors' VMs.
 #[derive(Debug)]
@@ -76,7 +70,7 @@ impl Floors {
             Some(guest) => guest.clone(),
             None => self
                 .bare
-                .insert(self.build(&packaged()?, "bare", "")?)
+                .insert(self.build(&places::kernel_package()?, "bare", "")?)
                 .clone(),
         };
         let mut qemu = self.qemu(&guest, "print");
@@ -126,7 +120,7 @@ impl Floors {
             firmware: Default::default(),
             boot: Some(DirectBoot {
                 kernel: guest.kernel,
-                initrd: Some(guest.initrd),
+                initrd: Some(guest.initramfs),
                 cmdline: cmdline(&format!("vsock:{PORT}:{bytes}")),
             }),
             disks: Vec::new(),
@@ -206,11 +200,10 @@ impl Floors {
         if let Some(guest) = &self.copy {
             return Ok(guest.clone());
         }
-        let fast = places::target().join("kernel/fast");
         let kernel = if places::boot() == places::boot_fast() {
-            fast
+            places::kernel_fast()
         } else {
-            packaged()?
+            places::kernel_package()?
         };
         Ok(self
             .copy
@@ -229,45 +222,29 @@ impl Floors {
         gcc.args(["-static", "-O2", "-s", "-Wall", "-o"]).arg(&init);
         gcc.arg(places::root().join("tests/src/bin/bench/guest/floor.c"));
         command::run(gcc, b"", DEADLINE)?.ok()?;
-        let mut bootimage = Command::new(places::programs().join("bootimage"));
-        bootimage.arg("build").arg("--kernel").arg(kernel);
-        bootimage.arg("--init").arg(&init).arg("--out").arg(&out);
-        bootimage.arg("--modules").arg(&list);
-        command::run(bootimage, b"", DEADLINE)?.ok()?;
-        let kernels = ["vmlinux", "vmlinuz"].map(|k| out.join(k));
-        Ok(Guest {
-            kernel: kernels
-                .into_iter()
-                .find(|k| k.is_file())
-                .context("bootimage wrote no kernel")?,
-            initrd: out.join("initrd.img"),
-        })
+        Guest::build(kernel, &init, Some(&list), &out)
     }
 
     /// QEMU as hostsim starts it for a direct boot, less all devices.
     fn qemu(&self, guest: &Guest, what: &str) -> Command {
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none"]);
-        qemu.args(["-no-reboot", "-cpu", "max", "-smp", "1"]);
+        qemu.args(["-no-reboot", "-smp", "1"]);
+        qemu.args(["-accel", tuning::accel(self.facts.accelerator)]);
+        qemu.args(["-cpu", tuning::cpu(self.facts.accelerator)]);
         qemu.args(["-machine", "q35,usb=off,vmport=off,graphics=off,sata=off"]);
         qemu.arg("-m").arg(format!("{MEMORY_MIB}M"));
         let mut cmdline = cmdline(what);
-        match self.facts.accelerator {
-            Accelerator::Kvm => qemu.args(["-accel", "kvm"]),
-            Accelerator::Tcg => {
-                cmdline.push_str(" nolapic_timer no_timer_check");
-                if let Some(khz) = self.facts.tsc_khz {
-                    cmdline.push_str(&format!(" tsc_early_khz={khz}"));
-                }
-                qemu.args(["-accel", "tcg,thread=multi"])
-            }
-        };
+        cmdline.push_str(&tuning::kernel_arguments(
+            self.facts.accelerator,
+            self.facts.tsc_khz,
+        ));
         if guest.kernel.ends_with("vmlinux") {
             // Entered by PVH: the quickest way in.
             qemu.args(["-bios", "qboot.rom"]);
         }
         qemu.arg("-kernel").arg(&guest.kernel);
-        qemu.arg("-initrd").arg(&guest.initrd);
+        qemu.arg("-initrd").arg(&guest.initramfs);
         qemu.arg("-append").arg(cmdline);
         qemu
     }
@@ -276,26 +253,6 @@ impl Floors {
 /// The command line of a floor's kernel.
 fn cmdline(what: &str) -> String {
     format!("console=ttyS0,115200 panic=-1 quiet loglevel=0 8250.nr_uarts=2 floor={what}")
-}
-
-/// The distribution's kernel package, as scripts/boot-files takes it.
-fn packaged() -> Result<PathBuf> {
-    let folder = places::target().join("kernel");
-    let mut debs: Vec<PathBuf> = std::fs::read_dir(&folder)
-        .with_context(|| folder.display().to_string())?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("linux-image-") && name.ends_with(".deb")
-        })
-        .collect();
-    debs.sort();
-    debs.pop().with_context(|| {
-        format!(
-            "no kernel package in {}; scripts/fetch-kernel gets it",
-            folder.display()
-        )
-    })
 }
 
 /// Reads a stream to its end, which must come after `bytes` bytes; gives the rate from the first read to the last.

@@ -2,6 +2,7 @@
 
 use crate::lab::{BUSYBOX, Lab, Setup};
 use crate::measure::Row;
+use ::tests::command::eventually;
 use ::tests::places;
 use anyhow::{Context, Result};
 use std::path::Path;
@@ -66,12 +67,15 @@ pub fn resident(lab: &mut Lab) -> Result<Vec<Row>> {
         ));
     }
     let id = docker.inspect("bench-0", "{{.Id}}")?;
-    match tether(&vch.datastore(), &id)? {
-        Some(size) => rows.push(Row::size("resident-tether", size, None)),
-        None => eprintln!(
-            "bench: resident-tether is not known: the VM's console.log has no line `VmRSS: N kB` of the tether"
-        ),
-    }
+    let datastore = vch.datastore();
+    // It says so at its end.
+    docker.ok(&["kill", "bench-0"])?;
+    let mut size = None;
+    eventually("the tether says how much memory it has", || {
+        size = tether(&datastore, &id)?;
+        Ok(size.is_some())
+    })?;
+    rows.extend(size.map(|size| Row::size("resident-tether", size, None)));
     Ok(rows)
 }
 
@@ -84,10 +88,11 @@ fn tether(datastore: &Path, id: &str) -> Result<Option<u64>> {
             continue;
         };
         let log = String::from_utf8_lossy(&log);
-        // The last one that it said.
-        return Ok(log
+        // A line that is whole.
+        let said = log
             .rfind("VmRSS:")
-            .and_then(|at| field(&log[at..], "VmRSS").ok()));
+            .and_then(|at| log[at..].split_once('\n'));
+        return said.map(|(line, _)| field(line, "VmRSS")).transpose();
     }
     anyhow::bail!("no console.log of container {id} in {}", hosts.display())
 }

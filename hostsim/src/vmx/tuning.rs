@@ -1,0 +1,38 @@
+//! What makes VMs boot quickly here: all of it hostsim's own, none of it anything that a VM needs on ESXi.
+//! Figures and what was tried in vain: docs/decisions/0012-quick-boot.md.
+
+use super::spec::Accelerator;
+
+/// QEMU's `-accel`.
+#[must_use]
+pub fn accel(accelerator: Accelerator) -> &'static str {
+    match accelerator {
+        Accelerator::Kvm => "kvm",
+        Accelerator::Tcg => "tcg,thread=multi",
+    }
+}
+
+/// QEMU's `-cpu`. A kernel that sees `erms` and `fsrm` clears and copies pages by `rep stosb` and `rep movsb`, which are
+/// quick in hardware and go byte by byte under emulation; `la57` is a fifth table for each walk.
+#[must_use]
+pub fn cpu(accelerator: Accelerator) -> &'static str {
+    match accelerator {
+        Accelerator::Kvm => "max",
+        Accelerator::Tcg => "max,-erms,-fsrm,-la57",
+    }
+}
+
+/// What is added to the command line of a kernel that is booted directly; begins with a space where there is any.
+///
+/// Under emulation timers are not calibrated against each other, since that takes the time of a boot and can hang under
+/// load, and `lock` prefixes stay where there is one CPU: each one that is overwritten throws translated code away.
+#[must_use]
+pub fn kernel_arguments(accelerator: Accelerator, tsc_khz: Option<u64>) -> String {
+    match (accelerator, tsc_khz) {
+        (Accelerator::Kvm, _) => String::new(),
+        (Accelerator::Tcg, None) => " nolapic_timer no_timer_check noreplace-smp".to_owned(),
+        (Accelerator::Tcg, Some(khz)) => {
+            format!(" nolapic_timer no_timer_check noreplace-smp tsc_early_khz={khz}")
+        }
+    }
+}
