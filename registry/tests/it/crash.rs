@@ -48,13 +48,57 @@ impl Drop for Process {
     }
 }
 
+/// The pushes of one tag by clients beside each other. Those that overlapped may have been done in either order.
+#[derive(Default)]
+struct Pushes {
+    /// Counts every sending and every answer.
+    clock: usize,
+    /// What the tag may hold: its manifest, when it was sent, when it was acknowledged.
+    held: Vec<(Vec<u8>, usize, Option<usize>)>,
+}
+
+impl Pushes {
+    /// A push goes out; what it gives names it to [`Pushes::acknowledged`] and [`Pushes::refused`].
+    fn sent(&mut self, manifest: &[u8]) -> usize {
+        self.clock += 1;
+        self.held.push((manifest.to_vec(), self.clock, None));
+        self.clock
+    }
+
+    /// Everything that had been acknowledged before this one was sent is behind it.
+    fn acknowledged(&mut self, push: usize) {
+        self.clock += 1;
+        for (_, sent, acknowledged) in &mut self.held {
+            if *sent == push {
+                *acknowledged = Some(self.clock);
+            }
+        }
+        self.held
+            .retain(|(_, _, acknowledged)| acknowledged.is_none_or(|at| at > push));
+    }
+
+    fn refused(&mut self, push: usize) {
+        self.held.retain(|(_, sent, _)| *sent != push);
+    }
+
+    /// Whether any push was acknowledged: the tag has to be there.
+    fn must_exist(&self) -> bool {
+        self.held
+            .iter()
+            .any(|(_, _, acknowledged)| acknowledged.is_some())
+    }
+
+    fn may_hold(&self, manifest: &[u8]) -> bool {
+        self.held.iter().any(|(held, _, _)| held == manifest)
+    }
+}
+
 /// What the registry said yes to.
 #[derive(Default)]
 struct Acknowledged {
     /// Bytes of blobs.
     blobs: Vec<Vec<u8>>,
-    /// Manifests by tag: the last acknowledged one, and those that were on their way since.
-    tags: HashMap<String, (Vec<u8>, Vec<Vec<u8>>)>,
+    tags: HashMap<String, Pushes>,
     /// An upload: its location, its bytes, how many were acknowledged.
     upload: Option<(String, Vec<u8>, usize)>,
 }
@@ -125,15 +169,16 @@ async fn tags(client: Remote, said: Said, mut random: Random) {
             &serde_json::json!({}),
         );
         let tag = format!("t{}", random.below(5));
-        said.lock()
-            .unwrap()
-            .tags
-            .entry(tag.clone())
-            .or_default()
-            .1
-            .push(body.clone());
+        let push = {
+            said.lock()
+                .unwrap()
+                .tags
+                .entry(tag.clone())
+                .or_default()
+                .sent(&body)
+        };
         let put = client.request(Method::PUT, &format!("/v2/{NAME}/manifests/{tag}"));
-        let put = put.header("content-type", OCI_MANIFEST).body(body.clone());
+        let put = put.header("content-type", OCI_MANIFEST).body(body);
         let Some(answer) = send(put).await else {
             return;
         };
@@ -141,8 +186,14 @@ async fn tags(client: Remote, said: Said, mut random: Random) {
         if answer.status() == StatusCode::CREATED {
             let mut said = said.lock().unwrap();
             said.blobs.push(layer);
-            said.tags.insert(tag, (body, Vec::new()));
+            said.tags.entry(tag).or_default().acknowledged(push);
         } else {
+            said.lock()
+                .unwrap()
+                .tags
+                .entry(tag)
+                .or_default()
+                .refused(push);
             refused(answer, 400, "MANIFEST_BLOB_UNKNOWN").await;
         }
     }
@@ -160,9 +211,10 @@ async fn collections(client: Remote) {
     }
 }
 
+/// Compares; what is left in `said` is what the next round starts from: what each tag holds.
 async fn check(client: &Remote, said: &Said) {
-    let mut said = std::mem::take(&mut *said.lock().unwrap());
-    for blob in &said.blobs {
+    let mut said_now = std::mem::take(&mut *said.lock().unwrap());
+    for blob in &said_now.blobs {
         let answer = client
             .get(&format!("/v2/{NAME}/blobs/{}", sha256(blob)))
             .await;
@@ -173,9 +225,9 @@ async fn check(client: &Remote, said: &Said) {
         );
         assert_eq!(answer.bytes().await.unwrap(), *blob);
     }
-    for (tag, (last, on_their_way)) in &said.tags {
+    for (tag, pushes) in &said_now.tags {
         let answer = client.get(&format!("/v2/{NAME}/manifests/{tag}")).await;
-        if last.is_empty() && answer.status() == StatusCode::NOT_FOUND {
+        if !pushes.must_exist() && answer.status() == StatusCode::NOT_FOUND {
             continue;
         }
         assert_eq!(
@@ -184,16 +236,17 @@ async fn check(client: &Remote, said: &Said) {
             "a tag that was acknowledged"
         );
         let found = answer.bytes().await.unwrap();
-        assert!(
-            found == *last || on_their_way.iter().any(|b| *b == found),
-            "tag {tag}"
-        );
+        assert!(pushes.may_hold(&found), "tag {tag}");
+        let mut settled = Pushes::default();
+        let push = settled.sent(&found);
+        settled.acknowledged(push);
+        said.lock().unwrap().tags.insert(tag.clone(), settled);
         let manifest: serde_json::Value = serde_json::from_slice(&found).unwrap();
         let layer = manifest["layers"][0]["digest"].as_str().unwrap();
         let answer = client.get(&format!("/v2/{NAME}/blobs/{layer}")).await;
         assert_eq!(sha256(&answer.bytes().await.unwrap()).as_str(), layer);
     }
-    if let Some((at, data, sent)) = said.upload.take() {
+    if let Some((at, data, sent)) = said_now.upload.take() {
         let status = client.get(&at).await;
         if status.status() == StatusCode::NOT_FOUND {
             // The last request was done, but not answered.
@@ -228,10 +281,10 @@ async fn kill_9_loses_nothing_that_was_acknowledged_and_leaves_nothing_half_made
     let mut random = Random(seed());
     let folder = TempDir::new().unwrap();
     init(folder.path(), &settings());
+    let said = Said::default();
     for _ in 0..kills {
         let process = Process::start(folder.path());
         let client = process.client.clone();
-        let said = Said::default();
         let work = [
             tokio::spawn(uploads(client.clone(), said.clone(), Random(random.next()))),
             tokio::spawn(tags(client.clone(), said.clone(), Random(random.next()))),
