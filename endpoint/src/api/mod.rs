@@ -49,6 +49,8 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(images::router())
         .fallback(missing)
         .method_not_allowed_fallback(missing)
+        // A refusal comes before the body is read (`docker update`): the client shall see it all the same.
+        .layer(axum::middleware::from_fn(drain::unread))
         .with_state(app)
 }
 

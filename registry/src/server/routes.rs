@@ -23,6 +23,7 @@ pub fn router(registry: Arc<Registry>) -> Router {
         .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_for_administrators))
+        .layer(middleware::from_fn(drain::unread))
         .layer(middleware::from_fn_with_state(registry.clone(), count))
         .with_state(registry)
 }
