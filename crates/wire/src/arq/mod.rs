@@ -3,8 +3,10 @@
 //! The writer's bytes are cut into numbered frames of 64 to 1,024 bytes, as long as the observed
 //! loss makes best; each travels in a packet with magic, connection, sequence and CRC-32. The
 //! receiver says which it has (cumulatively, and a bitmap of what is behind a gap), the sender
-//! repeats the others only: once later ones are known to have arrived, or when a timer runs out;
-//! in parts where packets have become shorter meanwhile. Nothing is escaped: a receiver finds the
+//! repeats the others only: once something that was transmitted later is known to have arrived, or
+//! when a timer runs out; in parts where packets have become shorter meanwhile. Each transmission has
+//! a number, which the receiver tells back: so an acknowledgement is never taken for that of a later
+//! sending, and a line that is only slow is not filled with copies. Nothing is escaped: a receiver finds the
 //! next packet after noise by its magic and checksum.
 //!
 //! The dialer opens a connection with a random number. A pipe that comes back carries the same
@@ -244,7 +246,11 @@ impl Arq {
         }
         if std::mem::take(&mut self.receiver.ack_due) {
             let bitmap = self.receiver.bitmap();
-            self.packet(Kind::Ack, self.connection).encode(&bitmap, out);
+            let packet = Packet {
+                sequence: self.receiver.newest(),
+                ..self.packet(Kind::Ack, self.connection)
+            };
+            packet.encode(&bitmap, out);
             return true;
         }
         let Some(part) = self.sender.next_part(now) else {
@@ -258,6 +264,7 @@ impl Arq {
         let packet = self.packet(kind, self.connection);
         let packet = Packet {
             sequence: part.sequence,
+            acknowledged: part.transmission,
             total: part.total,
             cell: part.cell,
             ..packet
@@ -322,13 +329,17 @@ impl Arq {
                 }
                 self.knock_at = None;
                 match packet.kind {
-                    Kind::Ack => {
-                        self.sender
-                            .acknowledged(packet.acknowledged, packet.window, payload, now)
-                    }
+                    Kind::Ack => self.sender.acknowledged(
+                        packet.acknowledged,
+                        packet.window,
+                        packet.sequence,
+                        payload,
+                        now,
+                    ),
                     Kind::Opened => {}
                     kind => {
                         let finish = kind == Kind::Finish;
+                        self.receiver.heard(packet.acknowledged);
                         self.receiver.take(
                             packet.sequence,
                             finish,

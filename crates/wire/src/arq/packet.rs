@@ -39,9 +39,9 @@ pub(super) enum Kind {
 pub(super) struct Packet {
     pub(super) kind: Kind,
     pub(super) connection: u32,
-    /// Data, Finish: number of the frame.
+    /// Data, Finish: number of the frame. Ack: the newest transmission that came.
     pub(super) sequence: u32,
-    /// The sender has all frames before this one.
+    /// Ack: all frames before this one are there. Data, Finish: number of this transmission.
     pub(super) acknowledged: u32,
     /// KiB that the sender takes.
     pub(super) window: u16,

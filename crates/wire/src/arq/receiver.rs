@@ -23,6 +23,8 @@ pub(super) struct Receiver {
     next: u32,
     ready: BytesMut,
     finished: bool,
+    /// Number of the newest transmission that came.
+    newest: Option<u32>,
     /// Something came that is to be acknowledged.
     pub(super) ack_due: bool,
     /// The window was told as nearly shut.
@@ -40,6 +42,20 @@ impl Receiver {
         let free = READY_MAX.saturating_sub(self.ready.len()) / 1024;
         self.shut = free * 1024 < READY_MAX / 2;
         free as u16
+    }
+
+    /// A transmission of this number came.
+    pub(super) fn heard(&mut self, transmission: u32) {
+        // Numbers may wrap: newer is what is less than half the circle ahead.
+        let newer = |known: u32| transmission.wrapping_sub(known) < 1 << 31;
+        if self.newest.is_none_or(newer) {
+            self.newest = Some(transmission);
+        }
+    }
+
+    /// Number of the newest transmission that came; 0 before any.
+    pub(super) fn newest(&self) -> u32 {
+        self.newest.unwrap_or(0)
     }
 
     /// Takes a packet of frame `sequence`.

@@ -6,11 +6,13 @@ use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Of a packet sent so much later it must be known that it arrived, before an earlier one is lost.
+/// A transmission so much later must be known to have arrived, before an earlier one is lost.
 const REORDER: u64 = 3;
 const RTO_MIN: Duration = Duration::from_millis(60);
 const RTO_FIRST: Duration = Duration::from_millis(300);
 const RTO_MAX: Duration = Duration::from_secs(2);
+/// Timers in a row that run out before everything is sent again.
+const PATIENCE: u32 = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -36,6 +38,8 @@ struct Outgoing {
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) sequence: u32,
+    /// The low half of the transmission's number.
+    pub(super) transmission: u32,
     pub(super) finish: bool,
     pub(super) total: u16,
     pub(super) cell: u8,
@@ -53,6 +57,8 @@ pub(super) struct Sender {
     in_flight: usize,
     lost: usize,
     transmissions: u64,
+    /// The newest transmission that is known to have arrived.
+    newest: u64,
     /// Bytes that the peer takes.
     window: usize,
     rtt: Option<(Duration, Duration)>,
@@ -61,6 +67,8 @@ pub(super) struct Sender {
     /// Decaying sums over packets whose fate is known: how many, lost, their bytes.
     known: (f64, f64, f64),
     payload: usize,
+    /// What was known before the timer ran out, until it is clear whether anything was lost.
+    doubted: Option<(f64, f64, f64)>,
 }
 
 impl Default for Sender {
@@ -74,6 +82,7 @@ impl Default for Sender {
             in_flight: 0,
             lost: 0,
             transmissions: 0,
+            newest: 0,
             window: IN_FLIGHT_MAX,
             rtt: None,
             backoff: 0,
@@ -81,6 +90,7 @@ impl Default for Sender {
             // As if some packets had got lost: payloads begin short and grow with the evidence.
             known: (8.0, 1.0, 8.0 * 256.0),
             payload: 256,
+            doubted: None,
         }
     }
 }
@@ -127,8 +137,9 @@ impl Sender {
             let frame = &mut self.frames[at];
             let from = frame.part;
             let to = frame.bytes.len().min(from + self.payload);
-            let part = Part {
+            let mut part = Part {
                 sequence: self.first.wrapping_add(at as u32),
+                transmission: self.transmissions as u32,
                 finish: frame.finish,
                 total: frame.bytes.len() as u16,
                 cell: (from / PAYLOAD_MIN) as u8,
@@ -142,6 +153,7 @@ impl Sender {
                 frame.sent_at = now;
                 self.transmissions += 1;
                 frame.transmission = self.transmissions;
+                part.transmission = self.transmissions as u32;
                 self.lost -= 1;
                 self.in_flight += frame.bytes.len();
             }
@@ -181,6 +193,7 @@ impl Sender {
         self.timeout_at.get_or_insert(now + self.timeout());
         Part {
             sequence,
+            transmission: self.transmissions as u32,
             finish,
             total: count as u16,
             cell: 0,
@@ -188,18 +201,31 @@ impl Sender {
         }
     }
 
-    /// Takes what the peer says it has.
-    pub(super) fn acknowledged(&mut self, next: u32, window: u16, bitmap: &[u8], now: Instant) {
+    /// Takes what the peer says it has, and which transmission was the newest that came to it.
+    pub(super) fn acknowledged(
+        &mut self,
+        next: u32,
+        window: u16,
+        newest: u32,
+        bitmap: &[u8],
+        now: Instant,
+    ) {
         self.window = usize::from(window) * 1024;
         let count = next.wrapping_sub(self.first);
         if count as usize > self.frames.len() {
             return; // Of the past, or of frames that were never sent.
         }
-        let mut newest = 0;
         let mut progress = false;
+        let ago = u64::from((self.transmissions as u32).wrapping_sub(newest));
+        if let Some(newest) = self.transmissions.checked_sub(ago)
+            && newest > self.newest
+        {
+            self.newest = newest;
+            progress = true;
+        }
         for _ in 0..count {
             if let Some(frame) = self.frames.pop_front() {
-                newest = newest.max(self.arrived(&frame, now));
+                self.arrived(&frame, now);
                 progress = true;
             }
         }
@@ -216,7 +242,7 @@ impl Sender {
                         ..*frame
                     };
                     frame.state = State::Arrived;
-                    newest = newest.max(self.arrived(&copy, now));
+                    self.arrived(&copy, now);
                     progress = true;
                 }
             }
@@ -225,10 +251,11 @@ impl Sender {
             return;
         }
         self.backoff = 0;
+        self.doubted = None;
         let mut waiting = false;
         let mut lost_bytes = Vec::new();
         for frame in self.frames.iter_mut() {
-            if frame.state == State::InFlight && frame.transmission + REORDER <= newest {
+            if frame.state == State::InFlight && frame.transmission + REORDER <= self.newest {
                 frame.state = State::Lost;
                 frame.part = 0;
                 lost_bytes.push(frame.bytes.len());
@@ -243,8 +270,14 @@ impl Sender {
         self.timeout_at = waiting.then(|| now + self.timeout());
     }
 
-    /// Books a frame that arrived; returns its transmission.
-    fn arrived(&mut self, frame: &Outgoing, now: Instant) -> u64 {
+    /// Books a frame that arrived.
+    fn arrived(&mut self, frame: &Outgoing, now: Instant) {
+        // It was the former sending that arrived: the timer ran out too early, and nothing was lost.
+        if (frame.state == State::Lost || frame.transmission > self.newest)
+            && let Some(before) = self.doubted.take()
+        {
+            self.known = before;
+        }
         match frame.state {
             State::InFlight => {
                 self.in_flight -= frame.bytes.len();
@@ -252,14 +285,9 @@ impl Sender {
                 if !frame.sent_again {
                     self.measured(now.saturating_duration_since(frame.sent_at));
                 }
-                frame.transmission
             }
-            // It was taken for lost, and was not: says nothing about what was sent after it.
-            State::Lost => {
-                self.lost -= 1;
-                0
-            }
-            State::Arrived => 0,
+            State::Lost => self.lost -= 1,
+            State::Arrived => {}
         }
     }
 
@@ -280,24 +308,32 @@ impl Sender {
         (base.max(RTO_MIN) * (1 << self.backoff.min(5))).min(RTO_MAX)
     }
 
-    /// The timer ran out, if it did: what is in flight is lost.
+    /// The timer ran out, if it did. A line that is slow is not told from one that lost everything, and to send all
+    /// again would make a slow one slower yet. So one frame goes again: what comes back tells what became of the others.
+    /// Where nothing is heard at all, all goes again in the end.
     pub(super) fn tick(&mut self, now: Instant) {
         if self.timeout_at.is_none_or(|at| now < at) {
             return;
         }
         self.timeout_at = None;
         self.backoff = (self.backoff + 1).min(5);
+        let waiting = self.frames.iter().filter(|f| f.state == State::InFlight);
         // A few are evidence; a whole window may have been lost to one pause.
-        let lost: Vec<usize> = self
-            .frames
-            .iter()
-            .filter(|f| f.state == State::InFlight)
-            .map(|f| f.bytes.len())
-            .collect();
-        for len in lost.iter().take(4) {
-            self.learn(true, *len);
+        let lost: Vec<usize> = waiting.take(4).map(|f| f.bytes.len()).collect();
+        if !lost.is_empty() {
+            self.doubted.get_or_insert(self.known);
         }
-        self.all_lost();
+        for len in lost {
+            self.learn(true, len);
+        }
+        if self.backoff >= PATIENCE {
+            self.all_lost();
+        } else if let Some(frame) = self.frames.iter_mut().find(|f| f.state == State::InFlight) {
+            frame.state = State::Lost;
+            frame.part = 0;
+            self.in_flight -= frame.bytes.len();
+            self.lost += 1;
+        }
         if self.frames.is_empty() && !self.queue.is_empty() {
             // The window has been shut: let one packet try.
             self.window = self.window.max(self.payload);

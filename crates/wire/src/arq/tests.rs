@@ -232,6 +232,46 @@ fn a_line_that_goes_bad_on_the_way_still_carries_everything() {
     );
 }
 
+/// A deep queue in front of a slow line: what is written takes seconds to arrive, and nothing is lost.
+#[test]
+fn a_slow_line_is_not_filled_with_copies() {
+    let mut pair = Pair::new(11, Faults::default());
+    let text = data(400_000, 11);
+    let (mut written, mut read) = (0, Vec::new());
+    let mut buffer = vec![0; 5000];
+    let mut queue: VecDeque<u8> = VecDeque::new();
+    let mut carried = 0;
+    while read.len() < text.len() {
+        // At first little is written, and each byte is known to be quick.
+        let some = if pair.elapsed() < Duration::from_millis(500) {
+            text.len().min(written + 10)
+        } else {
+            text.len()
+        };
+        written += pair.sides[0].write(&text[written..some]);
+        let count = pair.sides[1].read(&mut buffer);
+        read.extend_from_slice(&buffer[..count]);
+        pair.now += Duration::from_millis(1);
+        let mut out = Vec::new();
+        while pair.sides[0].transmit(pair.now, &mut out) {}
+        carried += out.len();
+        queue.extend(out);
+        // 20 bytes a millisecond, and a peer that now and then has something else to do.
+        let count = queue.len().min(20);
+        let arrived: Vec<u8> = queue.drain(..count).collect();
+        pair.sides[1].receive(&arrived, pair.now);
+        let busy = pair.elapsed().as_millis() % 1000 > 500;
+        let mut out = Vec::new();
+        while !busy && pair.sides[1].transmit(pair.now, &mut out) {}
+        pair.sides[0].receive(&out, pair.now);
+        pair.sides[0].tick(pair.now);
+        pair.sides[1].tick(pair.now);
+        assert!(pair.elapsed() < Duration::from_secs(60), "stuck");
+    }
+    assert!(read == text);
+    assert!(carried < text.len() / 100 * 115, "{carried} bytes carried");
+}
+
 #[test]
 fn a_pipe_that_comes_back_goes_on_where_it_was() {
     transfer(
