@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Bytes of a body that are read only to be forgotten.
-pub const DRAIN_MAX: u64 = 16 << 20;
+/// Bytes of a body that are read only to be forgotten: an image's archive is of this order.
+pub const DRAIN_MAX: u64 = 1 << 30;
 /// How long that may take.
 pub const DRAIN_TIME: Duration = Duration::from_secs(10);
 

@@ -1,6 +1,6 @@
 //! Queries as `docker logs` makes them.
 
-use crate::format::Raw;
+use crate::format::{RECORD_HEADER, Raw};
 use crate::reader::{RawStep, Reader};
 use crate::{Found, JournalError, Position, Query, ReadAt, Stream};
 use std::ops::ControlFlow;
@@ -20,6 +20,51 @@ impl Cursor {
     pub fn position(&self) -> Position {
         self.at
     }
+
+    /// Passes an output record by, whose `len` bytes end at `next`, as if the query had read it:
+    /// for a caller who has the record at [`Cursor::position`] already. Returns what of it the
+    /// query gives.
+    pub fn pass(&mut self, stream: Stream, at: u64, len: usize, next: Position) -> Pass {
+        self.at = next;
+        let asked = match stream {
+            Stream::Stdout => self.query.stdout,
+            Stream::Stderr => self.query.stderr,
+        };
+        if !asked {
+            return Pass::Nothing;
+        }
+        if self.query.until > 0 && at > self.query.until {
+            self.over = true;
+            return Pass::Over;
+        }
+        if at < self.query.since {
+            return Pass::Nothing;
+        }
+        // The place before `next`, since a position may be normalised over a segment's end.
+        let place = Position(next.0.saturating_sub((RECORD_HEADER + len) as u64));
+        let (cut, skip) = self.cut[stream as usize];
+        let from = match place.cmp(&cut) {
+            std::cmp::Ordering::Less => len,
+            std::cmp::Ordering::Equal => skip.min(len),
+            std::cmp::Ordering::Greater => 0,
+        };
+        if from < len {
+            Pass::From(from)
+        } else {
+            Pass::Nothing
+        }
+    }
+}
+
+/// What a query gives of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// Its bytes from this one on.
+    From(usize),
+    /// Nothing of it.
+    Nothing,
+    /// Nothing of it, nor of any later one.
+    Over,
 }
 
 fn wanted(query: &Query, raw: &Raw) -> Option<Stream> {
@@ -80,31 +125,19 @@ impl<S: ReadAt> Reader<S> {
                 }
                 RawStep::Record { raw, payload, next } => {
                     cursor.at = next;
-                    let Some(stream) = wanted(&cursor.query, &raw) else {
+                    let Some(stream) = raw.stream() else {
                         continue;
                     };
-                    if cursor.query.until > 0 && raw.at > cursor.query.until {
-                        cursor.over = true;
-                        return Ok(Found::Over);
-                    }
-                    if raw.at < cursor.query.since {
-                        continue;
-                    }
-                    // The place before `next`, since a position may be normalised over a segment's end.
-                    let place =
-                        Position(next.0 - (crate::format::RECORD_HEADER + payload.len()) as u64);
-                    let (cut, skip) = cursor.cut[stream as usize];
-                    let bytes = match place.cmp(&cut) {
-                        std::cmp::Ordering::Less => continue,
-                        std::cmp::Ordering::Equal => &payload[skip.min(payload.len())..],
-                        std::cmp::Ordering::Greater => payload,
-                    };
-                    if !bytes.is_empty() {
-                        return Ok(Found::Output {
-                            stream,
-                            at: raw.at,
-                            bytes: bytes.to_vec(),
-                        });
+                    match cursor.pass(stream, raw.at, payload.len(), next) {
+                        Pass::Nothing => {}
+                        Pass::Over => return Ok(Found::Over),
+                        Pass::From(from) => {
+                            return Ok(Found::Output {
+                                stream,
+                                at: raw.at,
+                                bytes: payload[from..].to_vec(),
+                            });
+                        }
                     }
                 }
             }

@@ -84,11 +84,27 @@ impl<S: WriteAt> Writer<S> {
         at: u64,
         mut bytes: &[u8],
     ) -> Result<(), JournalError> {
+        while !bytes.is_empty() {
+            let count = self.output_record(stream, at, bytes)?;
+            bytes = &bytes[count..];
+        }
+        Ok(())
+    }
+
+    /// Appends one record with as many of the bytes (at least one) as it takes, and returns how many
+    /// that were: for a caller who wants to know where records begin and end. Else as
+    /// [`Writer::output`].
+    pub fn output_record(
+        &mut self,
+        stream: Stream,
+        at: u64,
+        bytes: &[u8],
+    ) -> Result<usize, JournalError> {
         let kind = match stream {
             Stream::Stdout => KIND_STDOUT,
             Stream::Stderr => KIND_STDERR,
         };
-        while !bytes.is_empty() {
+        loop {
             let room = (self.segment.len() - self.fill).saturating_sub(RECORD_HEADER);
             let mut count = bytes.len().min(OUTPUT_MAX);
             if count > room {
@@ -98,11 +114,9 @@ impl<S: WriteAt> Writer<S> {
                 }
                 count = room;
             }
-            let (now, later) = bytes.split_at(count);
-            self.append(kind, at, now)?;
-            bytes = later;
+            self.append(kind, at, &bytes[..count])?;
+            return Ok(count);
         }
-        Ok(())
     }
 
     /// Appends a start record.

@@ -18,7 +18,7 @@ pub fn accel(accelerator: Accelerator) -> &'static str {
 pub fn cpu(accelerator: Accelerator) -> &'static str {
     match accelerator {
         Accelerator::Kvm => "max",
-        Accelerator::Tcg => "max,-erms,-fsrm,-la57",
+        Accelerator::Tcg => "max,-erms,-fsrm,-la57,-pclmulqdq",
     }
 }
 

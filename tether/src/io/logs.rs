@@ -1,12 +1,14 @@
 //! `docker logs`: records of the journal on a stream of their own.
 
 use crate::io::record::Recorder;
-use bytes::BytesMut;
-use journal::{Found, Query, Stream};
-use link::{SendError, StreamSender};
+use bytes::Bytes;
+use journal::{Found, Pass, Query, Stream};
+use link::StreamSender;
 use std::rc::Rc;
-use wire::log::{LOG_HEADER, LogRecord};
 use wire::message::{Channel, LogRange};
+
+/// Bytes up to which a record is copied behind its header rather than sent as a frame of its own.
+const COPY: usize = 4096;
 
 /// Sends the range, following if asked until the exit record; the journal's writer never waits for it.
 ///
@@ -32,24 +34,24 @@ pub async fn send(
         // Marked before reading: what is written meanwhile wakes this again.
         written.borrow_and_update();
         let over = recorder.is_over();
-        match reader.next(&mut cursor).map_err(broken)? {
-            Found::Output { stream, at, bytes } => {
-                let channel = if stream == Stream::Stderr {
-                    Channel::Stderr
-                } else {
-                    Channel::Stdout
-                };
-                let mut record = BytesMut::with_capacity(bytes.len() + LOG_HEADER);
-                LogRecord {
-                    channel,
-                    at,
-                    bytes: bytes.into(),
+        let found = match recorder.recent(cursor.position()) {
+            Some(record) => {
+                let (stream, at) = (record.stream, record.at);
+                match cursor.pass(stream, at, record.bytes.len(), record.next) {
+                    Pass::From(from) => {
+                        let bytes = record.bytes.slice(from..);
+                        send_record(&mut sender, stream, at, bytes).await?;
+                        continue;
+                    }
+                    Pass::Nothing => continue,
+                    Pass::Over => Found::Over,
                 }
-                .encode(&mut record);
-                sender
-                    .send(Channel::Stdout, record.freeze())
-                    .await
-                    .map_err(|e: SendError| e.to_string())?;
+            }
+            None => reader.next(&mut cursor).map_err(broken)?,
+        };
+        match found {
+            Found::Output { stream, at, bytes } => {
+                send_record(&mut sender, stream, at, bytes.into()).await?;
             }
             Found::Lost(_) => {}
             Found::End if range.follow && !over => {
@@ -62,4 +64,31 @@ pub async fn send(
         }
     }
     sender.end(Channel::Stdout, 0).map_err(|e| e.to_string())
+}
+
+/// One record on its way; large ones are not copied.
+async fn send_record(
+    sender: &mut StreamSender,
+    stream: Stream,
+    at: u64,
+    bytes: Bytes,
+) -> Result<(), String> {
+    const _: () = assert!(journal::OUTPUT_MAX <= wire::log::LOG_RECORD_MAX);
+    let channel = match stream {
+        Stream::Stdout => Channel::Stdout,
+        Stream::Stderr => Channel::Stderr,
+    };
+    let header = wire::log::header(channel, at, bytes.len());
+    let pieces = if bytes.len() < COPY {
+        [[&header[..], &bytes].concat().into(), Bytes::new()]
+    } else {
+        [Bytes::copy_from_slice(&header), bytes]
+    };
+    for piece in pieces {
+        sender
+            .send(Channel::Stdout, piece)
+            .await
+            .map_err(|e| e.to_string())?;
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 pub mod fd;
 pub mod logs;
 pub mod output;
+pub mod recent;
 pub mod record;
 pub mod stream;
 

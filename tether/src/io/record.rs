@@ -2,8 +2,10 @@
 //! makes system calls only, at most 100 ms after a write.
 
 use crate::io::fd::AsyncFile;
+use crate::io::recent::{Recent, RecentRecord};
 use crate::sys::fs::eventfd;
-use journal::{Exit, JournalError, ReadAt, Reader, Stream, WriteAt, Writer};
+use bytes::Bytes;
+use journal::{Exit, JournalError, Position, ReadAt, Reader, Stream, WriteAt, Writer};
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io;
@@ -67,6 +69,8 @@ impl WriteAt for Partition {
 #[derive(Debug)]
 pub struct Recorder {
     writer: RefCell<Writer<Partition>>,
+    /// What was written last, for followers: they need not read it back.
+    recent: RefCell<Recent>,
     partition: Partition,
     /// Set while something is written but not yet asked to be synced.
     dirty: Cell<bool>,
@@ -92,6 +96,7 @@ impl Recorder {
             .map_err(io("opening the partition again"))?;
         let recorder = Rc::new(Recorder {
             writer: RefCell::new(Writer::open(partition)?),
+            recent: RefCell::default(),
             partition: again,
             dirty: Cell::new(false),
             wake: Notify::new(),
@@ -121,8 +126,30 @@ impl Recorder {
     ///
     /// # Errors
     /// Those of the journal.
-    pub fn output(&self, stream: Stream, bytes: &[u8]) -> Result<(), JournalError> {
-        self.append(|w| w.output(stream, super::now(), bytes))
+    pub fn output(&self, stream: Stream, bytes: &Bytes) -> Result<(), JournalError> {
+        let at = super::now();
+        let mut recent = self.recent.borrow_mut();
+        let mut rest = bytes.clone();
+        self.append(|writer| {
+            while !rest.is_empty() {
+                let after = writer.end();
+                let count = writer.output_record(stream, at, &rest)?;
+                recent.push(RecentRecord {
+                    after,
+                    next: writer.end(),
+                    stream,
+                    at,
+                    bytes: rest.split_to(count),
+                });
+            }
+            Ok(())
+        })
+    }
+
+    /// The record at a position, if it is one of the last that were written.
+    #[must_use]
+    pub fn recent(&self, at: Position) -> Option<RecentRecord> {
+        self.recent.borrow().at(at)
     }
 
     /// Appends the start record.
