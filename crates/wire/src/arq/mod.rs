@@ -58,6 +58,8 @@ pub struct Arq {
     successor: Option<u32>,
     /// The connection before this one; late packets of it are nobody's.
     former: u32,
+    /// This side gave the former one up, and its peer may not know that yet.
+    former_given_up: bool,
     scanner: Scanner,
     sender: Sender,
     receiver: Receiver,
@@ -79,6 +81,7 @@ impl Arq {
             connection,
             successor: None,
             former: 0,
+            former_given_up: false,
             scanner: Scanner::default(),
             sender: Sender::default(),
             receiver: Receiver::default(),
@@ -111,7 +114,9 @@ impl Arq {
         let former = self.connection;
         let successor = self.successor.take();
         let scanner = std::mem::take(&mut self.scanner);
-        let reset = (self.state == State::Open && former != 0).then_some(former);
+        // The next connection may begin before a single farewell of this one was sent.
+        let given_up = former != 0 && (self.state == State::Open || self.farewells > 0);
+        let reset = given_up.then_some(former);
         let say_reset = self.say_reset.or(reset);
         let number = if self.dialer {
             connection.max(1)
@@ -121,6 +126,7 @@ impl Arq {
         *self = Arq {
             scanner,
             former,
+            former_given_up: given_up,
             say_reset,
             ..Arq::new(self.dialer, number, now)
         };
@@ -319,7 +325,8 @@ impl Arq {
             Kind::Opened | Kind::Ack | Kind::Data | Kind::Finish => {
                 if !mine || self.state == State::Broken {
                     // Not of this connection: the peer is to know, unless it is only late.
-                    if packet.connection != 0 && packet.connection != self.former || mine {
+                    let late = packet.connection == self.former && !self.former_given_up;
+                    if packet.connection != 0 && !late || mine {
                         self.say_reset = Some(packet.connection);
                     }
                     return;

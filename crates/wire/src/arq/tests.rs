@@ -232,6 +232,33 @@ fn a_line_that_goes_bad_on_the_way_still_carries_everything() {
     );
 }
 
+/// As the endpoint ends a session: the next connection is waited for at once, before a farewell was sent.
+#[test]
+fn a_peer_learns_that_it_was_given_up_for_the_next_connection() {
+    for first_is_lost in [false, true] {
+        let mut pair = Pair::new(6, Faults::default());
+        pair.sides[0].write(b"goodbye");
+        while pair.sides[1].readable() == 0 {
+            pair.step();
+        }
+        let now = pair.now;
+        pair.sides[1].reset(now);
+        pair.sides[1].next_connection(0, now);
+        // On its way, or waiting for an answer that never comes.
+        pair.sides[0].write(b"ping");
+        let mut steps = 0;
+        while pair.sides[0].state() != State::Broken {
+            pair.step();
+            if first_is_lost && steps < 3 {
+                pair.lines[1].on_the_way.clear();
+            }
+            steps += 1;
+            assert!(steps < 2000, "it was never told");
+        }
+        assert_eq!(pair.sides[1].state(), State::Opening);
+    }
+}
+
 /// A deep queue in front of a slow line: what is written takes seconds to arrive, and nothing is lost.
 #[test]
 fn a_slow_line_is_not_filled_with_copies() {
