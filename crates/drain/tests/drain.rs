@@ -1,5 +1,7 @@
 //! Real connections, bare bytes: what a client that writes first and reads afterwards gets.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
