@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -223,18 +223,29 @@ pub async fn run(args: &ServeArgs) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// How long a hostsim that was killed may take to be gone: its last thread may still be in a write, and holds the lock.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
+
 /// Takes the state folder; one hostsim at a time.
 fn lock(state: &Path) -> Result<File, ServeError> {
     let path = state.join("lock");
     let file = File::create(&path).map_err(failed(format!("open {}", path.display())))?;
-    file.try_lock().map_err(|e| {
-        let why = match e {
-            fs::TryLockError::WouldBlock => io::Error::other("another hostsim serves it"),
-            fs::TryLockError::Error(e) => e,
-        };
-        failed(format!("use the state folder {}", state.display()))(why)
-    })?;
-    Ok(file)
+    let taken = match file.try_lock() {
+        Ok(()) => return Ok(file),
+        Err(fs::TryLockError::Error(e)) => Err(e),
+        Err(fs::TryLockError::WouldBlock) => {
+            // A lock is waited for by a call that blocks; where it blocks for longer, it ends with this process.
+            let (tell, told) = mpsc::channel();
+            std::thread::spawn(move || {
+                let locked = file.lock().map(|()| file);
+                // Nobody waits any more: nothing to tell.
+                let _ = tell.send(locked);
+            });
+            told.recv_timeout(LOCK_LIMIT)
+                .unwrap_or_else(|_| Err(io::Error::other("another hostsim serves it")))
+        }
+    };
+    taken.map_err(failed(format!("use the state folder {}", state.display())))
 }
 
 fn credentials(state: &Path, given: Option<&Path>) -> Result<Credentials, ServeError> {
@@ -263,4 +274,21 @@ fn credentials(state: &Path, given: Option<&Path>) -> Result<Credentials, ServeE
         .map_err(failed("write the credentials"))?;
     write_durably(&kept, &text, 0o600).map_err(failed(format!("write {}", kept.display())))?;
     Ok(credentials)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostsim_that_is_still_dying_is_waited_for() {
+        let state = tempfile::tempdir().unwrap();
+        let former = lock(state.path()).unwrap();
+        let dying = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            drop(former);
+        });
+        lock(state.path()).unwrap();
+        dying.join().unwrap();
+    }
 }

@@ -204,7 +204,8 @@ impl Drop for Vch {
     }
 }
 
-/// Kills a process with SIGKILL and waits until it is gone (a zombie counts as gone).
+/// Kills a process with SIGKILL and waits until it is gone. A zombie counts as gone once its other threads are, too: as
+/// long as one of them is left, so are its locks and sockets.
 ///
 /// # Errors
 /// When it cannot be signalled.
@@ -212,7 +213,9 @@ pub fn kill_process(pid: u32) -> Result<()> {
     kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL)
         .with_context(|| format!("kill -9 {pid}"))?;
     command::eventually(&format!("process {pid} is gone"), || {
-        Ok(std::fs::read_to_string(format!("/proc/{pid}/stat"))
-            .map_or(true, |s| s[s.rfind(')').unwrap_or(0)..].starts_with(") Z")))
+        let zombie = std::fs::read_to_string(format!("/proc/{pid}/stat"))
+            .map_or(true, |s| s[s.rfind(')').unwrap_or(0)..].starts_with(") Z"));
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+        Ok(zombie && threads <= 1)
     })
 }
