@@ -46,10 +46,10 @@ registry: setup ## Start a registry with a generated CA and administrator, and p
 
 # The VMs of these tests boot the trimmed kernel, which has everything built in.
 unit:
-	@MOORING_BOOT=$(abspath $(TARGET)/boot-fast) cargo test --release --locked --workspace --exclude tests
+	@MOORING_BOOT=$(abspath $(TARGET)/boot-fast) cargo test --release --locked --no-fail-fast --workspace --exclude tests
 
 e2e: programs tether
-	@MOORING_E2E=1 MOORING_TETHER=$(abspath $(TETHER)) cargo test --release --locked -p tests -- $(ARGS)
+	@MOORING_E2E=1 MOORING_TETHER=$(abspath $(TETHER)) cargo test --release --locked --no-fail-fast -p tests -- $(ARGS)
 
 test: setup-test programs tether kernel iso images ## Everything, real VMs included (within 40 minutes on 2 cores)
 	@$(MAKE) --no-print-directory unit
