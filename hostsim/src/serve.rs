@@ -233,19 +233,22 @@ fn lock(state: &Path) -> Result<File, ServeError> {
     let taken = match file.try_lock() {
         Ok(()) => return Ok(file),
         Err(fs::TryLockError::Error(e)) => Err(e),
-        Err(fs::TryLockError::WouldBlock) => {
-            // A lock is waited for by a call that blocks; where it blocks for longer, it ends with this process.
-            let (tell, told) = mpsc::channel();
-            std::thread::spawn(move || {
-                let locked = file.lock().map(|()| file);
-                // Nobody waits any more: nothing to tell.
-                let _ = tell.send(locked);
-            });
-            told.recv_timeout(LOCK_LIMIT)
-                .unwrap_or_else(|_| Err(io::Error::other("another hostsim serves it")))
-        }
+        Err(fs::TryLockError::WouldBlock) => wait_for(file, LOCK_LIMIT),
     };
     taken.map_err(failed(format!("use the state folder {}", state.display())))
+}
+
+/// Takes a lock that somebody has, if it becomes free in time. The call that waits cannot be told to stop: its thread
+/// ends with this process, or gives the lock back.
+fn wait_for(file: File, limit: Duration) -> io::Result<File> {
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let locked = file.lock().map(|()| file);
+        // Nobody waits any more: nothing to tell.
+        let _ = tell.send(locked);
+    });
+    told.recv_timeout(limit)
+        .unwrap_or_else(|_| Err(io::Error::other("another hostsim serves it")))
 }
 
 fn credentials(state: &Path, given: Option<&Path>) -> Result<Credentials, ServeError> {
@@ -281,14 +284,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hostsim_that_is_still_dying_is_waited_for() {
+    fn a_lock_that_becomes_free_is_taken_and_one_that_does_not_is_another_hostsim_s() {
         let state = tempfile::tempdir().unwrap();
         let former = lock(state.path()).unwrap();
-        let dying = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(300));
-            drop(former);
-        });
-        lock(state.path()).unwrap();
-        dying.join().unwrap();
+        let open = || File::create(state.path().join("lock")).unwrap();
+        let refused = wait_for(open(), Duration::from_millis(10)).unwrap_err();
+        assert!(refused.to_string().contains("another hostsim"), "{refused}");
+        // The one whose time was up still stands in line: it takes the lock, and gives it back.
+        let file = open();
+        let waiting = std::thread::spawn(|| wait_for(file, Duration::from_secs(60)));
+        drop(former);
+        waiting.join().unwrap().unwrap();
     }
 }

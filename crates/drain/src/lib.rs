@@ -11,7 +11,7 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::EXPECT;
+use http::{Version, header::EXPECT};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use std::pin::Pin;
@@ -25,9 +25,10 @@ pub const DRAIN_MAX: u64 = 1 << 30;
 pub const DRAIN_TIME: Duration = Duration::from_secs(10);
 
 /// The middleware: `axum::middleware::from_fn(drain::unread)`. A body that the handler goes on reading behind its answer
-/// is left alone, and so is one that the client has not begun to send (`Expect: 100-continue`).
+/// is left alone, and so is one that the client has not begun to send (`Expect: 100-continue`). HTTP/2 ends a stream
+/// without its connection, and needs none of this (RFC 9113, section 8.1).
 pub async fn unread(request: Request, next: Next) -> Response {
-    if request.body().is_end_stream() {
+    if request.body().is_end_stream() || request.version() > Version::HTTP_11 {
         return next.run(request).await;
     }
     let expects = request.headers().contains_key(EXPECT);

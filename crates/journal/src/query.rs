@@ -1,6 +1,6 @@
 //! Queries as `docker logs` makes them.
 
-use crate::format::{RECORD_HEADER, Raw};
+use crate::format::RECORD_HEADER;
 use crate::reader::{RawStep, Reader};
 use crate::{Found, JournalError, Position, Query, ReadAt, Stream};
 use std::ops::ControlFlow;
@@ -26,11 +26,7 @@ impl Cursor {
     /// query gives.
     pub fn pass(&mut self, stream: Stream, at: u64, len: usize, next: Position) -> Pass {
         self.at = next;
-        let asked = match stream {
-            Stream::Stdout => self.query.stdout,
-            Stream::Stderr => self.query.stderr,
-        };
-        if !asked {
+        if !asked(&self.query, stream) {
             return Pass::Nothing;
         }
         if self.query.until > 0 && at > self.query.until {
@@ -67,11 +63,11 @@ pub enum Pass {
     Over,
 }
 
-fn wanted(query: &Query, raw: &Raw) -> Option<Stream> {
-    raw.stream().filter(|stream| match stream {
+fn asked(query: &Query, stream: Stream) -> bool {
+    match stream {
         Stream::Stdout => query.stdout,
         Stream::Stderr => query.stderr,
-    })
+    }
 }
 
 impl<S: ReadAt> Reader<S> {
@@ -165,7 +161,7 @@ impl<S: ReadAt> Reader<S> {
             // The ends of lines in this segment, in order: cheaper to keep than the bytes.
             let mut records: Vec<(Position, Stream, Vec<u32>, usize)> = Vec::new();
             self.visit(number, end.position, &mut |place, raw, payload| {
-                let Some(stream) = wanted(query, &raw) else {
+                let Some(stream) = raw.stream().filter(|s| asked(query, *s)) else {
                     return;
                 };
                 if query.until > 0 && raw.at > query.until {

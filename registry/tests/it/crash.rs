@@ -213,8 +213,8 @@ async fn collections(client: Remote) {
 
 /// Compares; what is left in `said` is what the next round starts from: what each tag holds.
 async fn check(client: &Remote, said: &Said) {
-    let mut said_now = std::mem::take(&mut *said.lock().unwrap());
-    for blob in &said_now.blobs {
+    let mut round = std::mem::take(&mut *said.lock().unwrap());
+    for blob in &round.blobs {
         let answer = client
             .get(&format!("/v2/{NAME}/blobs/{}", sha256(blob)))
             .await;
@@ -225,7 +225,7 @@ async fn check(client: &Remote, said: &Said) {
         );
         assert_eq!(answer.bytes().await.unwrap(), *blob);
     }
-    for (tag, pushes) in &said_now.tags {
+    for (tag, pushes) in &round.tags {
         let answer = client.get(&format!("/v2/{NAME}/manifests/{tag}")).await;
         if !pushes.must_exist() && answer.status() == StatusCode::NOT_FOUND {
             continue;
@@ -246,7 +246,7 @@ async fn check(client: &Remote, said: &Said) {
         let answer = client.get(&format!("/v2/{NAME}/blobs/{layer}")).await;
         assert_eq!(sha256(&answer.bytes().await.unwrap()).as_str(), layer);
     }
-    if let Some((at, data, sent)) = said_now.upload.take() {
+    if let Some((at, data, sent)) = round.upload.take() {
         let status = client.get(&at).await;
         if status.status() == StatusCode::NOT_FOUND {
             // The last request was done, but not answered.

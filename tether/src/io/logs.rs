@@ -1,10 +1,12 @@
 //! `docker logs`: records of the journal on a stream of their own.
 
+use crate::io::follow::{Follower, Next};
 use crate::io::record::Recorder;
-use bytes::Bytes;
-use journal::{Found, Pass, Query, Stream};
+use bytes::{Bytes, BytesMut};
+use journal::{Query, Stream};
 use link::StreamSender;
 use std::rc::Rc;
+use wire::log::{LOG_HEADER, LogRecord};
 use wire::message::{Channel, LogRange};
 
 /// Bytes up to which a record is copied behind its header rather than sent as a frame of its own.
@@ -21,7 +23,6 @@ pub async fn send(
 ) -> Result<(), String> {
     let broken = |e: journal::JournalError| e.to_string();
     let mut written = recorder.written();
-    let mut reader = recorder.reader().map_err(broken)?;
     let query = Query {
         stdout: range.stdout,
         stderr: range.stderr,
@@ -29,38 +30,22 @@ pub async fn send(
         until: range.until,
         tail: range.tail,
     };
-    let mut cursor = reader.query(&query).map_err(broken)?;
+    let mut follower = Follower::new(recorder.clone(), &query).map_err(broken)?;
     loop {
         // Marked before reading: what is written meanwhile wakes this again.
         written.borrow_and_update();
         let over = recorder.is_over();
-        let found = match recorder.recent(cursor.position()) {
-            Some(record) => {
-                let (stream, at) = (record.stream, record.at);
-                match cursor.pass(stream, at, record.bytes.len(), record.next) {
-                    Pass::From(from) => {
-                        let bytes = record.bytes.slice(from..);
-                        send_record(&mut sender, stream, at, bytes).await?;
-                        continue;
-                    }
-                    Pass::Nothing => continue,
-                    Pass::Over => Found::Over,
-                }
+        match follower.read().map_err(broken)? {
+            Next::Output { stream, at, bytes } => {
+                send_record(&mut sender, stream, at, bytes).await?;
             }
-            None => reader.next(&mut cursor).map_err(broken)?,
-        };
-        match found {
-            Found::Output { stream, at, bytes } => {
-                send_record(&mut sender, stream, at, bytes.into()).await?;
-            }
-            Found::Lost(_) => {}
-            Found::End if range.follow && !over => {
+            Next::End if range.follow && !over => {
                 tokio::select! {
                     changed = written.changed() => if changed.is_err() { break },
                     gone = sender.closed() => return Err(gone.to_string()),
                 }
             }
-            Found::End | Found::Over => break,
+            Next::End | Next::Over => break,
         }
     }
     sender.end(Channel::Stdout, 0).map_err(|e| e.to_string())
@@ -78,10 +63,12 @@ async fn send_record(
         Stream::Stdout => Channel::Stdout,
         Stream::Stderr => Channel::Stderr,
     };
-    let header = wire::log::header(channel, at, bytes.len());
     let pieces = if bytes.len() < COPY {
-        [[&header[..], &bytes].concat().into(), Bytes::new()]
+        let mut out = BytesMut::with_capacity(LOG_HEADER + bytes.len());
+        LogRecord { channel, at, bytes }.encode(&mut out);
+        [out.freeze(), Bytes::new()]
     } else {
+        let header = wire::log::header(channel, at, bytes.len());
         [Bytes::copy_from_slice(&header), bytes]
     };
     for piece in pieces {

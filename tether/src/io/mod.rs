@@ -1,6 +1,7 @@
 //! Bytes on their way: from processes into the journal and onto streams, from streams to stdin.
 
 pub mod fd;
+pub mod follow;
 pub mod logs;
 pub mod output;
 pub mod recent;

@@ -4,10 +4,10 @@
 //! loss makes best; each travels in a packet with magic, connection, sequence and CRC-32. The
 //! receiver says which it has (cumulatively, and a bitmap of what is behind a gap), the sender
 //! repeats the others only: once something that was transmitted later is known to have arrived, or
-//! when a timer runs out; in parts where packets have become shorter meanwhile. Each transmission has
-//! a number, which the receiver tells back: so an acknowledgement is never taken for that of a later
-//! sending, and a line that is only slow is not filled with copies. Nothing is escaped: a receiver finds the
-//! next packet after noise by its magic and checksum.
+//! when a timer runs out; in parts where packets have become shorter meanwhile. Each transmission
+//! has a number, which the receiver tells back: so an acknowledgement is never taken for that of a
+//! later sending, and a line that is only slow is not filled with copies. Nothing is escaped: a
+//! receiver finds the next packet after noise by its magic and checksum.
 //!
 //! The dialer opens a connection with a random number. A pipe that comes back carries the same
 //! connection on from the last acknowledged frame; a listener that does not know the number says
