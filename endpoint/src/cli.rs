@@ -1,5 +1,6 @@
 //! The command line of the program `endpoint`.
 
+use crate::networks::choose::AddressPool;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -71,6 +72,25 @@ pub struct Serve {
     /// Port group of the containers' default network.
     #[arg(long, value_name = "NAME", default_value = "VM Network")]
     pub port_group: String,
+    /// Port groups that networks of users get, each of them one, with a VLAN of its own. Repeatable, or with commas.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "trunk")]
+    pub network_pool: Vec<String>,
+    /// The endpoint's interface on the port group with all VLANs: it is the networks' gateway there. Without it there is
+    /// only the default network.
+    #[arg(long, value_name = "INTERFACE", requires = "public")]
+    pub trunk: Option<String>,
+    /// The endpoint's interface to the world outside.
+    #[arg(long, value_name = "INTERFACE", requires = "trunk")]
+    pub public: Option<String>,
+    /// The network namespace that both are in.
+    #[arg(long, value_name = "FILE", default_value = "/proc/self/ns/net")]
+    pub router: PathBuf,
+    /// Socket of a slirp4netns behind `--public`, which published ports are asked of.
+    #[arg(long, value_name = "SOCKET", requires = "public")]
+    pub publish_api: Option<PathBuf>,
+    /// Where subnets of networks come from that name none: BASE/PREFIX,SIZE. Repeatable. Default: Docker's.
+    #[arg(long, value_name = "POOL")]
+    pub address_pool: Vec<AddressPool>,
     /// Boot ISO on the datastore: `[datastore1] mooring/boot.iso`.
     #[arg(long, value_name = "PATH", required_unless_present = "boot_kernel")]
     pub boot_iso: Option<String>,
@@ -107,8 +127,9 @@ pub struct Serve {
     /// of its VMs, and for tests. Repeatable.
     #[arg(long, value_name = "NAME=VALUE", value_parser = vm_key)]
     pub vm_key: Vec<(String, String)>,
-    /// Name server of the containers where they name none. Repeatable.
-    #[arg(long, value_name = "IP", default_value = "172.17.255.253")]
+    /// Where names are asked for that are not containers'. Repeatable. Default: those of /etc/resolv.conf. Without
+    /// --trunk: name server of the containers where they name none, 172.17.255.253 (hostsim's) by default.
+    #[arg(long, value_name = "IP")]
     pub dns: Vec<std::net::IpAddr>,
     /// There is no database and nothing to switch on: accepted so that scripts can say so.
     #[arg(long, hide = true)]

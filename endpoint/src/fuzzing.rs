@@ -7,7 +7,7 @@ use crate::images::archive::{Archive, Packed};
 use crate::images::load::decompressed;
 use crate::images::manifest::{self, Document, LAYERS_MAX, Platform};
 use crate::images::registry::Challenge;
-use crate::images::{Reference, StoredImage, store};
+use crate::images::{Reference, StoredImage};
 use std::io::{Read, Write};
 
 /// Bytes that an archive may unpack to here.
@@ -103,14 +103,14 @@ pub fn create(bytes: &[u8]) {
 /// A record on the datastore: its file's name, the file, and what is in it.
 pub fn record(bytes: &[u8]) {
     if let Ok(name) = std::str::from_utf8(bytes)
-        && let Some((name, generation)) = store::split(name)
+        && let Some((name, generation)) = crate::records::split(name)
     {
-        let again = store::file_name(name, generation);
-        assert_eq!(store::split(&again), Some((name, generation)));
+        let again = crate::records::file_name(name, generation);
+        assert_eq!(crate::records::split(&again), Some((name, generation)));
     }
-    let payload = store::open(bytes, 1);
+    let payload = crate::records::open(bytes, 1);
     for payload in [payload.as_deref(), Some(bytes)].into_iter().flatten() {
-        let _ = store::decode::<StoredImage>("image", payload);
+        let _ = crate::records::decode::<StoredImage>("image", payload);
     }
 }
 

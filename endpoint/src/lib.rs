@@ -16,6 +16,8 @@ pub mod events;
 pub mod fuzzing;
 pub mod images;
 pub mod link;
+pub mod networks;
+pub mod records;
 pub mod serve;
 mod sys;
 pub mod timestamps;

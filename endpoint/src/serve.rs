@@ -15,13 +15,16 @@ use crate::{
         concentrator::{Concentrator, ConcentratorError},
         vsock::{self, VsockError},
     },
+    networks::{
+        NetworkSetup, Networks, choose::DEFAULT_POOLS, dns::forward::resolv_conf, router::Router,
+    },
     timestamps,
     vsphere::{Boot, Capabilities, Vsphere, VsphereError},
 };
 use serde::Deserialize;
 use std::{
-    collections::BTreeMap, io, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc,
-    time::Duration,
+    collections::BTreeMap, io, net::Ipv4Addr, os::unix::fs::DirBuilderExt, path::PathBuf,
+    sync::Arc, time::Duration,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -31,6 +34,11 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the ends of boots that nobody saw may keep the endpoint from serving, or from ending.
 const SETTLING: Duration = Duration::from_secs(30);
+
+/// hostsim's name server on its user-mode network.
+const USER_MODE_SERVER: Ipv4Addr = Ipv4Addr::new(172, 17, 255, 253);
+/// Where the system's name servers stand.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Why the endpoint cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +57,9 @@ pub enum ServeError {
     /// The images' records.
     #[error("the images cannot be read: {0}")]
     Images(String),
+    /// The networks.
+    #[error("the networks cannot be set up: {0}")]
+    Networks(String),
     /// vSphere.
     #[error(transparent)]
     Vsphere(#[from] VsphereError),
@@ -133,7 +144,13 @@ async fn serve(settings: Serve) -> Result<Running, ServeError> {
     let events = Events::new();
     let (link, listening) = links(&settings, vsphere.capabilities()).await?;
     let setup = setup(&settings, vsphere.capabilities(), link)?;
-    let containers = Arc::new(Containers::new(vsphere.clone(), events.clone(), setup));
+    let networks = networks(&settings, &vsphere, events.clone()).await?;
+    let containers = Arc::new(Containers::new(
+        vsphere.clone(),
+        events.clone(),
+        setup,
+        networks.clone(),
+    ));
     let (first, read) = oneshot::channel();
     tokio::spawn(containers.clone().follow(first));
     read.await
@@ -149,6 +166,12 @@ async fn serve(settings: Serve) -> Result<Running, ServeError> {
     if !containers.settled(SETTLING).await {
         tracing::warn!("some containers' ends are not known yet: their journals are slow to read");
     }
+    networks.serve_names(containers.clone());
+    networks
+        .reconcile()
+        .await
+        .map_err(|error| ServeError::Networks(error.message))?;
+    networks.sweep(|id| containers.by_id(id).is_some()).await;
     let spool = settings.run_dir.join("spool");
     let images = Images::open(vsphere.clone(), &settings.vch_id, &spool, events.clone())
         .await
@@ -268,8 +291,67 @@ fn setup(settings: &Serve, can: &Capabilities, link: LinkSetup) -> Result<Setup,
         link,
         memory_mib: settings.memory,
         cpus: settings.cpus,
-        dns: settings.dns.iter().map(ToString::to_string).collect(),
+        dns: match (&settings.trunk, settings.dns.is_empty()) {
+            (Some(_), _) => None,
+            (None, true) => Some(vec![USER_MODE_SERVER.to_string()]),
+            (None, false) => Some(settings.dns.iter().map(ToString::to_string).collect()),
+        },
     })
+}
+
+/// The networks, with the endpoint as their gateway where it has a trunk.
+async fn networks(
+    settings: &Serve,
+    vsphere: &Arc<Vsphere>,
+    events: Events,
+) -> Result<Arc<Networks>, ServeError> {
+    let router = match (&settings.trunk, &settings.public) {
+        (Some(trunk), Some(public)) => {
+            let uplink = settings.publish_api.as_deref();
+            let opened = Router::open(&settings.router, trunk, public, uplink).await;
+            Some(opened.map_err(|e| ServeError::Networks(e.to_string()))?)
+        }
+        _ => None,
+    };
+    let vlans = match router {
+        Some(_) => vsphere.port_groups().await?,
+        None => BTreeMap::new(),
+    };
+    let servers = if settings.dns.is_empty() {
+        let text = std::fs::read_to_string(RESOLV_CONF).unwrap_or_else(|error| {
+            tracing::warn!(%error, "{RESOLV_CONF}: containers resolve each other's names only");
+            String::new()
+        });
+        resolv_conf(&text)
+    } else {
+        settings.dns.clone()
+    };
+    let defaults = || DEFAULT_POOLS.iter().filter_map(|pool| pool.parse().ok());
+    let own = match &router {
+        Some(router) => router
+            .own_subnets()
+            .await
+            .map_err(|e| ServeError::Networks(e.to_string()))?,
+        None => Vec::new(),
+    };
+    let setup = NetworkSetup {
+        bridge: settings.port_group.clone(),
+        pool: settings.network_pool.clone(),
+        vlans,
+        address_pools: match settings.address_pool.as_slice() {
+            [] => defaults().collect(),
+            pools => pools.to_vec(),
+        },
+        user_mode_server: router.is_none().then_some(USER_MODE_SERVER.into()),
+        router,
+        own,
+        servers,
+    };
+    let networks = Networks::open(vsphere.clone(), &settings.vch_id, setup, events);
+    let networks = networks.await;
+    Ok(Arc::new(
+        networks.map_err(|e| ServeError::Networks(e.message))?,
+    ))
 }
 
 /// Where tethers dial: the link that new boots use, and the one that VMs may still use that were

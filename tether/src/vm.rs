@@ -1,12 +1,13 @@
 //! What one VM is while it runs, and what the endpoint may ask of it.
 
-use crate::boot::Fault;
+use crate::boot::{Fault, files};
 use crate::container::cgroup::Cgroup;
 use crate::container::spawn::{Place, Waiting, prepare};
 use crate::container::{StartError, top};
 use crate::io::logs;
 use crate::io::record::Recorder;
 use crate::io::stream::Outlet;
+use crate::net::{interfaces, uevent::Uevents};
 use crate::reaper::Reaper;
 use crate::session::Session;
 use crate::sys::process::{self, Ended};
@@ -14,8 +15,8 @@ use link::{GuestLink, Sender};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use tokio::sync::{mpsc, watch};
-use wire::config::{GuestConfig, Process};
+use tokio::sync::{Mutex, mpsc, watch};
+use wire::config::{GuestConfig, Interface, Process};
 use wire::message::{Attach, LogRange, Reply, SessionId, StreamId, ToGuest, ToHost};
 
 /// Execs that run or whose state is still told, at most.
@@ -50,6 +51,8 @@ pub struct Vm {
     pub config: GuestConfig,
     /// Reaps all children.
     pub reaper: Rc<Reaper>,
+    /// The interfaces as they are; held while they change.
+    pub networks: Mutex<Vec<Interface>>,
     /// The container's own process.
     pub container: Rc<Session>,
     /// The journal, once its step is done.
@@ -83,6 +86,7 @@ impl Vm {
         let (end, ends) = mpsc::unbounded_channel();
         let container = Session::new(SessionId::CONTAINER, config.process.clone());
         let vm = Vm {
+            networks: Mutex::new(config.networks.clone()),
             config,
             reaper,
             container: Rc::clone(&container),
@@ -214,6 +218,13 @@ impl Vm {
                     Reply::Sessions(self.sessions.borrow().values().map(|s| s.state()).collect()),
                 );
             }
+            ToGuest::Networks {
+                request,
+                networks,
+                dns,
+            } => drop(tokio::task::spawn_local(async move {
+                answer(request, done(vm.change_networks(networks, dns).await));
+            })),
             ToGuest::Shutdown { request } => {
                 answer(request, Reply::Done);
                 self.cut.send_replace(true);
@@ -386,6 +397,20 @@ impl Vm {
         )
         .await?;
         session.start(waiting, None).await
+    }
+
+    /// Makes the interfaces, and the files that name them, what the endpoint says.
+    async fn change_networks(&self, new: Vec<Interface>, dns: Vec<String>) -> Result<(), String> {
+        let mut networks = self.networks.lock().await;
+        let mut events = Uevents::open().map_err(|e| format!("listening to device events: {e}"))?;
+        interfaces::change(&networks, &new, &mut events).await?;
+        networks.clone_from(&new);
+        let config = GuestConfig {
+            networks: new,
+            dns,
+            ..self.config.clone()
+        };
+        files::write_network(&config).map_err(|fault| fault.message)
     }
 
     fn processes(&self) -> Reply {

@@ -5,7 +5,7 @@
 //! a message that names the stream. Where a channel of a stream ends, and how many bytes a drain
 //! left behind, is told in the stream itself (`mux`, link::StreamEvent::End), not by a message.
 
-use crate::config::Process;
+use crate::config::{Interface, Process};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
@@ -177,6 +177,17 @@ pub enum ToGuest {
     Sessions {
         /// Number of this request.
         request: u32,
+    },
+    /// Make the container's interfaces these: bring up those that are new (their vNICs may still be on their way), take
+    /// down those that are not named, set addresses and routes, and write the files that name them. Answered once all
+    /// of it is done.
+    Networks {
+        /// Number of this request.
+        request: u32,
+        /// Every interface that is to be there.
+        networks: Vec<Interface>,
+        /// Name servers for /etc/resolv.conf.
+        dns: Vec<String>,
     },
     /// Stop the VM now: SIGKILL to the container, then as after its exit. Answered.
     Shutdown {

@@ -6,14 +6,21 @@ use crate::{
     containers::{
         Container,
         filters::status_text,
+        places::dns_names,
         spec::{SHM_SIZE, Spec},
         state::{Phase, Status},
     },
     errors::Result,
+    networks::{
+        attachment::Attachment,
+        publish::{describe, port},
+        record::{BRIDGE, NONE, builtin_id},
+    },
     timestamps::rfc3339,
 };
 use axum::response::Response;
 use serde_json::{Map, Value, json};
+use std::net::Ipv4Addr;
 
 /// `GET /containers/{id}/json`.
 pub(super) async fn inspect(at: Target) -> Result<Response> {
@@ -74,7 +81,7 @@ fn details(app: &App, container: &Container, size: Option<Sizes>) -> Value {
         "GraphDriver": { "Name": "vmdk", "Data": { "Seal": spec.disk.seal } },
         "Mounts": [],
         "Config": spec.config,
-        "NetworkSettings": network_settings(spec, status.running()),
+        "NetworkSettings": network_settings(container, &status),
     });
     if let Some(size) = size {
         out["SizeRw"] = json!(size.own);
@@ -137,9 +144,10 @@ fn host_config(spec: &Spec) -> Value {
             out.insert(field.clone(), value.clone());
         }
     }
-    if out.get("NetworkMode").and_then(Value::as_str) == Some("default") {
-        out.insert("NetworkMode".to_owned(), json!("bridge"));
-    }
+    out.insert(
+        "NetworkMode".to_owned(),
+        json!(networks::mode(&spec.host, &spec.networks)),
+    );
     Value::Object(out)
 }
 
@@ -152,68 +160,128 @@ fn is_empty(value: &Value) -> bool {
     })
 }
 
-/// The name of a container's network.
-fn network_name(spec: &Spec) -> &'static str {
-    if spec.network.is_some() {
-        "bridge"
-    } else {
-        "none"
+/// A container's place on a network, as `EndpointSettings` shows it. Addresses show while it runs.
+fn endpoint(container: &Container, status: &Status, place: &Attachment) -> Value {
+    let live = Some(place).filter(|_| status.running());
+    let address = |ipv6: bool| live.and_then(|place| place.place(ipv6));
+    let text = |ipv6: bool| address(ipv6).map_or_else(String::new, |p| p.address.to_string());
+    let gateway = |ipv6: bool| {
+        address(ipv6)
+            .filter(|_| !place.internal)
+            .map_or_else(String::new, |p| p.gateway.to_string())
+    };
+    let wanted = &place.wanted;
+    let mut asked = Map::new();
+    for (name, address) in [("IPv4Address", wanted.ipv4), ("IPv6Address", wanted.ipv6)] {
+        if let Some(address) = address {
+            asked.insert(name.to_owned(), json!(address.to_string()));
+        }
     }
-}
-
-fn endpoint(spec: &Spec, running: bool) -> Value {
-    let name = network_name(spec);
-    let live = spec.network.as_ref().filter(|_| running);
+    let list = |list: &[String]| match list {
+        [] => Value::Null,
+        list => json!(list),
+    };
     json!({
-        "IPAMConfig": null,
-        "Links": null,
-        "Aliases": null,
-        "MacAddress": live.map_or("", |n| &n.mac),
+        "IPAMConfig": if asked.is_empty() { Value::Null } else { Value::Object(asked) },
+        "Links": list(&wanted.links),
+        "Aliases": list(&wanted.aliases),
+        "MacAddress": live.map_or("", |p| &p.mac),
         "DriverOpts": null,
-        "GwPriority": 0,
-        "NetworkID": networks::id_of(name),
-        "EndpointID": live.map_or("", |n| &n.endpoint),
-        "Gateway": live.map_or(String::new(), |n| n.gateway.to_string()),
-        "IPAddress": live.map_or(String::new(), |n| n.address.to_string()),
-        "IPPrefixLen": live.map_or(0, |n| n.prefix),
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "DNSNames": null,
+        "GwPriority": wanted.priority,
+        "NetworkID": place.network,
+        "EndpointID": live.map_or("", |p| &p.endpoint),
+        "Gateway": gateway(false),
+        "IPAddress": text(false),
+        "IPPrefixLen": address(false).map_or(0, |p| p.prefix),
+        "IPv6Gateway": gateway(true),
+        "GlobalIPv6Address": text(true),
+        "GlobalIPv6PrefixLen": address(true).map_or(0, |p| p.prefix),
+        "DNSNames": list(&dns_names(container, status, place)),
     })
 }
 
-fn network_settings(spec: &Spec, running: bool) -> Value {
-    let endpoint = endpoint(spec, running);
-    let exposed: Map<String, Value> = if running {
-        spec.config
-            .exposed_ports
-            .keys()
-            .map(|port| (port.clone(), Value::Null))
-            .collect()
+/// All places by the name of their network; one that has none is on `none`.
+fn endpoints(container: &Container, status: &Status) -> Map<String, Value> {
+    if status.networks.is_empty() {
+        let mut none = json!({
+            "IPAMConfig": null, "Links": null, "Aliases": null, "MacAddress": "",
+            "DriverOpts": null, "GwPriority": 0, "EndpointID": "", "Gateway": "", "IPAddress": "",
+            "IPPrefixLen": 0, "IPv6Gateway": "", "GlobalIPv6Address": "",
+            "GlobalIPv6PrefixLen": 0, "DNSNames": null,
+        });
+        none["NetworkID"] = json!(builtin_id(NONE));
+        return Map::from_iter([(NONE.to_owned(), none)]);
+    }
+    let places = status.networks.iter();
+    places
+        .map(|place| (place.name.clone(), endpoint(container, status, place)))
+        .collect()
+}
+
+fn network_settings(container: &Container, status: &Status) -> Value {
+    let running = status.running();
+    let endpoints = endpoints(container, status);
+    // The default network's place is shown twice, as ever.
+    let empty = json!({});
+    let bridge = endpoints.get(BRIDGE).unwrap_or(&empty);
+    let text = |field: &str| bridge[field].as_str().unwrap_or("").to_owned();
+    let ports = if running {
+        describe(&status.ports, container.spec.config.exposed_ports.keys())
     } else {
         Map::new()
     };
     json!({
         "Bridge": "",
-        "SandboxID": if running { &spec.id } else { "" },
+        "SandboxID": if running { container.id() } else { "" },
         "SandboxKey": "",
-        "Ports": exposed,
+        "Ports": ports,
         "HairpinMode": false,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
         "SecondaryIPAddresses": null,
         "SecondaryIPv6Addresses": null,
-        "EndpointID": endpoint["EndpointID"],
-        "Gateway": endpoint["Gateway"],
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPAddress": endpoint["IPAddress"],
-        "IPPrefixLen": endpoint["IPPrefixLen"],
-        "IPv6Gateway": "",
-        "MacAddress": endpoint["MacAddress"],
-        "Networks": { (network_name(spec)): endpoint },
+        "EndpointID": text("EndpointID"),
+        "Gateway": text("Gateway"),
+        "GlobalIPv6Address": text("GlobalIPv6Address"),
+        "GlobalIPv6PrefixLen": bridge["GlobalIPv6PrefixLen"].as_u64().unwrap_or(0),
+        "IPAddress": text("IPAddress"),
+        "IPPrefixLen": bridge["IPPrefixLen"].as_u64().unwrap_or(0),
+        "IPv6Gateway": text("IPv6Gateway"),
+        "MacAddress": text("MacAddress"),
+        "Networks": endpoints,
     })
+}
+
+/// Ports as a row of `ps` has them: those that are published, and those that are only exposed.
+fn port_rows(container: &Container, status: &Status) -> Vec<Value> {
+    if !status.running() {
+        return Vec::new();
+    }
+    let mut rows: Vec<Value> = status
+        .ports
+        .iter()
+        .map(|binding| {
+            json!({
+                "IP": binding.host.unwrap_or(Ipv4Addr::UNSPECIFIED).to_string(),
+                "PrivatePort": binding.port,
+                "PublicPort": binding.host_port,
+                "Type": binding.protocol.word(),
+            })
+        })
+        .collect();
+    for exposed in container.spec.config.exposed_ports.keys() {
+        let Ok((number, protocol)) = port(exposed) else {
+            continue;
+        };
+        if !status
+            .ports
+            .iter()
+            .any(|b| (b.port, b.protocol) == (number, protocol))
+        {
+            rows.push(json!({ "PrivatePort": number, "Type": protocol.word() }));
+        }
+    }
+    rows
 }
 
 /// A row of `GET /containers/json`.
@@ -224,18 +292,6 @@ pub(super) fn summary(
     size: Option<Sizes>,
 ) -> Value {
     let spec = &container.spec;
-    let ports: Vec<Value> = if status.running() {
-        spec.config
-            .exposed_ports
-            .keys()
-            .filter_map(|port| {
-                let (number, kind) = port.split_once('/').unwrap_or((port, "tcp"));
-                Some(json!({ "PrivatePort": number.parse::<u16>().ok()?, "Type": kind }))
-            })
-            .collect()
-    } else {
-        Vec::new()
-    };
     // The name that it was created with, as long as it means this image.
     let means_it = app
         .images
@@ -248,12 +304,12 @@ pub(super) fn summary(
         "ImageID": spec.image,
         "Command": command(&spec.config.args()),
         "Created": spec.created / 1_000_000_000,
-        "Ports": ports,
+        "Ports": port_rows(container, status),
         "Labels": spec.config.labels,
         "State": status.word(),
         "Status": status_text(status),
-        "HostConfig": { "NetworkMode": if spec.network.is_some() { "bridge" } else { "none" } },
-        "NetworkSettings": { "Networks": { (network_name(spec)): endpoint(spec, status.running()) } },
+        "HostConfig": { "NetworkMode": networks::mode(&spec.host, &spec.networks) },
+        "NetworkSettings": { "Networks": endpoints(container, status) },
         "Mounts": [],
     });
     if let Some(size) = size {

@@ -1,139 +1,317 @@
-//! Networks: the default ones, for now.
+//! Networks: list, inspect, create, remove, prune, connect, disconnect.
 
-use super::{ok, query::Query};
+use super::{JsonBody, ok, query::Query};
 use crate::{
     app::App,
-    containers::addresses::{GATEWAY, SUBNET},
-    errors::{Error, Result},
+    containers::{
+        names::SHORT_ID,
+        state::{Phase, Status},
+    },
+    errors::{Error, Kind, Result},
+    networks::{
+        Network,
+        attachment::{Attachment, Wanted},
+        record::{BRIDGE, NONE, builtin_id},
+        request::NetworkRequest,
+    },
     timestamps,
 };
 use axum::{
-    Router,
+    Json, Router,
     extract::{Path, State},
-    response::Response,
+    http::StatusCode,
+    response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, sync::Arc};
-
-const NAMES: [&str; 2] = ["bridge", "none"];
 
 /// The calls under `/networks`.
 pub fn router() -> Router<Arc<App>> {
     Router::new()
         .route("/networks", get(list))
-        .route(
-            "/networks/create",
-            post(async || Error::not_yet("docker network create")),
-        )
-        .route(
-            "/networks/prune",
-            post(async || ok(json!({ "NetworksDeleted": null }))),
-        )
+        .route("/networks/create", post(create))
+        .route("/networks/prune", post(prune))
         .route("/networks/{id}", get(inspect))
         .route("/networks/{id}", delete(remove))
-        .route(
-            "/networks/{id}/connect",
-            post(async || Error::not_yet("docker network connect")),
-        )
-        .route(
-            "/networks/{id}/disconnect",
-            post(async || Error::not_yet("docker network disconnect")),
-        )
+        .route("/networks/{id}/connect", post(connect))
+        .route("/networks/{id}/disconnect", post(disconnect))
 }
 
-/// The ID of a default network; the same on every host.
-pub fn id_of(name: &str) -> String {
-    hex::encode(Sha256::digest(format!("mooring network {name}")))
+/// A network, or the absence of one, which Docker calls a network too.
+enum Found {
+    Some(Arc<Network>),
+    None,
 }
 
-fn driver(name: &str) -> &'static str {
-    if name == "none" { "null" } else { "bridge" }
+fn find(app: &App, text: &str) -> Result<Found> {
+    if text == NONE || text.len() >= 3 && builtin_id(NONE).starts_with(text) {
+        return Ok(Found::None);
+    }
+    app.containers.networks().find(text).map(Found::Some)
 }
 
-fn describe(app: &App, name: &str, containers: bool) -> Value {
-    let bridge = name == "bridge";
-    let mut members = serde_json::Map::new();
-    if containers && bridge {
-        for container in app.containers.all() {
-            let status = container.status();
-            if let Some(network) = container.spec.network.as_ref().filter(|_| status.running()) {
-                members.insert(
-                    container.id().to_owned(),
-                    json!({
-                        "Name": status.name,
-                        "EndpointID": network.endpoint,
-                        "MacAddress": network.mac,
-                        "IPv4Address": format!("{}/{}", network.address, network.prefix),
-                        "IPv6Address": "",
-                    }),
-                );
+fn find_some(app: &App, text: &str) -> Result<Arc<Network>> {
+    match find(app, text)? {
+        Found::Some(network) => Ok(network),
+        Found::None => Err(Error::new(
+            Kind::Forbidden,
+            "container cannot be connected to network none: it would have none then",
+        )),
+    }
+}
+
+/// What a place looks like from its network.
+fn member(status: &Status, place: &Attachment) -> Value {
+    let net = |ipv6: bool| place.place(ipv6).map_or_else(String::new, |p| p.net());
+    json!({
+        "Name": status.name,
+        "EndpointID": place.endpoint,
+        "MacAddress": place.mac,
+        "IPv4Address": net(false),
+        "IPv6Address": net(true),
+    })
+}
+
+fn describe_none(app: &App) -> Value {
+    json!({
+        "Name": NONE, "Id": builtin_id(NONE), "Created": timestamps::rfc3339(app.started),
+        "Scope": "local", "Driver": "null", "EnableIPv4": true, "EnableIPv6": false,
+        "IPAM": { "Driver": "default", "Options": null, "Config": [] },
+        "Internal": false, "Attachable": false, "Ingress": false,
+        "ConfigFrom": { "Network": "" }, "ConfigOnly": false,
+        "Containers": {}, "Options": {}, "Labels": {},
+    })
+}
+
+fn describe(app: &App, network: &Network, with_members: bool) -> Value {
+    let record = &network.record;
+    let mut members = Map::new();
+    if with_members {
+        for (container, status, place) in app.containers.members(network) {
+            if status.running() {
+                members.insert(container.id().to_owned(), member(&status, &place));
             }
         }
     }
-    let pools = if bridge {
-        json!([{ "Subnet": SUBNET, "Gateway": GATEWAY.to_string() }])
-    } else {
-        json!([])
-    };
+    let pools: Vec<Value> = record
+        .pools
+        .iter()
+        .map(|pool| {
+            let mut entry = Map::new();
+            entry.insert("Subnet".to_owned(), json!(pool.subnet.to_string()));
+            if let Some(range) = &pool.range {
+                entry.insert("IPRange".to_owned(), json!(range.to_string()));
+            }
+            entry.insert("Gateway".to_owned(), json!(pool.gateway.to_string()));
+            if !pool.auxiliary.is_empty() && !record.builtin() {
+                entry.insert("AuxiliaryAddresses".to_owned(), json!(pool.auxiliary));
+            }
+            Value::Object(entry)
+        })
+        .collect();
     json!({
-        "Name": name,
-        "Id": id_of(name),
-        "Created": timestamps::rfc3339(app.started),
+        "Name": record.name,
+        "Id": record.id,
+        "Created": timestamps::rfc3339(record.created),
         "Scope": "local",
-        "Driver": driver(name),
+        "Driver": "bridge",
         "EnableIPv4": true,
-        "EnableIPv6": false,
-        "IPAM": { "Driver": "default", "Options": null, "Config": pools },
-        "Internal": false,
-        "Attachable": false,
+        "EnableIPv6": record.ipv6,
+        "IPAM": { "Driver": "default", "Options": if record.builtin() { Value::Null } else { json!({}) }, "Config": pools },
+        "Internal": record.internal,
+        "Attachable": record.attachable,
         "Ingress": false,
         "ConfigFrom": { "Network": "" },
         "ConfigOnly": false,
         "Containers": members,
-        "Options": {},
-        "Labels": {},
+        "Options": record.options,
+        "Labels": record.labels,
     })
 }
 
 async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
     let filters = query.filters()?;
     filters.allow(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
+    for kind in filters.values("type").unwrap_or(&[]) {
+        if !matches!(kind.as_str(), "builtin" | "custom") {
+            return Err(Error::bad(format!("invalid filter 'type={kind}'")));
+        }
+    }
     let dangling = filters.flag("dangling")?;
-    let rows: Vec<Value> = NAMES
-        .into_iter()
-        .filter(|name| {
-            filters.any("name", |want| name.contains(want.as_str()))
-                && filters.any("id", |want| id_of(name).contains(want.as_str()))
-                && filters.any("driver", |want| want == driver(name))
-                && filters.any("scope", |want| want == "local")
-                && filters.any("type", |want| want == "builtin")
-                && filters.labels("label", &BTreeMap::new())
-                && dangling != Some(true)
-        })
-        .map(|name| describe(&app, name, false))
-        .collect();
+    let none = BTreeMap::new();
+    let shown = |name: &str, id: &str, driver: &str, labels: &BTreeMap<String, String>, builtin| {
+        filters.any("name", |want| name.contains(want.as_str()))
+            && filters.any("id", |want| id.starts_with(want.as_str()))
+            && filters.any("driver", |want| want == driver)
+            && filters.any("scope", |want| want == "local")
+            && filters.any("type", |want| (want == "builtin") == builtin)
+            && filters.labels("label", labels)
+    };
+    let mut rows = Vec::new();
+    for network in app.containers.networks().all() {
+        let record = &network.record;
+        let unused = || active(&app, &network).is_empty();
+        let builtin = record.builtin();
+        if shown(&record.name, &record.id, "bridge", &record.labels, builtin)
+            && dangling.is_none_or(|want| want == (!builtin && unused()))
+        {
+            rows.push(describe(&app, &network, false));
+        }
+    }
+    if shown(NONE, &builtin_id(NONE), "null", &none, true) && dangling != Some(true) {
+        rows.push(describe_none(&app));
+    }
     Ok(ok(Value::Array(rows)))
 }
 
-fn find(text: &str) -> Result<&'static str> {
-    NAMES
-        .into_iter()
-        .find(|name| *name == text || text.len() >= 3 && id_of(name).starts_with(text))
-        .ok_or_else(|| Error::not_found(format!("network {text} not found")))
+async fn inspect(
+    State(app): State<Arc<App>>,
+    Path(text): Path<String>,
+    query: Query,
+) -> Result<Response> {
+    if !matches!(query.text("scope"), "" | "local") {
+        return Err(Error::not_found(format!("network {text} not found")));
+    }
+    Ok(ok(match find(&app, &text)? {
+        Found::Some(network) => describe(&app, &network, true),
+        Found::None => describe_none(&app),
+    }))
 }
 
-async fn inspect(State(app): State<Arc<App>>, Path(text): Path<String>) -> Result<Response> {
-    Ok(ok(describe(&app, find(&text)?, true)))
+async fn create(State(app): State<Arc<App>>, JsonBody(body): JsonBody<Value>) -> Result<Response> {
+    let request = NetworkRequest::read(&body)?;
+    let networks = app.containers.networks().clone();
+    // Whole, even if the client goes.
+    let network = tokio::spawn(async move { networks.create(request).await })
+        .await
+        .map_err(|e| Error::internal(format!("the request's task ended: {e}")))??;
+    let answer = json!({ "Id": network.record.id, "Warning": "" });
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
-async fn remove(Path(text): Path<String>) -> Error {
-    match find(&text) {
-        Ok(name) => Error::new(
-            crate::errors::Kind::Forbidden,
-            format!("{name} is a pre-defined network and cannot be removed"),
-        ),
-        Err(error) => error,
+/// The running containers on a network, as Docker names them in an error.
+fn active(app: &App, network: &Network) -> Vec<String> {
+    let members = app.containers.members(network).into_iter();
+    members
+        .filter(|(_, status, _)| matches!(status.phase, Phase::Running | Phase::Starting))
+        .map(|(_, status, place)| {
+            let id: String = place.endpoint.chars().take(SHORT_ID).collect();
+            format!("name:\"{}\" id:\"{id}\"", status.name)
+        })
+        .collect()
+}
+
+/// Removes a network on which no running container is.
+async fn remove_unused(app: &App, network: &Network) -> Result<()> {
+    let active = active(app, network);
+    if !active.is_empty() {
+        return Err(Error::new(
+            Kind::Forbidden,
+            format!(
+                "error while removing network: network {} has active endpoints ({})",
+                network.record.name,
+                active.join(", ")
+            ),
+        ));
+    }
+    app.containers.networks().remove(network).await
+}
+
+async fn remove(State(app): State<Arc<App>>, Path(text): Path<String>) -> Result<StatusCode> {
+    let network = match find(&app, &text)? {
+        Found::Some(network) => network,
+        Found::None => {
+            return Err(Error::new(
+                Kind::Forbidden,
+                format!("{NONE} is a pre-defined network and cannot be removed"),
+            ));
+        }
+    };
+    remove_unused(&app, &network).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
+    let filters = query.filters()?;
+    filters.allow(&["label", "label!", "until"])?;
+    let until = match filters.values("until") {
+        None => u64::MAX,
+        Some([one]) => timestamps::parse(one, timestamps::now())?,
+        Some(_) => return Err(Error::bad("more than one until filter specified")),
+    };
+    let mut deleted = Vec::new();
+    for network in app.containers.networks().all() {
+        let record = &network.record;
+        let excluded =
+            filters.values("label!").is_some() && filters.labels("label!", &record.labels);
+        // As Docker: one that a stopped container is on counts as used.
+        let used = !app.containers.members(&network).is_empty();
+        if record.builtin()
+            || used
+            || excluded
+            || record.created > until
+            || !filters.labels("label", &record.labels)
+        {
+            continue;
+        }
+        match remove_unused(&app, &network).await {
+            Ok(()) => deleted.push(record.name.clone()),
+            Err(error) => tracing::info!(network = record.name, %error, "not pruned"),
+        }
+    }
+    let deleted = if deleted.is_empty() {
+        Value::Null
+    } else {
+        json!(deleted)
+    };
+    Ok(ok(json!({ "NetworksDeleted": deleted })))
+}
+
+fn container_of(body: &Value) -> Result<&str> {
+    match body["Container"].as_str() {
+        Some(name) if !name.is_empty() => Ok(name),
+        _ => Err(Error::bad("invalid request: Container is missing")),
+    }
+}
+
+async fn connect(
+    State(app): State<Arc<App>>,
+    Path(text): Path<String>,
+    JsonBody(body): JsonBody<Value>,
+) -> Result<StatusCode> {
+    let network = find_some(&app, &text)?;
+    let container = app.containers.find(container_of(&body)?)?;
+    let wanted = Wanted::read(&body["EndpointConfig"])?;
+    let containers = app.containers.clone();
+    tokio::spawn(async move { containers.connect(&container, &network, wanted).await })
+        .await
+        .map_err(|e| Error::internal(format!("the request's task ended: {e}")))??;
+    Ok(StatusCode::OK)
+}
+
+async fn disconnect(
+    State(app): State<Arc<App>>,
+    Path(text): Path<String>,
+    JsonBody(body): JsonBody<Value>,
+) -> Result<StatusCode> {
+    let network = find_some(&app, &text)?;
+    let container = match app.containers.find(container_of(&body)?) {
+        // Of a container that is gone, nothing is left on the network.
+        Err(_) if body["Force"].as_bool() == Some(true) => return Ok(StatusCode::OK),
+        found => found?,
+    };
+    let containers = app.containers.clone();
+    tokio::spawn(async move { containers.disconnect(&container, &network).await })
+        .await
+        .map_err(|e| Error::internal(format!("the request's task ended: {e}")))??;
+    Ok(StatusCode::OK)
+}
+
+/// The mode of a container's network as `HostConfig` shows it.
+pub(super) fn mode(host: &Map<String, Value>, places: &[Attachment]) -> String {
+    match host.get("NetworkMode").and_then(Value::as_str) {
+        None | Some("" | "default") => if places.is_empty() { NONE } else { BRIDGE }.to_owned(),
+        Some(mode) => mode.to_owned(),
     }
 }

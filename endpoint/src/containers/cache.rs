@@ -23,9 +23,7 @@ impl Containers {
         if let Some(there) = index.by_id.get(&id) {
             return there.clone();
         }
-        if let Some(network) = &container.spec.network {
-            index.addresses.note(network.address);
-        }
+        self.networks.note(&container.status().networks);
         index.names.insert(container.status().name, id.clone());
         index.by_vm.insert(container.vm.clone(), id.clone());
         index.by_id.insert(id, container.clone());
@@ -38,10 +36,11 @@ impl Containers {
         index.by_id.remove(container.id());
         index.by_vm.remove(&container.vm);
         index.names.retain(|_, id| id != container.id());
-        if let Some(network) = &container.spec.network {
-            index.addresses.release(network.address);
-        }
         drop(index);
+        self.networks.detach(&container.status().networks);
+        let (networks, id) = (self.networks.clone(), container.id().to_owned());
+        self.settling
+            .spawn(async move { networks.forget(&id).await });
         container.modify(|status| {
             status.gone = true;
             status.removing = true;
@@ -232,8 +231,15 @@ impl Containers {
         let never_ended = !on && record.boots == 0;
         let lost_exit = !on && record.boots > record.ended;
         let remove = !on && !lost_exit && spec.options.auto_remove && record.boots > 0;
-        let mut status = Status::new(name, phase, record, prepared);
+        let networks = self
+            .networks
+            .moved(&spec.id)
+            .unwrap_or_else(|| spec.networks.clone());
+        let mut status = Status::new(name, phase, record, prepared, networks);
         (status.on, status.link) = (on, link);
+        if on {
+            status.ports = self.read_ports(&vm_keys, &spec.id, status.boot());
+        }
         let container = self.add(Container::new(spec, change.vm, status));
         let this = self.clone();
         if lost_exit {

@@ -1,24 +1,28 @@
 //! `docker create`: checks, name, address, and one call to vSphere.
 
 use super::{
-    Container, Containers, Setup, addresses,
+    Container, Containers, Setup,
     config::Config,
     keys::{self, KeyError, Keys},
     names,
     options::{self, Options},
     signals,
-    spec::{Network, SPEC_VERSION, Spec, SpecDisk},
+    spec::{SPEC_VERSION, Spec, SpecDisk},
     state::{Phase, Prepared, Record, Status},
 };
 use crate::{
     errors::{Error, Result},
     images::ImageRecord,
     link::{LinkSetup, service_uri},
+    networks::{
+        attachment::{self, Attachment, Wanted},
+        guest::{self, GuestNetwork},
+    },
     timestamps,
-    vsphere::{LinkPort, NewVm},
+    vsphere::{LinkPort, NewVm, Nic},
 };
 use serde_json::{Map, Value};
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 use wire::config::to_chunks;
 
 /// A request that has passed every check that needs no image.
@@ -30,6 +34,8 @@ pub struct CreateRequest {
     pub host: Map<String, Value>,
     /// What it means.
     pub options: Options,
+    /// Its networks, by name or ID.
+    pub networks: BTreeMap<String, Wanted>,
     /// The name that was asked for.
     pub name: Option<String>,
 }
@@ -52,12 +58,17 @@ impl CreateRequest {
         };
         let host = object("HostConfig")?;
         let config = Config::read(body)?;
-        let mut options = options::check_host(host)?;
-        options.no_network |= config.network_disabled;
+        let options = options::check_host(host)?;
+        let mode = match host.get("NetworkMode") {
+            _ if config.network_disabled => "none",
+            None | Some(Value::Null) => "",
+            Some(Value::String(mode)) => mode,
+            Some(_) => return Err(Error::bad("invalid NetworkMode: expected a text")),
+        };
         let networking = body.get("NetworkingConfig").unwrap_or(&Value::Null);
-        options.mac = options::check_networking(networking, options.no_network)?;
-        if options.mac.is_none() && !config.mac_address.is_empty() {
-            options.mac = Some(options::mac_address(&config.mac_address)?);
+        let mut networks = attachment::read_networking(mode, networking, &config.mac_address)?;
+        if let Some(links) = host.get("Links").filter(|links| !links.is_null()) {
+            attachment::add_links(&mut networks, links)?;
         }
         if config.image.is_empty() {
             return Err(Error::bad(
@@ -101,6 +112,7 @@ impl CreateRequest {
             config,
             host: host.clone(),
             options,
+            networks,
             name: name.map(str::to_owned),
         })
     }
@@ -116,7 +128,7 @@ pub struct Created {
 }
 
 /// 32 random bytes, hex.
-pub(super) fn random_hex() -> Result<String> {
+pub(crate) fn random_hex() -> Result<String> {
     let mut bytes = [0u8; 32];
     getrandom::fill(&mut bytes)
         .map_err(|e| Error::internal(format!("the system gives no random bytes: {e}")))?;
@@ -134,7 +146,12 @@ impl From<KeyError> for Error {
 
 impl Setup {
     /// Keys that one boot needs, and what the endpoint remembers of it.
-    pub(super) fn prepare(&self, spec: &Spec, boot: u64) -> Result<(Keys, Prepared)> {
+    pub(super) fn prepare(
+        &self,
+        spec: &Spec,
+        boot: u64,
+        network: GuestNetwork,
+    ) -> Result<(Keys, Prepared)> {
         let prepared = Prepared {
             boot,
             secret: random_hex()?,
@@ -145,6 +162,7 @@ impl Setup {
             self.link.transport(),
             prepared.secret.clone(),
             random_hex()?,
+            network,
         );
         let mut out: Keys = to_chunks(&guest)
             .map_err(|e| Error::bad(e.to_string()))?
@@ -155,6 +173,29 @@ impl Setup {
         // An old session's key is of no use to a new boot.
         out.insert(keys::RESUME.to_owned(), String::new());
         Ok((out, prepared))
+    }
+
+    /// What a guest is told of its networks, beside the lines of /etc/hosts for what it is linked to.
+    pub(super) fn guest_network(
+        &self,
+        spec: &Spec,
+        networks: &[Attachment],
+        hosts: Vec<(String, Vec<String>)>,
+    ) -> GuestNetwork {
+        GuestNetwork {
+            interfaces: guest::interfaces(networks),
+            dns: self.name_servers(spec, networks),
+            hosts,
+        }
+    }
+
+    fn name_servers(&self, spec: &Spec, networks: &[Attachment]) -> Vec<String> {
+        let given = &spec.options.dns;
+        match &self.dns {
+            Some(_) if networks.is_empty() || !given.is_empty() => given.clone(),
+            Some(servers) => servers.clone(),
+            None => guest::name_servers(networks, given),
+        }
     }
 
     /// The link's serial port of a container, where the link is one; `before` is its last boot.
@@ -184,6 +225,7 @@ impl Containers {
             mut config,
             host,
             options,
+            networks,
             name,
         } = request;
         let empty = Map::new();
@@ -199,25 +241,22 @@ impl Containers {
             config.hostname = id[..names::SHORT_ID].to_owned();
         }
         let name = self.choose_name(name, &id)?;
-        let address = if options.no_network {
-            None
-        } else {
-            match self.index().addresses.take() {
-                Some(address) => Some(address),
-                None => {
-                    self.index().names.remove(&name);
-                    return Err(Error::conflict(format!(
-                        "no address is left on the default network {}: remove containers",
-                        addresses::SUBNET
-                    )));
-                }
+        let attachments = match self.attach_all(networks) {
+            Ok(attachments) => attachments,
+            Err(error) => {
+                self.release_name(&name, &id);
+                return Err(error);
             }
         };
-        let spec = self.spec(id.clone(), config, host, options, image, address);
-        let made = match spec {
-            Ok(spec) => self.make(spec, name.clone(), image.chain.capacity).await,
-            Err(error) => Err(error),
-        };
+        let spec = self.spec(
+            id.clone(),
+            config,
+            host,
+            options,
+            image,
+            attachments.clone(),
+        );
+        let made = self.make(spec, name.clone(), image.chain.capacity).await;
         match made {
             Ok(container) => {
                 self.emit(&container, "create", &[]);
@@ -230,13 +269,36 @@ impl Containers {
                 // Before the name is free: the watch takes up what nobody is about to add.
                 self.index().given_up.insert(id.clone());
                 self.release_name(&name, &id);
-                if let Some(address) = address {
-                    self.index().addresses.release(address);
-                }
+                self.networks.detach(&attachments);
                 self.give_up(&id).await;
                 Err(error)
             }
         }
+    }
+
+    /// Places on all of these networks, or on none.
+    fn attach_all(&self, networks: BTreeMap<String, Wanted>) -> Result<Vec<Attachment>> {
+        let mut made: Vec<Attachment> = Vec::new();
+        for (name, wanted) in networks {
+            let place = self
+                .networks
+                .find(&name)
+                .and_then(|network| self.networks.attach(&network, wanted));
+            match place {
+                Ok(place) => made.push(place),
+                Err(error) => {
+                    self.networks.detach(&made);
+                    return Err(error);
+                }
+            }
+        }
+        // The one with the default route is eth0.
+        let first = guest::way_out(&made, false).map(|way| way.network.clone());
+        made.sort_by_key(|place| Some(&place.network) != first.as_ref());
+        for (number, place) in (0..).zip(&mut made) {
+            place.interface = number;
+        }
+        Ok(made)
     }
 
     fn choose_name(&self, name: Option<String>, id: &str) -> Result<String> {
@@ -263,23 +325,9 @@ impl Containers {
         host: Map<String, Value>,
         options: Options,
         image: &ImageRecord,
-        address: Option<Ipv4Addr>,
-    ) -> Result<Spec> {
-        let network = address
-            .map(|address| {
-                Ok::<_, Error>(Network {
-                    address,
-                    prefix: addresses::PREFIX,
-                    gateway: addresses::GATEWAY,
-                    mac: options
-                        .mac
-                        .clone()
-                        .unwrap_or_else(|| options::mac_of(address)),
-                    endpoint: random_hex()?,
-                })
-            })
-            .transpose()?;
-        Ok(Spec {
+        networks: Vec<Attachment>,
+    ) -> Spec {
+        Spec {
             version: SPEC_VERSION,
             created: timestamps::now(),
             image: image.id.clone(),
@@ -287,11 +335,6 @@ impl Containers {
                 .as_str()
                 .unwrap_or("")
                 .to_owned(),
-            dns: match (&network, options.dns.is_empty()) {
-                (None, true) => Vec::new(),
-                (_, true) => self.setup.dns.clone(),
-                (_, false) => options.dns.clone(),
-            },
             disk: SpecDisk {
                 seal: image.chain.seal.clone(),
                 guid: image.chain.guid.clone(),
@@ -305,8 +348,8 @@ impl Containers {
             config,
             host,
             options,
-            network,
-        })
+            networks,
+        }
     }
 
     async fn make(&self, spec: Spec, name: String, capacity: u64) -> Result<Arc<Container>> {
@@ -316,7 +359,10 @@ impl Containers {
         vm_keys.insert("serial1.hardwareFlowControl".to_owned(), "TRUE".to_owned());
         keys::put_spec(&mut vm_keys, &spec)?;
         // The first boot is prepared here, so that the first start is one call less.
-        let (boot_keys, prepared) = self.setup.prepare(&spec, 1)?;
+        let (boot_keys, prepared) = {
+            let network = self.setup.guest_network(&spec, &spec.networks, Vec::new());
+            self.setup.prepare(&spec, 1, network)?
+        };
         vm_keys.extend(boot_keys.into_iter().filter(|(_, value)| !value.is_empty()));
         let vm = self
             .vsphere
@@ -327,13 +373,19 @@ impl Containers {
                 cpus: spec.cpus,
                 seal: spec.disk.seal.clone(),
                 capacity,
-                mac: spec.network.as_ref().map(|n| n.mac.clone()),
+                nics: spec.networks.iter().map(Nic::from).collect(),
                 boot: self.setup.boot.clone(),
                 link: self.setup.link_port(&spec.id, None),
                 keys: vm_keys,
             })
             .await?;
-        let status = Status::new(name, Phase::Created, Record::default(), Some(prepared));
+        let status = Status::new(
+            name,
+            Phase::Created,
+            Record::default(),
+            Some(prepared),
+            spec.networks.clone(),
+        );
         Ok(self.add(Container::new(spec, vm, status)))
     }
 }

@@ -5,9 +5,10 @@ use super::{
     state::{Phase, Status},
 };
 use crate::{
-    api::{networks, query::Filters},
+    api::query::Filters,
     errors::{Error, Result},
     images::Images,
+    networks::record::NONE,
     timestamps,
 };
 use std::sync::Arc;
@@ -149,19 +150,23 @@ impl Selection {
                     .any(|have| port_matches(want, have))
             })
         };
-        let network = if spec.network.is_some() {
-            "bridge"
-        } else {
-            "none"
+        let published = |want: &String| {
+            status
+                .ports
+                .iter()
+                .any(|b| port_matches(want, &format!("{}/{}", b.port, b.protocol.word())))
+        };
+        let on = |want: &String| {
+            let mut places = status.networks.iter();
+            places.any(|p| p.name == *want || p.network.starts_with(want.as_str()))
+                || status.networks.is_empty() && want == NONE
         };
         shown
             && filters.any("id", |want| spec.id.starts_with(want.as_str()))
             && filters.any("name", |want| name_matches(want, &status.name))
             && filters.any("status", |want| want == status.word())
             && filters.any("health", |want| want == "none")
-            && filters.any("network", |want| {
-                want == network || networks::id_of(network).starts_with(want.as_str())
-            })
+            && filters.any("network", on)
             && filters.labels("label", &spec.config.labels)
             && filters.flag("is-task").is_ok_and(|task| task != Some(true))
             && (self.exited.is_empty()
@@ -173,7 +178,7 @@ impl Selection {
             && self.before.as_ref().is_none_or(|place| order < *place)
             && self.since.as_ref().is_none_or(|place| order > *place)
             && filters.values("volume").is_none()
-            && filters.values("publish").is_none()
+            && filters.any("publish", published)
             && ports("expose")
     }
 }

@@ -1,7 +1,6 @@
 //! Containers: VMs of this virtual container host, read back from vSphere. There is no database;
 //! what is kept in memory is a copy of the VMs' keys and what is live.
 
-pub mod addresses;
 pub mod cache;
 pub mod config;
 pub mod console;
@@ -13,6 +12,7 @@ pub mod journal;
 pub mod keys;
 pub mod names;
 pub mod options;
+pub mod places;
 pub mod remove;
 pub mod running;
 pub mod signals;
@@ -28,9 +28,10 @@ use crate::{
         LinkSetup, Session,
         session::{Stream, Wants},
     },
+    networks::Networks,
     vsphere::{Boot, VmRef, Vsphere},
 };
-use addresses::Addresses;
+pub(crate) use create::random_hex;
 use spec::Spec;
 use state::{Phase, Status};
 use std::{
@@ -60,8 +61,8 @@ pub struct Setup {
     pub memory_mib: u32,
     /// CPUs where the container asks for none.
     pub cpus: u32,
-    /// Name servers where the container names none.
-    pub dns: Vec<String>,
+    /// Name servers of hostsim's user-mode network; `None`: the endpoint is one itself.
+    pub dns: Option<Vec<String>>,
 }
 
 /// An attach that waits for the container's next start.
@@ -221,7 +222,6 @@ struct Index {
     by_vm: HashMap<VmRef, String>,
     /// Name to ID; also of containers that are being created.
     names: HashMap<String, String>,
-    addresses: Addresses,
     /// VMs whose removal was cut short and goes on.
     leaving: HashSet<VmRef>,
     /// Containers whose creation failed: where their VM shows up all the same, it goes.
@@ -234,6 +234,7 @@ pub struct Containers {
     vsphere: Arc<Vsphere>,
     events: Events,
     setup: Setup,
+    networks: Arc<Networks>,
     index: Mutex<Index>,
     execs: exec::Execs,
     /// What settles the ends of boots: none of it may be cut off by an orderly end.
@@ -242,11 +243,17 @@ pub struct Containers {
 
 impl Containers {
     /// None yet; [`Containers::follow`] reads them.
-    pub fn new(vsphere: Arc<Vsphere>, events: Events, setup: Setup) -> Self {
+    pub fn new(
+        vsphere: Arc<Vsphere>,
+        events: Events,
+        setup: Setup,
+        networks: Arc<Networks>,
+    ) -> Self {
         Self {
             vsphere,
             events,
             setup,
+            networks,
             index: Mutex::new(Index::default()),
             execs: exec::Execs::default(),
             settling: TaskTracker::new(),
@@ -270,6 +277,11 @@ impl Containers {
     /// The hypervisor.
     pub fn vsphere(&self) -> &Arc<Vsphere> {
         &self.vsphere
+    }
+
+    /// The networks.
+    pub fn networks(&self) -> &Arc<Networks> {
+        &self.networks
     }
 
     /// What VMs are made with.

@@ -264,6 +264,7 @@ impl Containers {
         if !news {
             return;
         }
+        self.leave(container, boot);
         if exit.oom {
             self.emit(container, "oom", &[]);
         }
@@ -285,7 +286,7 @@ impl Containers {
 
     /// A start that came to nothing: those who wait for it are told.
     pub(super) fn start_failed(
-        &self,
+        self: &Arc<Self>,
         container: &Arc<Container>,
         boot: u64,
         code: i32,
@@ -310,6 +311,7 @@ impl Containers {
             status.start_failures += 1;
             status.start_error = Some(error);
         });
+        self.leave(container, boot);
         drop(clients);
     }
 }

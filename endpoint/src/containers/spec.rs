@@ -1,14 +1,16 @@
 //! The immutable truth of a container, kept in its VM's keys.
 
 use super::{config::Config, options::Options};
-use crate::timestamps;
+use crate::{
+    networks::{attachment::Attachment, guest::GuestNetwork},
+    timestamps,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::net::Ipv4Addr;
-use wire::config::{CONFIG_VERSION, Disk, GuestConfig, Interface, LinkConfig, Process, Transport};
+use wire::config::{CONFIG_VERSION, Disk, GuestConfig, LinkConfig, Process, Transport};
 
 /// The version of [`Spec`] that this build writes.
-pub const SPEC_VERSION: u32 = 1;
+pub const SPEC_VERSION: u32 = 2;
 /// Bytes of /dev/shm where the client does not say: Docker's 64 MiB.
 pub const SHM_SIZE: u64 = 64 * 1024 * 1024;
 /// Seconds between stop signal and SIGKILL where nobody says otherwise.
@@ -33,31 +35,14 @@ pub struct Spec {
     pub host: Map<String, Value>,
     /// What it means.
     pub options: Options,
-    /// The address on the default network.
-    pub network: Option<Network>,
-    /// Name servers.
-    pub dns: Vec<String>,
+    /// Its networks, as it was created.
+    pub networks: Vec<Attachment>,
     /// Where the guest finds its files.
     pub disk: SpecDisk,
     /// Memory of the VM.
     pub memory_mib: u32,
     /// CPUs of the VM.
     pub cpus: u32,
-}
-
-/// The place on the default network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Network {
-    /// Its address.
-    pub address: Ipv4Addr,
-    /// Length of the network's prefix.
-    pub prefix: u8,
-    /// Default gateway.
-    pub gateway: Ipv4Addr,
-    /// Address of the vNIC.
-    pub mac: String,
-    /// Docker's ID of the connection, 64 hex digits.
-    pub endpoint: String,
 }
 
 /// The disk as the guest sees it.
@@ -102,15 +87,16 @@ impl Spec {
         transport: Transport,
         secret: String,
         seed: String,
+        network: GuestNetwork,
     ) -> GuestConfig {
-        let own = self.network.as_ref();
         // The tether adds the container's own line.
-        let hosts = self
+        let mut hosts: Vec<_> = self
             .options
             .extra_hosts
             .iter()
             .map(|(address, name)| (address.clone(), vec![name.clone()]))
             .collect();
+        hosts.extend(network.hosts);
         GuestConfig {
             version: CONFIG_VERSION,
             id: self.id.clone(),
@@ -140,17 +126,8 @@ impl Spec {
                 cap_drop: self.options.cap_drop.clone(),
             },
             init: self.options.init,
-            networks: own
-                .map(|network| Interface {
-                    mac: network.mac.clone(),
-                    name: "eth0".to_owned(),
-                    addresses: vec![format!("{}/{}", network.address, network.prefix)],
-                    gateways: vec![network.gateway.to_string()],
-                    mtu: 0,
-                })
-                .into_iter()
-                .collect(),
-            dns: self.dns.clone(),
+            networks: network.interfaces,
+            dns: network.dns,
             dns_search: self.options.dns_search.clone(),
             dns_options: self.options.dns_options.clone(),
             hosts,

@@ -2,10 +2,13 @@
 
 use super::{
     Container, Containers,
-    keys::Keys,
+    keys::{self, Keys},
     state::{Phase, Prepared},
 };
-use crate::errors::{Error, Result};
+use crate::{
+    errors::{Error, Result},
+    networks::publish::Binding,
+};
 use std::{sync::Arc, time::Duration};
 
 /// A VM that was asked to end by itself gets this long before it is powered off.
@@ -52,16 +55,44 @@ impl Containers {
     }
 
     async fn boot(self: &Arc<Self>, container: &Arc<Container>, failures: u64) -> Result<()> {
+        let record = container.status().record;
+        let boot = record.boots.max(record.ended) + 1;
+        let ports = self.join(container, boot).await?;
+        let result = self.boot_with(container, boot, failures, &ports).await;
+        if result.is_err() {
+            self.leave(container, boot);
+        }
+        result
+    }
+
+    async fn boot_with(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        boot: u64,
+        failures: u64,
+        ports: &[Binding],
+    ) -> Result<()> {
+        container.modify(|status| status.ports = ports.to_vec());
         let task = container.vm_task.lock().await;
         let status = container.status();
-        let boot = status.record.boots.max(status.record.ended) + 1;
         let place = self.setup.link.place();
         let fits = |p: &Prepared| p.boot == boot && p.at == place;
-        let prepared = match status.prepared.clone().filter(|p| fits(p) && boot == 1) {
+        let linked = self.linked(&status.networks)?;
+        let as_created = linked.is_empty()
+            && ports.is_empty()
+            && status.networks == container.spec.networks
+            && boot == 1;
+        let prepared = match status.prepared.clone().filter(|p| fits(p) && as_created) {
             Some(prepared) => prepared,
             None => {
-                let (mut vm_keys, prepared) = self.setup.prepare(&container.spec, boot)?;
+                let network = self
+                    .setup
+                    .guest_network(&container.spec, &status.networks, linked);
+                let (mut vm_keys, prepared) = self.setup.prepare(&container.spec, boot, network)?;
                 self.put_record(&mut vm_keys, container, boot)?;
+                let text =
+                    serde_json::to_string(ports).map_err(|e| Error::internal(e.to_string()))?;
+                vm_keys.insert(keys::PORTS.to_owned(), text);
                 let port = self
                     .setup
                     .link_port(container.id(), status.prepared.as_ref());

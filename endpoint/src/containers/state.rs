@@ -1,6 +1,9 @@
 //! What changes about a container: its record in `mooring.state`, and what is known while it runs.
 
-use crate::link::Session;
+use crate::{
+    link::Session,
+    networks::{attachment::Attachment, publish::Binding},
+};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use wire::{handshake::KeyState, keys::Key};
@@ -93,6 +96,10 @@ pub struct Status {
     pub start_failures: u64,
     /// Why the last start failed.
     pub start_error: Option<crate::errors::Error>,
+    /// Its networks.
+    pub networks: Vec<Attachment>,
+    /// The ports that its present boot has published.
+    pub ports: Vec<Binding>,
     /// Someone asked for its end: `docker stop` and the like.
     pub stopping: bool,
     /// Its removal has begun.
@@ -103,7 +110,13 @@ pub struct Status {
 
 impl Status {
     /// Of a container whose VM is off, without a link, and of which nothing was seen yet.
-    pub fn new(name: String, phase: Phase, record: Record, prepared: Option<Prepared>) -> Self {
+    pub fn new(
+        name: String,
+        phase: Phase,
+        record: Record,
+        prepared: Option<Prepared>,
+        networks: Vec<Attachment>,
+    ) -> Self {
         Self {
             name,
             phase,
@@ -116,6 +129,8 @@ impl Status {
             exits: 0,
             start_failures: 0,
             start_error: None,
+            networks,
+            ports: Vec::new(),
             stopping: false,
             removing: false,
             gone: false,

@@ -151,11 +151,14 @@ impl Images {
         let spool = Spool::new(spool, SPOOL_MAX).map_err(|e| Error::internal(e.to_string()))?;
         let store = Store::open(vsphere, vch).await?;
         let mut state = State::default();
-        for (name, record) in store.load().await? {
+        for (name, record) in store.records().load().await? {
             if name == TAGS {
-                state.tags = (record.generation, store::decode(&name, &record.value)?);
+                state.tags = (
+                    record.generation,
+                    crate::records::decode(&name, &record.value)?,
+                );
             } else if name.starts_with("image-") {
-                let image: StoredImage = store::decode(&name, &record.value)?;
+                let image: StoredImage = crate::records::decode(&name, &record.value)?;
                 state.images.insert(image.id, (record.generation, image));
             }
         }
@@ -288,7 +291,7 @@ impl Images {
         if tags == old {
             return Ok(());
         }
-        let generation = self.store.save(TAGS, before, &tags).await?;
+        let generation = self.store.records().save(TAGS, before, &tags).await?;
         self.write(|s| s.tags = (generation, tags));
         Ok(())
     }

@@ -205,12 +205,16 @@ impl Images {
         tags.name(names, id);
         if tags != old {
             let written = tags.clone().falling_back_to(&old);
-            let generation = self.store.save(TAGS, before, &written).await?;
+            let generation = self.store.records().save(TAGS, before, &written).await?;
             // Until the image's record is there, the names mean what they did.
             self.write(|s| s.tags.0 = generation);
         }
         let before = self.read(|s| s.images.get(&id).map_or(0, |i| i.0));
-        let generation = self.store.save(&image_record(&id), before, &image).await?;
+        let generation = self
+            .store
+            .records()
+            .save(&image_record(&id), before, &image)
+            .await?;
         self.write(|s| {
             s.images.insert(id, (generation, image));
             s.tags.1 = tags;

@@ -154,7 +154,10 @@ impl Images {
         let Some((generation, image)) = self.read(|s| s.images.get(id).cloned()) else {
             return Ok(0);
         };
-        self.store.remove(&image_record(id), generation).await?;
+        self.store
+            .records()
+            .remove(&image_record(id), generation)
+            .await?;
         self.write(|s| s.images.remove(id));
         let freed = image
             .layers

@@ -73,13 +73,13 @@ impl Images {
                 .collect();
             (s.tags.0, images)
         });
-        for (name, generation) in self.store.record_names().await? {
+        for (name, generation) in self.store.records().names().await? {
             let counts = match name.as_str() {
                 TAGS => generation == tags,
                 _ => images.contains(&(name.clone(), generation)),
             };
             if !counts {
-                self.store.remove(&name, generation).await?;
+                self.store.records().remove(&name, generation).await?;
             }
         }
         let keep: BTreeSet<String> = self.read(|s| {

@@ -5,7 +5,7 @@ mod spec;
 mod watch;
 
 pub use disk::RemoteFile;
-pub use spec::{Boot, LinkPort, NewVm};
+pub use spec::{Boot, LinkPort, NewVm, Nic};
 pub use watch::{VmChange, VmUpdate, VmWatch};
 
 use crate::{
@@ -49,8 +49,8 @@ pub struct Vsphere {
     pool: VmRef,
     datastore: String,
     browser: VmRef,
-    network: VmRef,
-    port_group: String,
+    /// Port groups by name.
+    networks: BTreeMap<String, VmRef>,
     capabilities: Capabilities,
     /// `[ds] mooring/<vch>/containers`.
     containers: DatastorePath,
@@ -150,14 +150,17 @@ impl Vsphere {
         }
         let wanted = settings.datastore.as_deref().unwrap_or("");
         let datastore = datastore.ok_or_else(|| absent(&format!("datastore {wanted}")))?;
-        let mut network = None;
+        let mut networks = BTreeMap::new();
         for found in list("Network", &["name"]).await? {
             let name: Option<String> = found.get("name").map_err(decode("network"))?;
-            if name.as_deref() == Some(&settings.port_group) {
-                network = Some(found.obj.clone());
+            networks.insert(name.unwrap_or_default(), found.obj.clone());
+        }
+        let named = std::iter::once(&settings.port_group).chain(&settings.network_pool);
+        for name in named {
+            if !networks.contains_key(name) {
+                return Err(absent(&format!("port group {name}")));
             }
         }
-        let network = network.ok_or_else(|| absent(&format!("network {}", settings.port_group)))?;
         let containers = DatastorePath::new(
             &datastore,
             format!("mooring/{}/containers", settings.vch_id),
@@ -170,8 +173,7 @@ impl Vsphere {
             pool,
             datastore,
             browser: browser.ok_or_else(|| absent("datastore browser"))?,
-            network,
-            port_group: settings.port_group.clone(),
+            networks,
             capabilities,
             containers,
             client,
@@ -210,6 +212,20 @@ impl Vsphere {
     /// The datastore's browser.
     pub fn browser(&self) -> &VmRef {
         &self.browser
+    }
+
+    /// The VLAN of each port group of the hosts' virtual switches; 0: untagged.
+    ///
+    /// # Errors
+    /// vSphere's.
+    pub async fn port_groups(&self) -> Result<BTreeMap<String, u16>> {
+        let found = self.client.port_groups().await;
+        Ok(found
+            .map_err(call("cannot read the port groups"))?
+            .into_iter()
+            // What is beyond a VLAN's number is a trunk.
+            .filter_map(|(name, vlan)| Some((name, u16::try_from(vlan).ok()?)))
+            .collect())
     }
 
     /// What the host can do beyond vSphere.
@@ -275,6 +291,75 @@ impl Vsphere {
             .reconfigure_vm(vm, spec)
             .await
             .map_err(call(format!("cannot reconfigure {vm}")))
+    }
+
+    /// Adds a vNIC to a VM, running or not.
+    ///
+    /// # Errors
+    /// vSphere's.
+    pub async fn add_nic(&self, vm: &VmRef, nic: &Nic) -> Result<()> {
+        let change = VirtualDeviceConfigSpec::add(self.nic(-1, nic));
+        self.change_device(
+            vm,
+            change,
+            &format!("cannot add a vNIC on {} to {vm}", nic.port_group),
+        )
+        .await
+    }
+
+    /// Removes a VM's vNIC by its MAC address; one that is not there is no error.
+    ///
+    /// # Errors
+    /// vSphere's.
+    pub async fn remove_nic(&self, vm: &VmRef, mac: &str) -> Result<()> {
+        let found = self.devices(vm).await?.into_iter().find(|device| {
+            matches!(&device.kind, DeviceKind::Vmxnet3(members)
+                if members.mac_address.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(mac)))
+        });
+        let Some(device) = found else { return Ok(()) };
+        let change = VirtualDeviceConfigSpec::remove(device);
+        self.change_device(vm, change, &format!("cannot remove the vNIC {mac} of {vm}"))
+            .await
+    }
+
+    /// MAC addresses of a VM's vNICs.
+    ///
+    /// # Errors
+    /// vSphere's.
+    pub async fn nics(&self, vm: &VmRef) -> Result<Vec<String>> {
+        let devices = self.devices(vm).await?;
+        Ok(devices
+            .into_iter()
+            .filter_map(|device| match device.kind {
+                DeviceKind::Vmxnet3(members) => members.mac_address,
+                _ => None,
+            })
+            .collect())
+    }
+
+    async fn devices(&self, vm: &VmRef) -> Result<Vec<VirtualDevice>> {
+        self.client
+            .properties(vm, &["config.hardware.device"])
+            .await
+            .map_err(call(format!("cannot read the devices of {vm}")))?
+            .items::<VirtualDevice>("config.hardware.device")
+            .map_err(|e| VsphereError::Missing(format!("{vm}: {e}")))
+    }
+
+    async fn change_device(
+        &self,
+        vm: &VmRef,
+        change: VirtualDeviceConfigSpec,
+        what: &str,
+    ) -> Result<()> {
+        let spec = VirtualMachineConfigSpec {
+            device_change: vec![change],
+            ..VirtualMachineConfigSpec::default()
+        };
+        self.client
+            .reconfigure_vm(vm, spec)
+            .await
+            .map_err(call(what))
     }
 
     /// Renames a VM.
@@ -502,12 +587,8 @@ impl Vsphere {
     /// # Errors
     /// vSphere's, or where it has none.
     pub async fn disk_file(&self, vm: &VmRef) -> Result<String> {
-        self.client
-            .properties(vm, &["config.hardware.device"])
-            .await
-            .map_err(call(format!("cannot read the devices of {vm}")))?
-            .items::<VirtualDevice>("config.hardware.device")
-            .map_err(|e| VsphereError::Missing(format!("{vm}: {e}")))?
+        self.devices(vm)
+            .await?
             .into_iter()
             .find_map(|device| match device.backing {
                 Some(Backing::Disk(disk)) => Some(disk.file_name),

@@ -1,6 +1,7 @@
 //! The VM of a container, in vSphere's words (docs/decisions/0001, "Ports of a container VM").
 
 use super::Vsphere;
+use crate::networks::attachment::Attachment;
 use std::collections::BTreeMap;
 use vim::types::{
     Backing, DeviceKind, DiskBacking, DiskMembers, EthernetMembers, FileBacking, NetworkBacking,
@@ -55,14 +56,32 @@ pub struct NewVm {
     pub seal: String,
     /// Bytes of the seal.
     pub capacity: u64,
-    /// MAC address of its vNIC; `None` for no network.
-    pub mac: Option<String>,
+    /// Its vNICs.
+    pub nics: Vec<Nic>,
     /// How it boots.
     pub boot: Boot,
     /// Its link's serial port.
     pub link: Option<LinkPort>,
     /// VM keys.
     pub keys: BTreeMap<String, String>,
+}
+
+/// A vNIC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nic {
+    /// MAC address.
+    pub mac: String,
+    /// Port group.
+    pub port_group: String,
+}
+
+impl From<&Attachment> for Nic {
+    fn from(attachment: &Attachment) -> Self {
+        Self {
+            mac: attachment.mac.clone(),
+            port_group: attachment.port_group.clone(),
+        }
+    }
 }
 
 fn connected() -> Option<VirtualDeviceConnectInfo> {
@@ -94,6 +113,25 @@ pub(super) fn link_port(port: &LinkPort) -> VirtualDevice {
 }
 
 impl Vsphere {
+    /// A vNIC as a device; a key below 0 is one that vSphere chooses.
+    pub(super) fn nic(&self, key: i32, nic: &Nic) -> VirtualDevice {
+        VirtualDevice {
+            key,
+            connectable: connected(),
+            backing: Some(Backing::Network(NetworkBacking {
+                device_name: nic.port_group.clone(),
+                use_auto_detect: None,
+                network: self.networks.get(&nic.port_group).cloned(),
+            })),
+            kind: DeviceKind::Vmxnet3(EthernetMembers {
+                address_type: Some("manual".to_owned()),
+                mac_address: Some(nic.mac.clone()),
+                wake_on_lan_enabled: None,
+            }),
+            ..VirtualDevice::default()
+        }
+    }
+
     pub(super) fn config_spec(&self, vm: &NewVm) -> VirtualMachineConfigSpec {
         let folder = self.container_folder(&vm.id);
         let mut devices = vec![
@@ -146,22 +184,8 @@ impl Vsphere {
         if let Some(port) = &vm.link {
             add(link_port(port));
         }
-        if let Some(mac) = &vm.mac {
-            add(VirtualDevice {
-                key: key::NIC,
-                connectable: connected(),
-                backing: Some(Backing::Network(NetworkBacking {
-                    device_name: self.port_group.clone(),
-                    use_auto_detect: None,
-                    network: Some(self.network.clone()),
-                })),
-                kind: DeviceKind::Vmxnet3(EthernetMembers {
-                    address_type: Some("manual".to_owned()),
-                    mac_address: Some(mac.clone()),
-                    wake_on_lan_enabled: None,
-                }),
-                ..VirtualDevice::default()
-            });
+        for (number, nic) in (0..).zip(&vm.nics) {
+            add(self.nic(key::NIC + number, nic));
         }
         if let Boot::Iso(iso) = &vm.boot {
             add(VirtualDevice {

@@ -22,14 +22,21 @@ pub fn write(config: &GuestConfig) -> Result<(), Fault> {
             format!("setting the domain name {:?}", config.domainname),
         ))?;
     }
-    for (path, text) in [
-        ("/f/hosts", hosts(config)),
-        ("/f/hostname", format!("{}\n", config.hostname)),
-        ("/f/resolv.conf", resolv_conf(config)),
-    ] {
-        fs::write(path, text).map_err(Fault::at(STEP, format!("writing {path}")))?;
-    }
-    Ok(())
+    put("/f/hostname", format!("{}\n", config.hostname))?;
+    write_network(config)
+}
+
+/// Writes the files that name the container's networks, in place: the container has them bound over its own.
+///
+/// # Errors
+/// The fault of the step `files`.
+pub fn write_network(config: &GuestConfig) -> Result<(), Fault> {
+    put("/f/hosts", hosts(config))?;
+    put("/f/resolv.conf", resolv_conf(config))
+}
+
+fn put(path: &str, text: String) -> Result<(), Fault> {
+    fs::write(path, text).map_err(Fault::at(STEP, format!("writing {path}")))
 }
 
 /// Contents of /etc/hosts.

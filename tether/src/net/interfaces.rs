@@ -11,6 +11,7 @@ use wire::config::Interface;
 const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFA_ADDRESS: u16 = 1;
@@ -32,42 +33,7 @@ pub async fn bring_up(interfaces: &[Interface], events: &mut Uevents) -> Result<
         .map_err(|e| format!("opening a netlink socket: {e}"))?;
     set_link(&mut socket, 1, None, 0).map_err(|e| format!("bringing up lo: {e}"))?;
     for interface in interfaces {
-        let fail = |what: String, e: io::Error| {
-            format!("{} ({}): {what}: {e}", interface.name, interface.mac)
-        };
-        if interface.addresses.is_empty() {
-            return Err(format!(
-                "{} ({}) has no address and this tether does no DHCP: give it an address",
-                interface.name, interface.mac
-            ));
-        }
-        let index = find(&interface.mac, events)
-            .await
-            .map_err(|e| fail("waiting for a vNIC with this MAC address".into(), e))?;
-        set_link(&mut socket, index, Some(&interface.name), interface.mtu)
-            .map_err(|e| fail(format!("bringing it up with MTU {}", interface.mtu), e))?;
-        for address in &interface.addresses {
-            let (ip, prefix) = parse(address).ok_or_else(|| {
-                format!(
-                    "{}: {address:?} is not an address with prefix length, like 172.17.0.2/16",
-                    interface.name
-                )
-            })?;
-            socket
-                .request(address_message(index, ip, prefix))
-                .map_err(|e| fail(format!("adding address {address}"), e))?;
-        }
-        for gateway in &interface.gateways {
-            let ip: IpAddr = gateway.parse().map_err(|_| {
-                format!(
-                    "{}: gateway {gateway:?} is not an IP address",
-                    interface.name
-                )
-            })?;
-            socket
-                .request(route_message(index, ip))
-                .map_err(|e| fail(format!("adding default route by {gateway}"), e))?;
-        }
+        bring_one_up(&mut socket, interface, events).await?;
     }
     // As Docker: any user may ping and serve on any port.
     for (file, value) in [
@@ -80,42 +46,150 @@ pub async fn bring_up(interfaces: &[Interface], events: &mut Uevents) -> Result<
     Ok(())
 }
 
-async fn find(mac: &str, events: &mut Uevents) -> io::Result<u32> {
-    events
-        .wait_for(|| {
-            for entry in fs::read_dir("/sys/class/net")?.flatten() {
-                let read =
-                    |file: &str| fs::read_to_string(entry.path().join(file)).unwrap_or_default();
-                if read("address").trim().eq_ignore_ascii_case(mac) {
-                    return Ok(read("ifindex").trim().parse().ok());
-                }
-            }
-            Ok(None)
-        })
-        .await
+/// Makes the interfaces those of `new`: takes down what is not named, brings up what is not there yet, and sets the
+/// default routes anew.
+///
+/// # Errors
+/// Text that names the interface and what failed.
+pub async fn change(
+    old: &[Interface],
+    new: &[Interface],
+    events: &mut Uevents,
+) -> Result<(), String> {
+    let mut socket = Socket::open(SockProtocol::NetlinkRoute)
+        .map_err(|e| format!("opening a netlink socket: {e}"))?;
+    let among = |list: &[Interface], one: &Interface| list.iter().any(|i| i.mac == one.mac);
+    for gone in old.iter().filter(|interface| !among(new, interface)) {
+        // Its vNIC may be gone already.
+        if let Ok(Some(index)) = look(&gone.mac) {
+            set_flags(&mut socket, index, 0)
+                .map_err(|e| format!("taking {} ({}) down: {e}", gone.name, gone.mac))?;
+        }
+    }
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        // Each goes by itself; the last attempt finds none.
+        while socket
+            .request(default_route(RTM_DELROUTE, family as u8))
+            .is_ok()
+        {}
+    }
+    for interface in new {
+        if !among(old, interface) {
+            bring_one_up(&mut socket, interface, events).await?;
+            continue;
+        }
+        let index = find(&interface.mac, events)
+            .await
+            .map_err(|e| format!("{} ({}) is not there: {e}", interface.name, interface.mac))?;
+        add_gateways(&mut socket, index, interface)?;
+    }
+    Ok(())
 }
 
-fn set_link(socket: &mut Socket, index: u32, name: Option<&str>, mtu: u32) -> io::Result<()> {
-    let header = |up: u32| {
-        // struct ifinfomsg: family, pad, type, index, flags, change.
-        let mut fixed = vec![0u8; 4];
-        fixed.extend(index.to_ne_bytes());
-        fixed.extend(up.to_ne_bytes());
-        fixed.extend(IFF_UP.to_ne_bytes());
-        fixed
-    };
-    // Name and MTU while it is down, then up.
-    let mut message = Message::new(RTM_NEWLINK, REQUEST, &header(0));
-    if let Some(name) = name {
-        message = message.with(IFLA_IFNAME, format!("{name}\0").as_bytes());
-        if mtu != 0 {
-            message = message.with(IFLA_MTU, &mtu.to_ne_bytes());
-        }
-        socket.request(message)?;
+async fn bring_one_up(
+    socket: &mut Socket,
+    interface: &Interface,
+    events: &mut Uevents,
+) -> Result<(), String> {
+    let fail =
+        |what: String, e: io::Error| format!("{} ({}): {what}: {e}", interface.name, interface.mac);
+    if interface.addresses.is_empty() {
+        return Err(format!(
+            "{} ({}) has no address and this tether does no DHCP: give it an address",
+            interface.name, interface.mac
+        ));
     }
-    socket
-        .request(Message::new(RTM_NEWLINK, REQUEST, &header(IFF_UP)))
-        .map(drop)
+    let index = find(&interface.mac, events)
+        .await
+        .map_err(|e| fail("waiting for a vNIC with this MAC address".into(), e))?;
+    set_link(socket, index, Some(&interface.name), interface.mtu)
+        .map_err(|e| fail(format!("bringing it up with MTU {}", interface.mtu), e))?;
+    for address in &interface.addresses {
+        let (ip, prefix) = parse(address).ok_or_else(|| {
+            format!(
+                "{}: {address:?} is not an address with prefix length, like 172.17.0.2/16",
+                interface.name
+            )
+        })?;
+        socket
+            .request(address_message(index, ip, prefix))
+            .map_err(|e| fail(format!("adding address {address}"), e))?;
+    }
+    add_gateways(socket, index, interface)
+}
+
+fn add_gateways(socket: &mut Socket, index: u32, interface: &Interface) -> Result<(), String> {
+    for gateway in &interface.gateways {
+        let ip: IpAddr = gateway.parse().map_err(|_| {
+            format!(
+                "{}: gateway {gateway:?} is not an IP address",
+                interface.name
+            )
+        })?;
+        socket.request(route_message(index, ip)).map_err(|e| {
+            format!(
+                "{} ({}): adding default route by {gateway}: {e}",
+                interface.name, interface.mac
+            )
+        })?;
+    }
+    Ok(())
+}
+
+async fn find(mac: &str, events: &mut Uevents) -> io::Result<u32> {
+    events.wait_for(|| look(mac)).await
+}
+
+/// The index of the interface with a MAC address.
+fn look(mac: &str) -> io::Result<Option<u32>> {
+    for entry in fs::read_dir("/sys/class/net")?.flatten() {
+        let read = |file: &str| fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+        if read("address").trim().eq_ignore_ascii_case(mac) {
+            return Ok(read("ifindex").trim().parse().ok());
+        }
+    }
+    Ok(None)
+}
+
+/// struct ifinfomsg: family, pad, type, index, flags, change (of IFF_UP).
+fn link_header(index: u32, flags: u32) -> Vec<u8> {
+    let mut fixed = vec![0u8; 4];
+    fixed.extend(index.to_ne_bytes());
+    fixed.extend(flags.to_ne_bytes());
+    fixed.extend(IFF_UP.to_ne_bytes());
+    fixed
+}
+
+fn set_flags(socket: &mut Socket, index: u32, flags: u32) -> io::Result<()> {
+    let message = Message::new(RTM_NEWLINK, REQUEST, &link_header(index, flags));
+    socket.request(message).map(drop)
+}
+
+fn rename(socket: &mut Socket, index: u32, name: &str, mtu: u32) -> io::Result<()> {
+    let mut message = Message::new(RTM_NEWLINK, REQUEST, &link_header(index, 0))
+        .with(IFLA_IFNAME, format!("{name}\0").as_bytes());
+    if mtu != 0 {
+        message = message.with(IFLA_MTU, &mtu.to_ne_bytes());
+    }
+    socket.request(message).map(drop)
+}
+
+/// Name and MTU while it is down, then up.
+fn set_link(socket: &mut Socket, index: u32, name: Option<&str>, mtu: u32) -> io::Result<()> {
+    if let Some(name) = name {
+        match rename(socket, index, name, mtu) {
+            // The kernel numbered the vNICs in another order: whoever has the name gets its own later.
+            Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
+                let path = format!("/sys/class/net/{name}/ifindex");
+                if let Ok(other) = fs::read_to_string(path)?.trim().parse() {
+                    rename(socket, other, &format!("vnic{other}"), 0)?;
+                }
+                rename(socket, index, name, mtu)?;
+            }
+            other => other?,
+        }
+    }
+    set_flags(socket, index, IFF_UP)
 }
 
 fn octets(ip: IpAddr) -> Vec<u8> {
@@ -154,10 +228,20 @@ fn address_message(index: u32, ip: IpAddr, prefix: u8) -> Message {
     }
 }
 
-fn route_message(index: u32, gateway: IpAddr) -> Message {
+/// A message about the default route of a family.
+fn default_route(kind: u16, family: u8) -> Message {
     // struct rtmsg: family, dst_len, src_len, tos, table main, protocol boot, scope universe, unicast, flags.
-    let fixed = [family(gateway), 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
-    Message::new(RTM_NEWROUTE, REQUEST | CREATE, &fixed)
+    let fixed = [family, 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
+    let flags = if kind == RTM_NEWROUTE {
+        REQUEST | CREATE
+    } else {
+        REQUEST
+    };
+    Message::new(kind, flags, &fixed)
+}
+
+fn route_message(index: u32, gateway: IpAddr) -> Message {
+    default_route(RTM_NEWROUTE, family(gateway))
         .with(RTA_GATEWAY, &octets(gateway))
         .with(RTA_OIF, &index.to_ne_bytes())
 }

@@ -10,10 +10,10 @@ mod network;
 mod resources;
 mod table;
 
-pub use network::{check_networking, mac_address, mac_of};
 pub use resources::MEMORY_MIN_MIB;
 
 use crate::errors::{Error, Kind, Result};
+use crate::networks::publish::{self, PortRequest};
 use capabilities::capabilities;
 use fields::Fields;
 use serde::{Deserialize, Serialize};
@@ -26,10 +26,12 @@ pub struct Options {
     pub memory_mib: Option<u32>,
     /// Whole CPUs; `None`: the endpoint's default.
     pub cpus: Option<u32>,
-    /// No network.
-    pub no_network: bool,
-    /// A MAC address that was asked for.
-    pub mac: Option<String>,
+    /// Published ports.
+    #[serde(default)]
+    pub ports: Vec<PortRequest>,
+    /// Every exposed port is published, too.
+    #[serde(default)]
+    pub publish_all: bool,
     /// Name servers.
     pub dns: Vec<String>,
     /// Search domains.
@@ -126,8 +128,8 @@ pub fn check_host(host: &Map<String, Value>) -> Result<Options> {
     Ok(Options {
         memory_mib: resources::memory(&fields)?,
         cpus: resources::cpus(&fields)?,
-        no_network: network::is_none(&fields)?,
-        mac: None,
+        ports: publish::read(fields.find("PortBindings"))?,
+        publish_all: fields.flag("PublishAllPorts")?,
         dns: network::name_servers(&fields)?,
         dns_search: fields.list("DnsSearch")?,
         dns_options: fields.list("DnsOptions")?,

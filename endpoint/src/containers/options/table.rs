@@ -73,17 +73,6 @@ pub(super) const REFUSED: &[(&str, &[(&str, &str)])] = &[
     ),
     ("it comes with volumes", &[("Tmpfs", "--tmpfs")]),
     (
-        "published ports come with networks; use the container's address",
-        &[
-            ("PortBindings", "--publish"),
-            ("PublishAllPorts", "--publish-all"),
-        ],
-    ),
-    (
-        "links come with networks; use the container's address",
-        &[("Links", "--link")],
-    ),
-    (
         "the container's processes are in a VM of their own",
         &[("PidMode", "--pid")],
     ),
@@ -131,6 +120,9 @@ pub(super) const TAKEN: &[&str] = &[
     "ContainerIDFile",
     "LogConfig",
     "NetworkMode",
+    "PortBindings",
+    "PublishAllPorts",
+    "Links",
     "RestartPolicy",
     "AutoRemove",
     "ConsoleSize",

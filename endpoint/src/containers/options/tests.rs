@@ -155,7 +155,8 @@ fn wrong_values_are_bad_parameters() {
 #[test]
 fn supported_options_reach_the_vm() {
     let options = host(json!({
-        "Memory": 513 * 1024 * 1024, "NanoCpus": 2_000_000_000i64, "NetworkMode": "none",
+        "Memory": 513 * 1024 * 1024, "NanoCpus": 2_000_000_000i64, "PublishAllPorts": true,
+        "PortBindings": {"80/tcp": [{"HostPort": "8080"}]},
         "Dns": ["1.1.1.1"], "ExtraHosts": ["a:10.0.0.1", "b=[::1]"], "CapAdd": ["net_admin"],
         "CapDrop": ["ALL"], "Init": true, "ReadonlyRootfs": true, "ShmSize": 65536,
         "AutoRemove": true, "GroupAdd": ["audio"],
@@ -163,32 +164,11 @@ fn supported_options_reach_the_vm() {
     .unwrap();
     assert_eq!(options.memory_mib, Some(516));
     assert_eq!(options.cpus, Some(2));
-    assert!(options.no_network && options.init && options.read_only && options.auto_remove);
+    assert!(options.init && options.read_only && options.auto_remove);
+    assert!(options.publish_all && options.ports[0].range == (8080, 8080));
     assert_eq!(options.cap_add, ["CAP_NET_ADMIN"]);
     assert_eq!(options.extra_hosts[1], ("::1".to_owned(), "b".to_owned()));
     assert_eq!(host(json!({"CpuQuota": 200_000})).unwrap().cpus, Some(2));
-}
-
-#[test]
-fn networking_takes_a_mac_address_and_nothing_that_needs_a_network_of_ones_own() {
-    let check = |settings: Value| {
-        check_networking(&json!({"EndpointsConfig": {"bridge": settings}}), false)
-    };
-    assert_eq!(
-        check(json!({"IPAMConfig": {}, "Aliases": null})).unwrap(),
-        None
-    );
-    assert_eq!(
-        check(json!({"MacAddress": "00-50-56-01-02-03"}))
-            .unwrap()
-            .unwrap(),
-        "00:50:56:01:02:03"
-    );
-    assert!(check(json!({"MacAddress": "02:42:ac:11:00:02"})).is_err());
-    assert!(check(json!({"IPAMConfig": {"IPv4Address": "172.17.0.9"}})).is_err());
-    assert!(check(json!({"Aliases": ["x"]})).is_err());
-    assert!(check_networking(&json!({"EndpointsConfig": {"mine": {}}}), false).is_err());
-    assert_eq!(mac_of("172.17.1.2".parse().unwrap()), "00:50:56:11:01:02");
 }
 
 #[test]

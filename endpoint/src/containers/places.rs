@@ -1,0 +1,410 @@
+//! Containers on their networks: connect and disconnect, published ports, names.
+
+use super::{
+    Container, Containers, keys,
+    keys::Keys,
+    names::SHORT_ID,
+    state::{Phase, Status},
+};
+use crate::{
+    errors::{Error, Kind, Result},
+    networks::{
+        NICS_MAX, Network,
+        attachment::{Attachment, Wanted},
+        dns::Directory,
+        guest,
+        publish::{Binding, PortRequest, port},
+    },
+    vsphere::Nic,
+};
+use std::{net::IpAddr, sync::Arc};
+use wire::message::ToGuest;
+
+impl Containers {
+    /// Puts a container on a further network; a running one gets the vNIC at once.
+    ///
+    /// # Errors
+    /// 403 where it is on that network already or has no network at all, those of [`Networks::attach`].
+    ///
+    /// [`Networks::attach`]: crate::networks::Networks::attach
+    pub async fn connect(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        network: &Network,
+        wanted: Wanted,
+    ) -> Result<()> {
+        let _operation = container.operation.lock().await;
+        let status = container.status();
+        let name = &network.record.name;
+        if status.networks.iter().any(|place| place.is_on(network)) {
+            return Err(Error::new(
+                Kind::Forbidden,
+                format!(
+                    "endpoint with name {} already exists in network {name}",
+                    status.name
+                ),
+            ));
+        }
+        if status.networks.len() >= NICS_MAX {
+            return Err(Error::conflict(format!(
+                "container {} is on {NICS_MAX} networks, and a VM has at most so many vNICs: disconnect it from another one first",
+                status.name
+            )));
+        }
+        let mut place = self.networks.attach(network, wanted)?;
+        place.interface = guest::next_interface(&status.networks);
+        let mut places = status.networks.clone();
+        places.push(place.clone());
+        let done = self.change_places(container, places).await;
+        if let Err(error) = done {
+            self.networks.detach(&[place]);
+            return Err(error);
+        }
+        self.networks
+            .tell(network, "connect", &[("container", container.id())]);
+        Ok(())
+    }
+
+    /// Takes a container off a network.
+    ///
+    /// # Errors
+    /// 403 where it is not on it.
+    pub async fn disconnect(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        network: &Network,
+    ) -> Result<()> {
+        let _operation = container.operation.lock().await;
+        let status = container.status();
+        let (gone, rest): (Vec<_>, Vec<_>) = status
+            .networks
+            .iter()
+            .cloned()
+            .partition(|place| place.is_on(network));
+        if gone.is_empty() {
+            return Err(Error::new(
+                Kind::Forbidden,
+                format!(
+                    "container {} is not connected to network {}",
+                    container.id(),
+                    network.record.name
+                ),
+            ));
+        }
+        self.change_places(container, rest).await?;
+        self.networks.detach(&gone);
+        self.networks
+            .tell(network, "disconnect", &[("container", container.id())]);
+        Ok(())
+    }
+
+    /// The record first: whatever is cut off behind it, the next start sees to the vNICs.
+    async fn change_places(
+        &self,
+        container: &Arc<Container>,
+        places: Vec<Attachment>,
+    ) -> Result<()> {
+        let before = container.status().networks;
+        self.networks.keep(container.id(), places.clone()).await?;
+        container.modify(|status| status.networks.clone_from(&places));
+        let changed = self.change_nics(container, &places).await;
+        if let Err(error) = changed {
+            container.modify(|status| status.networks.clone_from(&before));
+            self.networks.keep(container.id(), before.clone()).await?;
+            if let Err(error) = self.change_nics(container, &before).await {
+                tracing::warn!(id = container.id(), %error, "its vNICs are put right at its next start");
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    async fn change_nics(&self, container: &Arc<Container>, places: &[Attachment]) -> Result<()> {
+        self.settle_nics(container, places).await?;
+        let running = container.status().phase == Phase::Running;
+        if !running {
+            return Ok(());
+        }
+        let network = self
+            .setup
+            .guest_network(&container.spec, places, Vec::new());
+        container
+            .session()
+            .await?
+            .done(|request| ToGuest::Networks {
+                request,
+                networks: network.interfaces,
+                dns: network.dns,
+            })
+            .await
+    }
+
+    /// Adds and removes vNICs until the VM has those of the places.
+    pub(super) async fn settle_nics(
+        &self,
+        container: &Container,
+        places: &[Attachment],
+    ) -> Result<()> {
+        let _task = container.vm_task.lock().await;
+        let there = self.vsphere.nics(&container.vm).await?;
+        let has = |mac: &str| there.iter().any(|own| own.eq_ignore_ascii_case(mac));
+        for mac in &there {
+            if !places.iter().any(|p| p.mac.eq_ignore_ascii_case(mac)) {
+                self.vsphere.remove_nic(&container.vm, mac).await?;
+            }
+        }
+        for place in places.iter().filter(|place| !has(&place.mac)) {
+            self.vsphere
+                .add_nic(&container.vm, &Nic::from(place))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Checks the networks of a container that is about to start, and publishes its ports for that boot.
+    pub(super) async fn join(&self, container: &Container, boot: u64) -> Result<Vec<Binding>> {
+        let status = container.status();
+        for place in &status.networks {
+            if !self.networks.exists(&place.network) {
+                return Err(Error::not_found(format!(
+                    "network {} not found",
+                    place.network
+                )));
+            }
+        }
+        if self.networks.moved(container.id()).is_some() {
+            self.settle_nics(container, &status.networks).await?;
+        }
+        let requests = requests(container)?;
+        let Some(target) = guest::published_at(&status.networks) else {
+            return Ok(Vec::new());
+        };
+        let bindings = self
+            .networks
+            .publish(container.id(), boot, &status.name, &requests, target)
+            .await?;
+        Ok(bindings)
+    }
+
+    /// Takes back what [`Containers::join`] published.
+    pub(super) fn leave(self: &Arc<Self>, container: &Arc<Container>, boot: u64) {
+        let had = container.modify(|status| std::mem::take(&mut status.ports));
+        if had.is_empty() {
+            return;
+        }
+        let (networks, id) = (self.networks.clone(), container.id().to_owned());
+        self.settling
+            .spawn(async move { networks.unpublish(&id, boot).await });
+    }
+
+    /// The ports of a VM that was found running.
+    pub(super) fn read_ports(&self, vm_keys: &Keys, id: &str, boot: u64) -> Vec<Binding> {
+        let ports: Vec<Binding> = match keys::json(vm_keys, keys::PORTS) {
+            Ok(ports) => ports.unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(id, %error, "its published ports are lost until its next start");
+                Vec::new()
+            }
+        };
+        if !ports.is_empty() {
+            self.networks.note_published(id, boot, ports.clone());
+        }
+        ports
+    }
+
+    /// Lines of /etc/hosts for `--link` on the default network, which has no names.
+    pub(super) fn linked(&self, places: &[Attachment]) -> Result<Vec<(String, Vec<String>)>> {
+        let mut out = Vec::new();
+        for place in places.iter().filter(|place| place.on_bridge()) {
+            for link in &place.wanted.links {
+                let (name, alias) = split_link(link);
+                let other = self.find(name)?;
+                let status = other.status();
+                if !status.running() {
+                    return Err(Error::conflict(format!(
+                        "Cannot link to a non running container: /{name} AS /{alias}"
+                    )));
+                }
+                let there = status.networks.iter().find(|p| p.network == place.network);
+                let Some(address) = there.and_then(|p| p.place(false)) else {
+                    return Err(Error::conflict(format!(
+                        "Cannot link to /{name}, as it does not belong to the default network"
+                    )));
+                };
+                let mut names = vec![alias.to_owned(), other.spec.hostname().to_owned()];
+                if status.name != alias {
+                    names.push(status.name.clone());
+                }
+                out.push((address.address.to_string(), names));
+            }
+        }
+        Ok(out)
+    }
+
+    /// Containers that are on a network, running or not.
+    pub fn members(&self, network: &Network) -> Vec<(Arc<Container>, Status, Attachment)> {
+        self.all()
+            .into_iter()
+            .filter_map(|container| {
+                let status = container.status();
+                let place = status.networks.iter().find(|p| p.is_on(network))?.clone();
+                Some((container, status, place))
+            })
+            .collect()
+    }
+}
+
+/// What a container wants published: what was named, and with `-P` every exposed port beside that.
+fn requests(container: &Container) -> Result<Vec<PortRequest>> {
+    let options = &container.spec.options;
+    let mut requests = options.ports.clone();
+    if options.publish_all {
+        for exposed in container.spec.config.exposed_ports.keys() {
+            let (number, protocol) = port(exposed)?;
+            if !requests
+                .iter()
+                .any(|r| (r.port, r.protocol) == (number, protocol))
+            {
+                requests.push(PortRequest {
+                    protocol,
+                    port: number,
+                    host: None,
+                    range: (0, 0),
+                });
+            }
+        }
+    }
+    Ok(requests)
+}
+
+fn split_link(link: &str) -> (&str, &str) {
+    let (name, alias) = link.split_once(':').unwrap_or((link, link));
+    (
+        name.trim_start_matches('/'),
+        alias.rsplit('/').next().unwrap_or(alias),
+    )
+}
+
+/// Whether a container answers to a name on one of its networks.
+fn answers(container: &Container, status: &Status, place: &Attachment, name: &str) -> bool {
+    let name = name
+        .strip_suffix(&place.name.to_ascii_lowercase())
+        .and_then(|rest| rest.strip_suffix('.'))
+        .unwrap_or(name);
+    status.name.eq_ignore_ascii_case(name)
+        || container.id().get(..SHORT_ID) == Some(name)
+        || container.spec.hostname().eq_ignore_ascii_case(name)
+        || place
+            .wanted
+            .aliases
+            .iter()
+            .any(|alias| alias.eq_ignore_ascii_case(name))
+}
+
+/// The names of a container on a network, as `DNSNames` has them: its own, aliases, short ID, host name.
+pub fn dns_names(container: &Container, status: &Status, place: &Attachment) -> Vec<String> {
+    if place.on_bridge() {
+        return Vec::new();
+    }
+    let mut names = vec![status.name.clone()];
+    let short = container
+        .id()
+        .get(..SHORT_ID)
+        .unwrap_or_default()
+        .to_owned();
+    let more = place.wanted.aliases.iter().cloned();
+    for name in more.chain([short, container.spec.hostname().to_owned()]) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+fn alive(status: &Status) -> bool {
+    matches!(status.phase, Phase::Running | Phase::Starting)
+}
+
+impl Containers {
+    fn asker(&self, network: &str, address: IpAddr) -> Option<(Arc<Container>, Status)> {
+        self.all().into_iter().find_map(|container| {
+            let status = container.status();
+            let is_it = status.networks.iter().any(|place| {
+                place.network == network && place.places.iter().any(|p| p.address == address)
+            });
+            (is_it && alive(&status)).then_some((container, status))
+        })
+    }
+}
+
+impl Directory for Containers {
+    fn addresses(&self, network: &str, asker: IpAddr, name: &str) -> Option<Vec<IpAddr>> {
+        let (_, status) = self.asker(network, asker)?;
+        let mut found = Vec::new();
+        for own in status.networks.iter().filter(|place| !place.on_bridge()) {
+            // What the asker calls others by is its own affair.
+            let target = own.wanted.links.iter().find_map(|link| {
+                let (target, alias) = split_link(link);
+                alias.eq_ignore_ascii_case(name).then_some(target)
+            });
+            let name = target.map_or_else(|| name.to_owned(), str::to_ascii_lowercase);
+            for other in self.all() {
+                let status = other.status();
+                if !alive(&status) {
+                    continue;
+                }
+                for place in status.networks.iter().filter(|p| p.network == own.network) {
+                    if answers(&other, &status, place, &name) {
+                        found.extend(place.places.iter().map(|p| p.address));
+                    }
+                }
+            }
+        }
+        (!found.is_empty()).then_some(found)
+    }
+
+    fn name(&self, network: &str, asker: IpAddr, address: IpAddr) -> Option<String> {
+        let (_, status) = self.asker(network, asker)?;
+        for own in status.networks.iter().filter(|place| !place.on_bridge()) {
+            if let Some((_, status)) = self.asker(&own.network, address) {
+                return Some(format!("{}.{}", status.name, own.name));
+            }
+        }
+        None
+    }
+
+    fn servers(&self, network: &str, asker: IpAddr) -> Vec<IpAddr> {
+        let Some((container, status)) = self.asker(network, asker) else {
+            return Vec::new();
+        };
+        if guest::way_out(&status.networks, false).is_none()
+            && guest::way_out(&status.networks, true).is_none()
+        {
+            return Vec::new();
+        }
+        let own: Vec<IpAddr> = container
+            .spec
+            .options
+            .dns
+            .iter()
+            .filter_map(|text| text.parse().ok())
+            .collect();
+        if own.is_empty() {
+            self.networks.servers().to_vec()
+        } else {
+            own
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_a_name_and_what_it_is_called() {
+        assert_eq!(split_link("db:database"), ("db", "database"));
+        assert_eq!(split_link("db"), ("db", "db"));
+        assert_eq!(split_link("/db:/web/database"), ("db", "database"));
+    }
+}

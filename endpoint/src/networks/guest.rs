@@ -1,0 +1,155 @@
+//! A container's places as its guest is told of them.
+
+use super::attachment::Attachment;
+use std::{cmp::Reverse, net::IpAddr};
+use wire::config::Interface;
+
+/// What a guest is told of its networks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GuestNetwork {
+    /// Its interfaces.
+    pub interfaces: Vec<Interface>,
+    /// Its name servers.
+    pub dns: Vec<String>,
+    /// Lines of /etc/hosts: address, names.
+    pub hosts: Vec<(String, Vec<String>)>,
+}
+
+/// The place whose network has the default route of a family: the highest priority, then the name, as Docker has it.
+/// Networks that lead nowhere have none.
+pub fn way_out(attachments: &[Attachment], ipv6: bool) -> Option<&Attachment> {
+    attachments
+        .iter()
+        .filter(|a| !a.internal && a.place(ipv6).is_some())
+        .min_by_key(|a| (Reverse(a.wanted.priority), a.name.as_str()))
+}
+
+/// The interfaces of a guest.
+pub fn interfaces(attachments: &[Attachment]) -> Vec<Interface> {
+    let gateway = |attachment: &Attachment, ipv6: bool| {
+        way_out(attachments, ipv6)
+            .filter(|way| way.network == attachment.network)
+            .and_then(|way| way.place(ipv6))
+            .map(|place| place.gateway.to_string())
+    };
+    attachments
+        .iter()
+        .map(|attachment| Interface {
+            mac: attachment.mac.clone(),
+            name: format!("eth{}", attachment.interface),
+            addresses: attachment
+                .places
+                .iter()
+                .map(super::attachment::Place::net)
+                .collect(),
+            gateways: [false, true]
+                .into_iter()
+                .filter_map(|ipv6| gateway(attachment, ipv6))
+                .collect(),
+            mtu: attachment.mtu,
+        })
+        .collect()
+}
+
+/// The name servers of a guest: the gateway of one of its own networks, which knows the names of its neighbours and
+/// passes on the rest. On the default network, which has no names, those that the client gave go into the file.
+pub fn name_servers(attachments: &[Attachment], given: &[String]) -> Vec<String> {
+    let named = attachments.iter().any(|a| !a.on_bridge());
+    if attachments.is_empty() || !named && !given.is_empty() {
+        return given.to_vec();
+    }
+    let candidates = || attachments.iter().filter(|a| !named || !a.on_bridge());
+    let chosen = way_out(attachments, false)
+        .filter(|way| !named || !way.on_bridge())
+        .or_else(|| candidates().next());
+    chosen
+        .into_iter()
+        .filter_map(|attachment| attachment.places.first())
+        .map(|place| place.gateway.to_string())
+        .collect()
+}
+
+/// The number of the next interface.
+pub fn next_interface(attachments: &[Attachment]) -> u32 {
+    (0..)
+        .find(|number| attachments.iter().all(|a| a.interface != *number))
+        .unwrap_or(0)
+}
+
+/// The address at which a container's published ports are reached.
+pub fn published_at(attachments: &[Attachment]) -> Option<IpAddr> {
+    way_out(attachments, false)
+        .or_else(|| attachments.first())
+        .and_then(|attachment| attachment.place(false))
+        .map(|place| place.address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::networks::attachment::{Place, Wanted};
+
+    fn on(name: &str, address: &str, priority: i64, internal: bool, interface: u32) -> Attachment {
+        let address: IpAddr = address.parse().unwrap();
+        let gateway = match address {
+            IpAddr::V4(v4) => {
+                let [a, b, c, _] = v4.octets();
+                IpAddr::from([a, b, c, 1])
+            }
+            other => other,
+        };
+        Attachment {
+            network: name.repeat(2),
+            name: name.to_owned(),
+            port_group: "pg".to_owned(),
+            endpoint: "ab".repeat(32),
+            mac: "00:50:56:00:00:01".to_owned(),
+            places: vec![Place {
+                address,
+                prefix: 24,
+                gateway,
+            }],
+            mtu: 0,
+            internal,
+            interface,
+            wanted: Wanted {
+                priority,
+                ..Wanted::default()
+            },
+        }
+    }
+
+    #[test]
+    fn one_network_has_the_default_route_and_the_name_server() {
+        let places = [
+            on("bridge", "172.17.0.2", 0, false, 0),
+            on("back", "10.0.1.2", 0, true, 1),
+            on("front", "10.0.2.2", 0, false, 2),
+        ];
+        let interfaces = interfaces(&places);
+        let gateways: Vec<usize> = interfaces.iter().map(|i| i.gateways.len()).collect();
+        assert_eq!(gateways, [1, 0, 0]);
+        // The default network has the way out by its name, but no names.
+        assert_eq!(name_servers(&places, &["9.9.9.9".to_owned()]), ["10.0.1.1"]);
+        let only = [on("bridge", "172.17.0.2", 0, false, 0)];
+        assert_eq!(name_servers(&only, &[]), ["172.17.0.1"]);
+        assert_eq!(name_servers(&only, &["9.9.9.9".to_owned()]), ["9.9.9.9"]);
+        assert!(name_servers(&[], &[]).is_empty());
+        let priority = [
+            on("a", "10.0.1.2", 0, false, 0),
+            on("b", "10.0.2.2", 5, false, 1),
+        ];
+        assert_eq!(way_out(&priority, false).unwrap().name, "b");
+        assert_eq!(published_at(&priority).unwrap().to_string(), "10.0.2.2");
+    }
+
+    #[test]
+    fn interfaces_keep_their_numbers() {
+        let places = [
+            on("a", "10.0.1.2", 0, false, 0),
+            on("b", "10.0.2.2", 0, false, 2),
+        ];
+        assert_eq!(next_interface(&places), 1);
+        assert_eq!(interfaces(&places)[1].name, "eth2");
+    }
+}

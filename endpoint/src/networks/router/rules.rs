@@ -1,0 +1,194 @@
+//! The endpoint's packet filter and address translation: one nf_tables table of its own, replaced as a whole
+//! (nft(8), "TABLES"). It outlives the endpoint; connections that it let through go on while it is replaced.
+
+use super::{Protocol, Published, RouterNetwork, links};
+use std::fmt::Write;
+use std::net::IpAddr;
+
+/// The table's name.
+pub const TABLE: &str = "mooring";
+
+/// The commands for `nft -f` that put the table into force.
+pub fn text(public: &str, networks: &[RouterNetwork], ports: &[Published]) -> String {
+    // Adding first makes deleting succeed where there was none; all of it is one transaction.
+    let mut out = format!("table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
+    input(&mut out, networks);
+    forward(&mut out, public, networks);
+    destination(&mut out, public, networks, ports);
+    source(&mut out, public, networks);
+    out.push_str("}\n");
+    out
+}
+
+/// To the endpoint itself come questions of its networks to the name server, and echo requests.
+fn input(out: &mut String, networks: &[RouterNetwork]) {
+    out.push_str("\tchain input {\n\t\ttype filter hook input priority filter; policy drop;\n");
+    out.push_str("\t\tct state established,related accept\n\t\tct state invalid drop\n\t\tiifname \"lo\" accept\n");
+    out.push_str("\t\tmeta l4proto ipv6-icmp icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept\n");
+    for network in networks {
+        let link = links::name(network.vlan);
+        for (address, _) in &network.gateways {
+            let family = family(*address);
+            let _ = writeln!(
+                out,
+                "\t\tiifname \"{link}\" {family} daddr {address} meta l4proto {{ tcp, udp }} th dport 53 accept"
+            );
+            let echo = if address.is_ipv4() {
+                "icmp type echo-request"
+            } else {
+                "icmpv6 type echo-request"
+            };
+            let _ = writeln!(
+                out,
+                "\t\tiifname \"{link}\" {family} daddr {address} {echo} accept"
+            );
+        }
+    }
+    out.push_str("\t}\n");
+}
+
+/// Between networks nothing passes. Out goes what is not of an internal network; in comes what is published.
+fn forward(out: &mut String, public: &str, networks: &[RouterNetwork]) {
+    out.push_str("\tchain forward {\n\t\ttype filter hook forward priority filter; policy drop;\n");
+    out.push_str("\t\tct state established,related accept\n\t\tct state invalid drop\n\t\tct status dnat accept\n");
+    for network in networks.iter().filter(|network| !network.internal) {
+        let link = links::name(network.vlan);
+        for pool in &network.subnets {
+            let family = family(pool.addr());
+            let _ = writeln!(
+                out,
+                "\t\tiifname \"{link}\" oifname \"{public}\" {family} saddr {pool} accept"
+            );
+        }
+    }
+    out.push_str("\t}\n");
+}
+
+fn destination(out: &mut String, public: &str, networks: &[RouterNetwork], ports: &[Published]) {
+    for (chain, hook) in [("prerouting", "prerouting"), ("output", "output")] {
+        let _ = writeln!(
+            out,
+            "\tchain {chain} {{\n\t\ttype nat hook {hook} priority dstnat; policy accept;"
+        );
+        for port in ports {
+            let Published {
+                protocol,
+                public_port,
+                host_port,
+                target,
+                target_port,
+                ..
+            } = port;
+            let word = protocol.word();
+            let to = match target {
+                IpAddr::V4(v4) => format!("ip to {v4}:{target_port}"),
+                IpAddr::V6(v6) => format!("ip6 to [{v6}]:{target_port}"),
+            };
+            let family = if target.is_ipv4() { "ipv4" } else { "ipv6" };
+            if hook == "output" {
+                let _ = writeln!(
+                    out,
+                    "\t\tfib daddr type local meta nfproto {family} {word} dport {public_port} dnat {to}"
+                );
+                continue;
+            }
+            let _ = writeln!(
+                out,
+                "\t\tiifname \"{public}\" fib daddr type local meta nfproto {family} {word} dport {public_port} dnat {to}"
+            );
+            // From a container, by its gateway's address and the port as the client knows it.
+            if !networks.is_empty() && port.everywhere {
+                let _ = writeln!(
+                    out,
+                    "\t\tiifname != \"{public}\" fib daddr type local meta nfproto {family} {word} dport {host_port} dnat {to}"
+                );
+            }
+        }
+        out.push_str("\t}\n");
+    }
+}
+
+fn source(out: &mut String, public: &str, networks: &[RouterNetwork]) {
+    out.push_str(
+        "\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n",
+    );
+    for network in networks {
+        let link = links::name(network.vlan);
+        for pool in &network.subnets {
+            let family = family(pool.addr());
+            if network.masquerade && !network.internal {
+                let _ = writeln!(
+                    out,
+                    "\t\toifname \"{public}\" {family} saddr {pool} masquerade"
+                );
+            }
+            // A member that reaches a published port of its own network: the answer has to come back this way.
+            let _ = writeln!(
+                out,
+                "\t\toifname \"{link}\" {family} saddr {pool} ct status dnat masquerade"
+            );
+        }
+    }
+    out.push_str("\t}\n");
+}
+
+fn family(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "ip" } else { "ip6" }
+}
+
+impl Protocol {
+    /// As nft and Docker spell it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(vlan: u16, subnet: &str, internal: bool) -> RouterNetwork {
+        let subnet: ipnet::IpNet = subnet.parse().unwrap();
+        RouterNetwork {
+            vlan,
+            gateways: vec![(
+                crate::networks::addresses::first_host(&subnet),
+                subnet.prefix_len(),
+            )],
+            subnets: vec![subnet],
+            internal,
+            masquerade: true,
+        }
+    }
+
+    #[test]
+    fn an_internal_network_has_no_way_out_and_published_ports_have_one_in() {
+        let networks = [
+            network(100, "172.17.0.0/16", false),
+            network(101, "172.18.0.0/16", true),
+        ];
+        let ports = [Published {
+            protocol: Protocol::Tcp,
+            public_port: 20000,
+            host_port: 8080,
+            everywhere: true,
+            target: "172.17.0.2".parse().unwrap(),
+            target_port: 80,
+        }];
+        let text = text("public", &networks, &ports);
+        assert!(
+            text.contains("iifname \"vlan100\" oifname \"public\" ip saddr 172.17.0.0/16 accept")
+        );
+        assert!(!text.contains("iifname \"vlan101\" oifname"));
+        assert!(!text.contains("oifname \"public\" ip saddr 172.18.0.0/16 masquerade"));
+        assert!(text.contains("iifname \"public\" fib daddr type local meta nfproto ipv4 tcp dport 20000 dnat ip to 172.17.0.2:80"));
+        assert!(text.contains(
+            "iifname != \"public\" fib daddr type local meta nfproto ipv4 tcp dport 8080 dnat"
+        ));
+        assert_eq!(text.matches('{').count(), text.matches('}').count());
+    }
+}

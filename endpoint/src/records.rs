@@ -1,0 +1,293 @@
+//! Records on the datastore: immutable, generation-numbered files with a checksum inside
+//! (`name.N.json`); of each name the highest valid one counts (design.md, "The record";
+//! docs/decisions/0010).
+
+use crate::errors::{Error, Result};
+use crate::vsphere::Vsphere;
+use bytes::Bytes;
+use layers::Digest;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use vim::DatastorePath;
+use vim::types::DatastoreSearchSpec;
+
+/// The largest record file that is read, in bytes.
+pub const RECORD_MAX: usize = 32 << 20;
+
+/// A folder of records.
+#[derive(Debug, Clone)]
+pub struct Records {
+    vsphere: Arc<Vsphere>,
+    folder: DatastorePath,
+}
+
+/// What a record file holds.
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    generation: u64,
+    /// Of the payload's bytes.
+    checksum: Digest,
+    payload: String,
+}
+
+/// A record with its generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record<T> {
+    /// Number in the file's name.
+    pub generation: u64,
+    /// What it says.
+    pub value: T,
+}
+
+/// What a failed transfer is told as.
+pub(crate) fn failed(what: String) -> impl FnOnce(vim::Error) -> Error {
+    move |e| {
+        let full = matches!(e, vim::Error::Status { status: 507, .. });
+        let hint = if full {
+            "; free space on the datastore and try again"
+        } else {
+            ""
+        };
+        Error::internal(format!("{what}: {e}{hint}"))
+    }
+}
+
+impl Records {
+    /// The records in a folder; it is made where it is missing.
+    ///
+    /// # Errors
+    /// Where the datastore refuses.
+    pub async fn open(vsphere: Arc<Vsphere>, folder: DatastorePath) -> Result<Self> {
+        make_folder(&vsphere, &folder).await?;
+        Ok(Records { vsphere, folder })
+    }
+
+    /// Name and generation of every record file.
+    ///
+    /// # Errors
+    /// Where the datastore cannot be listed.
+    pub async fn names(&self) -> Result<Vec<(String, u64)>> {
+        let files = names(&self.vsphere, &self.folder).await?;
+        let split = files.iter().filter_map(|file| split(file));
+        Ok(split.map(|(n, g)| (n.to_owned(), g)).collect())
+    }
+
+    /// Reads all records: of each name the highest valid one. Files of older generations, and damaged ones
+    /// that a whole one replaces, are deleted.
+    ///
+    /// # Errors
+    /// Where the datastore cannot be read.
+    pub async fn load(&self) -> Result<BTreeMap<String, Record<Bytes>>> {
+        let mut generations: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for file in names(&self.vsphere, &self.folder).await? {
+            if let Some((name, generation)) = split(&file) {
+                generations
+                    .entry(name.to_owned())
+                    .or_default()
+                    .push(generation);
+            }
+        }
+        let mut out = BTreeMap::new();
+        for (name, mut numbers) in generations {
+            numbers.sort_unstable_by(|a, b| b.cmp(a));
+            let mut found = false;
+            for generation in numbers {
+                let path = self.folder.join(file_name(&name, generation));
+                if found {
+                    self.forget(&path).await;
+                    continue;
+                }
+                let bytes = read(&self.vsphere, &path).await?;
+                match open(&bytes, generation) {
+                    Some(value) => {
+                        out.insert(name.clone(), Record { generation, value });
+                        found = true;
+                    }
+                    // Half-written when something died; the one before it still counts.
+                    None => {
+                        tracing::warn!(%path, "a damaged record is passed over");
+                        self.forget(&path).await;
+                    }
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Writes a record of the generation after `before` (0: none), then deletes the one before.
+    ///
+    /// # Errors
+    /// Where the datastore refuses; then the record is as it was.
+    pub async fn save<T: Serialize>(&self, name: &str, before: u64, value: &T) -> Result<u64> {
+        let fail =
+            |e: serde_json::Error| Error::internal(format!("cannot write the record {name}: {e}"));
+        let payload = serde_json::to_string(value).map_err(fail)?;
+        let generation = before + 1;
+        let envelope = Envelope {
+            generation,
+            checksum: Digest::of(payload.as_bytes()),
+            payload,
+        };
+        let path = self.folder.join(file_name(name, generation));
+        write(
+            &self.vsphere,
+            &path,
+            serde_json::to_vec(&envelope).map_err(fail)?,
+        )
+        .await?;
+        if before > 0 {
+            self.forget(&self.folder.join(file_name(name, before)))
+                .await;
+        }
+        Ok(generation)
+    }
+
+    /// Deletes a record.
+    ///
+    /// # Errors
+    /// Where the datastore refuses.
+    pub async fn remove(&self, name: &str, generation: u64) -> Result<()> {
+        delete(
+            &self.vsphere,
+            &self.folder.join(file_name(name, generation)),
+        )
+        .await
+    }
+
+    /// Deletes what no longer counts; if that fails, the next start tries again.
+    async fn forget(&self, path: &DatastorePath) {
+        if let Err(error) = delete(&self.vsphere, path).await {
+            tracing::warn!(%error, "an old record stays until the next start");
+        }
+    }
+}
+
+/// Makes a folder with its parents; one that exists is left as it is.
+///
+/// # Errors
+/// Where the datastore refuses.
+pub async fn make_folder(vsphere: &Vsphere, folder: &DatastorePath) -> Result<()> {
+    vsphere
+        .client()
+        .make_directory(Some(vsphere.datacenter()), folder, true)
+        .await
+        .map_err(failed(format!("cannot make the folder {folder}")))
+}
+
+/// Names of the files in a folder.
+///
+/// # Errors
+/// Where the datastore cannot be listed.
+pub async fn names(vsphere: &Vsphere, folder: &DatastorePath) -> Result<Vec<String>> {
+    let found = vsphere
+        .client()
+        .search_datastore(vsphere.browser(), folder, DatastoreSearchSpec::default())
+        .await
+        .map_err(failed(format!("cannot list {folder}")))?;
+    Ok(found.file.into_iter().map(|f| f.path).collect())
+}
+
+/// Reads a small file whole, up to [`RECORD_MAX`].
+///
+/// # Errors
+/// Where the datastore refuses, or the file is larger.
+pub async fn read(vsphere: &Vsphere, path: &DatastorePath) -> Result<Bytes> {
+    let what = format!("cannot read {path}");
+    let body = vsphere
+        .client()
+        .file_get(vsphere.datacenter_name(), path, None)
+        .await
+        .map_err(failed(what.clone()))?;
+    body.bytes(RECORD_MAX)
+        .await
+        .map(Bytes::from)
+        .map_err(failed(what))
+}
+
+async fn write(vsphere: &Vsphere, path: &DatastorePath, bytes: Vec<u8>) -> Result<()> {
+    vsphere
+        .client()
+        .file_put(vsphere.datacenter_name(), path, bytes)
+        .await
+        .map_err(failed(format!("cannot write {path}")))
+}
+
+/// Deletes a file; one that is not there is deleted already.
+///
+/// # Errors
+/// Where the datastore refuses.
+pub async fn delete(vsphere: &Vsphere, path: &DatastorePath) -> Result<()> {
+    match vsphere
+        .client()
+        .file_delete(vsphere.datacenter_name(), path)
+        .await
+    {
+        Ok(()) => Ok(()),
+        Err(e) if e.is_not_found() => Ok(()),
+        Err(e) => Err(failed(format!("cannot delete {path}"))(e)),
+    }
+}
+
+pub(crate) fn file_name(name: &str, generation: u64) -> String {
+    format!("{name}.{generation}.json")
+}
+
+/// Name and generation of a record file.
+pub(crate) fn split(file: &str) -> Option<(&str, u64)> {
+    let (name, generation) = file.strip_suffix(".json")?.rsplit_once('.')?;
+    Some((name, generation.parse().ok()?))
+}
+
+/// The payload of a record file, if it is whole and of this generation.
+pub(crate) fn open(bytes: &[u8], generation: u64) -> Option<Bytes> {
+    let envelope: Envelope = serde_json::from_slice(bytes).ok()?;
+    (envelope.generation == generation
+        && envelope.checksum == Digest::of(envelope.payload.as_bytes()))
+    .then(|| envelope.payload.into())
+}
+
+/// Reads a record's payload.
+///
+/// # Errors
+/// Where it is not of this shape: written by another version.
+pub fn decode<T: DeserializeOwned>(name: &str, payload: &[u8]) -> Result<T> {
+    serde_json::from_slice(payload)
+        .map_err(|e| Error::internal(format!("the record {name} cannot be read: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_was_cut_or_changed_does_not_count() {
+        let payload = "{\"a\":1}".to_owned();
+        let whole = serde_json::to_vec(&Envelope {
+            generation: 3,
+            checksum: Digest::of(payload.as_bytes()),
+            payload: payload.clone(),
+        })
+        .unwrap();
+        assert_eq!(open(&whole, 3).as_deref(), Some(payload.as_bytes()));
+        assert_eq!(open(&whole, 2), None);
+        for cut in 0..whole.len() {
+            assert_eq!(open(&whole[..cut], 3), None);
+        }
+        let changed = String::from_utf8(whole).unwrap().replace("1}", "2}");
+        assert_eq!(open(changed.as_bytes(), 3), None);
+    }
+
+    #[test]
+    fn names_hold_their_generation() {
+        assert_eq!(split("tags.12.json"), Some(("tags", 12)));
+        assert_eq!(
+            split(&file_name("image-ab.cd", 1)),
+            Some(("image-ab.cd", 1))
+        );
+        for other in ["tags.json", "x.vmdk", "a.b.json", ".json"] {
+            assert_eq!(split(other), None);
+        }
+    }
+}
