@@ -6,20 +6,45 @@ use futures_util::TryStreamExt;
 use ipnet::IpNet;
 use rtnetlink::{
     Handle, LinkUnspec, LinkVlan,
-    packet_route::{address::AddressAttribute, link::LinkAttribute},
+    packet_route::{
+        address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
+        link::{InfoKind, LinkAttribute, LinkInfo},
+    },
 };
 use std::{collections::BTreeMap, fs, io};
 
-/// What the names of these interfaces begin with; the VLAN's number follows.
-pub const PREFIX: &str = "vlan";
-
-/// Name of the interface of a VLAN, as the rules name it.
-pub fn name(vlan: u16) -> String {
-    format!("{PREFIX}{vlan}")
+/// Name of the interface of a VLAN on a trunk, as Linux has it by custom.
+pub fn name(trunk: &str, vlan: u16) -> String {
+    format!("{trunk}.{vlan}")
 }
 
 fn wrong(what: String) -> impl FnOnce(rtnetlink::Error) -> io::Error {
     move |error| io::Error::other(format!("{what}: {error}"))
+}
+
+/// An interface.
+#[derive(Debug, Clone, Copy)]
+struct Interface {
+    index: u32,
+    /// It is a VLAN on another one.
+    is_vlan: bool,
+}
+
+fn net_of(message: &AddressMessage) -> Option<IpNet> {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => {
+                IpNet::new(*address, message.header.prefix_len).ok()
+            }
+            _ => None,
+        })
+}
+
+/// Whether it is an address that the kernel gives by itself.
+fn link_local(message: &AddressMessage) -> bool {
+    matches!(net_of(message), Some(IpNet::V6(net)) if net.addr().is_unicast_link_local())
 }
 
 /// Requests in a namespace.
@@ -46,8 +71,6 @@ impl Links {
                 for (file, value) in [
                     ("ipv4/ip_forward", "1"),
                     ("ipv6/conf/all/forwarding", "1"),
-                    // The gateways are ours alone: nobody has to be asked.
-                    ("ipv6/conf/default/accept_dad", "0"),
                     // An answer for another interface's address would join networks that are apart.
                     ("ipv4/conf/all/arp_ignore", "2"),
                 ] {
@@ -68,8 +91,8 @@ impl Links {
         })
     }
 
-    /// Indices of all interfaces by name.
-    async fn all(&self) -> io::Result<BTreeMap<String, u32>> {
+    /// All interfaces by name.
+    async fn all(&self) -> io::Result<BTreeMap<String, Interface>> {
         let mut links = std::pin::pin!(self.handle.link().get().execute());
         let mut out = BTreeMap::new();
         while let Some(link) = links
@@ -77,13 +100,29 @@ impl Links {
             .await
             .map_err(wrong("cannot list the interfaces".to_owned()))?
         {
+            let mut interface = Interface {
+                index: link.header.index,
+                is_vlan: false,
+            };
+            let mut name = None;
             for attribute in link.attributes {
-                if let LinkAttribute::IfName(name) = attribute {
-                    out.insert(name, link.header.index);
+                match attribute {
+                    LinkAttribute::IfName(own) => name = Some(own),
+                    LinkAttribute::LinkInfo(infos) => {
+                        interface.is_vlan |= infos.contains(&LinkInfo::Kind(InfoKind::Vlan));
+                    }
+                    _ => {}
                 }
             }
+            out.extend(name.map(|name| (name, interface)));
         }
         Ok(out)
+    }
+
+    async fn addresses(&self, index: u32, name: &str) -> io::Result<Vec<AddressMessage>> {
+        let request = self.handle.address().get().set_link_index_filter(index);
+        let found: Result<Vec<_>, _> = request.execute().try_collect().await;
+        found.map_err(wrong(format!("cannot list the addresses of {name}")))
     }
 
     /// The subnets of an interface.
@@ -91,53 +130,49 @@ impl Links {
     /// # Errors
     /// The kernel's, or where there is no such interface.
     pub async fn subnets(&self, name: &str) -> io::Result<Vec<IpNet>> {
-        let index = *self.all().await?.get(name).ok_or_else(|| {
+        let interface = self.all().await?.remove(name).ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::NotFound,
                 format!("there is no interface {name}"),
             )
         })?;
-        let request = self.handle.address().get().set_link_index_filter(index);
-        let mut addresses = std::pin::pin!(request.execute());
-        let mut out = Vec::new();
-        while let Some(found) = addresses
-            .try_next()
-            .await
-            .map_err(wrong(format!("cannot list the addresses of {name}")))?
-        {
-            let prefix = found.header.prefix_len;
-            for attribute in found.attributes {
-                if let AddressAttribute::Address(address) = attribute
-                    && let Ok(net) = IpNet::new(address, prefix)
-                {
-                    out.push(net.trunc());
-                }
-            }
-        }
-        Ok(out)
+        let addresses = self.addresses(interface.index, name).await?;
+        Ok(addresses
+            .iter()
+            .filter_map(net_of)
+            .map(|net| net.trunc())
+            .collect())
     }
 
-    /// Makes the interfaces of networks that have none yet, and takes away those of networks that are gone.
+    /// Gives the networks their interfaces, and takes their addresses from those of networks that are gone. An interface
+    /// that is there already (a vNIC of its own in place of a VLAN on the trunk) is used as it is.
     ///
     /// # Errors
     /// The kernel's, naming the interface.
     pub async fn apply(&self, trunk: &str, networks: &[RouterNetwork]) -> io::Result<()> {
         let mut there = self.all().await?;
-        let trunk_index = *there.get(trunk).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("there is no interface {trunk}: --trunk names the endpoint's vNIC on the port group with all VLANs"),
-            )
-        })?;
-        self.set_up(trunk_index, trunk).await?;
         for network in networks {
-            let name = name(network.vlan);
-            let index = match there.remove(&name) {
-                Some(index) => index,
-                None => self.add(trunk_index, &name, network.vlan).await?,
+            let name = name(trunk, network.vlan);
+            let interface = match there.remove(&name) {
+                Some(interface) => interface,
+                None => self.add(&there, trunk, &name, network.vlan).await?,
             };
+            self.set_up(interface.index, &name).await?;
+            let mut stale = self.addresses(interface.index, &name).await?;
+            stale.retain(|message| {
+                let own = net_of(message).map(|net| (net.addr(), net.prefix_len()));
+                own.is_none_or(|own| !network.gateways.contains(&own)) && !link_local(message)
+            });
+            for message in stale {
+                self.remove_address(message, &name).await?;
+            }
             for (address, prefix) in &network.gateways {
-                let request = self.handle.address().add(index, *address, *prefix);
+                let mut request = self
+                    .handle
+                    .address()
+                    .add(interface.index, *address, *prefix);
+                // It is ours alone: asking whether somebody has it would hold it back for a second.
+                request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
                 request
                     .replace()
                     .execute()
@@ -145,31 +180,60 @@ impl Links {
                     .map_err(wrong(format!("cannot give {name} the address {address}")))?;
             }
         }
-        for (name, index) in there {
-            if name
-                .strip_prefix(PREFIX)
-                .is_some_and(|vlan| vlan.parse::<u16>().is_ok())
-            {
-                self.handle
-                    .link()
-                    .del(index)
+        let prefix = format!("{trunk}.");
+        for (name, interface) in there {
+            let vlan = name.strip_prefix(&prefix).map(str::parse::<u16>);
+            if !matches!(vlan, Some(Ok(_))) {
+                continue;
+            }
+            if interface.is_vlan {
+                let request = self.handle.link().del(interface.index);
+                request
                     .execute()
                     .await
                     .map_err(wrong(format!("cannot remove {name}")))?;
+                continue;
+            }
+            for message in self.addresses(interface.index, &name).await? {
+                if !link_local(&message) {
+                    self.remove_address(message, &name).await?;
+                }
             }
         }
         Ok(())
     }
 
-    async fn add(&self, trunk: u32, name: &str, vlan: u16) -> io::Result<u32> {
+    async fn remove_address(&self, message: AddressMessage, name: &str) -> io::Result<()> {
+        let request = self.handle.address().del(message);
+        request
+            .execute()
+            .await
+            .map_err(wrong(format!("cannot take an address from {name}")))
+    }
+
+    async fn add(
+        &self,
+        there: &BTreeMap<String, Interface>,
+        trunk: &str,
+        name: &str,
+        vlan: u16,
+    ) -> io::Result<Interface> {
+        let Some(base) = there.get(trunk) else {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!(
+                    "there is neither an interface {name} nor {trunk}: --trunk names the endpoint's vNIC on the port group with all VLANs"
+                ),
+            ));
+        };
+        self.set_up(base.index, trunk).await?;
         self.handle
             .link()
-            .add(LinkVlan::new(name, trunk, vlan).up().build())
+            .add(LinkVlan::new(name, base.index, vlan).up().build())
             .execute()
             .await
             .map_err(wrong(format!("cannot make the interface {name}")))?;
-        let links = self.all().await?;
-        links.get(name).copied().ok_or_else(|| {
+        self.all().await?.remove(name).ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::NotFound,
                 format!("{name} was made and is gone"),

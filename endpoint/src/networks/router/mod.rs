@@ -118,7 +118,8 @@ impl Router {
     /// The kernel's, or nft's words.
     pub async fn apply(&self, networks: &[RouterNetwork], ports: &[Published]) -> io::Result<()> {
         self.links.apply(&self.trunk, networks).await?;
-        self.load(rules::text(&self.public, networks, ports)).await
+        self.load(rules::text(&self.trunk, &self.public, networks, ports))
+            .await
     }
 
     async fn load(&self, text: String) -> io::Result<()> {

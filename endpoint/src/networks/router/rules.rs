@@ -9,24 +9,24 @@ use std::net::IpAddr;
 pub const TABLE: &str = "mooring";
 
 /// The commands for `nft -f` that put the table into force.
-pub fn text(public: &str, networks: &[RouterNetwork], ports: &[Published]) -> String {
+pub fn text(trunk: &str, public: &str, networks: &[RouterNetwork], ports: &[Published]) -> String {
     // Adding first makes deleting succeed where there was none; all of it is one transaction.
     let mut out = format!("table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
-    input(&mut out, networks);
-    forward(&mut out, public, networks);
+    input(&mut out, trunk, networks);
+    forward(&mut out, trunk, public, networks);
     destination(&mut out, public, networks, ports);
-    source(&mut out, public, networks);
+    source(&mut out, trunk, public, networks);
     out.push_str("}\n");
     out
 }
 
 /// To the endpoint itself come questions of its networks to the name server, and echo requests.
-fn input(out: &mut String, networks: &[RouterNetwork]) {
+fn input(out: &mut String, trunk: &str, networks: &[RouterNetwork]) {
     out.push_str("\tchain input {\n\t\ttype filter hook input priority filter; policy drop;\n");
     out.push_str("\t\tct state established,related accept\n\t\tct state invalid drop\n\t\tiifname \"lo\" accept\n");
     out.push_str("\t\tmeta l4proto ipv6-icmp icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept\n");
     for network in networks {
-        let link = links::name(network.vlan);
+        let link = links::name(trunk, network.vlan);
         for (address, _) in &network.gateways {
             let family = family(*address);
             let _ = writeln!(
@@ -48,11 +48,11 @@ fn input(out: &mut String, networks: &[RouterNetwork]) {
 }
 
 /// Between networks nothing passes. Out goes what is not of an internal network; in comes what is published.
-fn forward(out: &mut String, public: &str, networks: &[RouterNetwork]) {
+fn forward(out: &mut String, trunk: &str, public: &str, networks: &[RouterNetwork]) {
     out.push_str("\tchain forward {\n\t\ttype filter hook forward priority filter; policy drop;\n");
     out.push_str("\t\tct state established,related accept\n\t\tct state invalid drop\n\t\tct status dnat accept\n");
     for network in networks.iter().filter(|network| !network.internal) {
-        let link = links::name(network.vlan);
+        let link = links::name(trunk, network.vlan);
         for pool in &network.subnets {
             let family = family(pool.addr());
             let _ = writeln!(
@@ -68,7 +68,7 @@ fn destination(out: &mut String, public: &str, networks: &[RouterNetwork], ports
     for (chain, hook) in [("prerouting", "prerouting"), ("output", "output")] {
         let _ = writeln!(
             out,
-            "\tchain {chain} {{\n\t\ttype nat hook {hook} priority dstnat; policy accept;"
+            "\tchain {chain} {{\n\t\ttype nat hook {hook} priority -100; policy accept;"
         );
         for port in ports {
             let Published {
@@ -108,12 +108,12 @@ fn destination(out: &mut String, public: &str, networks: &[RouterNetwork], ports
     }
 }
 
-fn source(out: &mut String, public: &str, networks: &[RouterNetwork]) {
+fn source(out: &mut String, trunk: &str, public: &str, networks: &[RouterNetwork]) {
     out.push_str(
         "\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n",
     );
     for network in networks {
-        let link = links::name(network.vlan);
+        let link = links::name(trunk, network.vlan);
         for pool in &network.subnets {
             let family = family(pool.addr());
             if network.masquerade && !network.internal {
@@ -179,11 +179,11 @@ mod tests {
             target: "172.17.0.2".parse().unwrap(),
             target_port: 80,
         }];
-        let text = text("public", &networks, &ports);
+        let text = text("trunk", "public", &networks, &ports);
         assert!(
-            text.contains("iifname \"vlan100\" oifname \"public\" ip saddr 172.17.0.0/16 accept")
+            text.contains("iifname \"trunk.100\" oifname \"public\" ip saddr 172.17.0.0/16 accept")
         );
-        assert!(!text.contains("iifname \"vlan101\" oifname"));
+        assert!(!text.contains("iifname \"trunk.101\" oifname"));
         assert!(!text.contains("oifname \"public\" ip saddr 172.18.0.0/16 masquerade"));
         assert!(text.contains("iifname \"public\" fib daddr type local meta nfproto ipv4 tcp dport 20000 dnat ip to 172.17.0.2:80"));
         assert!(text.contains(

@@ -1,0 +1,423 @@
+//! The endpoint as its networks' gateway, with real packets: namespaces stand for containers and for the world outside.
+//! Needs root, `ip` and `nft`; says so and passes where there is none.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use endpoint::networks::{
+    dns::{Directory, Server},
+    router::{Protocol, Published, Router, RouterNetwork, namespace::Namespace},
+};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket},
+};
+
+/// What is let through arrives within this on any machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// What is not let through is given so long.
+const NOTHING: Duration = Duration::from_millis(700);
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// Namespaces of one test, gone with it.
+struct Bench {
+    prefix: String,
+    names: Vec<&'static str>,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        for name in &self.names {
+            let _ = Command::new("ip")
+                .args(["netns", "del", &self.full(name)])
+                .status();
+        }
+    }
+}
+
+fn ip(args: &str) {
+    let done = Command::new("ip")
+        .args(args.split_whitespace())
+        .output()
+        .unwrap();
+    assert!(
+        done.status.success(),
+        "ip {args}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+}
+
+impl Bench {
+    /// A router, a world outside, and members `a` (VLAN 100), `b` (101) and `c` (102, internal).
+    /// `None` without root.
+    fn new() -> Option<Bench> {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: it needs root to make namespaces");
+            return None;
+        }
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let names = vec!["router", "world", "a", "b", "c"];
+        let bench = Bench {
+            prefix: format!("mt{}-{number}", std::process::id()),
+            names,
+        };
+        for name in &bench.names {
+            ip(&format!("netns add {}", bench.full(name)));
+            ip(&format!("-n {} link set lo up", bench.full(name)));
+        }
+        let [router, world] = ["router", "world"].map(|n| bench.full(n));
+        ip(&format!(
+            "-n {router} link add public type veth peer name out netns {world}"
+        ));
+        for (namespace, link, address) in [
+            (&router, "public", "198.51.100.2/24"),
+            (&world, "out", "198.51.100.1/24"),
+        ] {
+            ip(&format!("-n {namespace} addr add {address} dev {link}"));
+            ip(&format!("-n {namespace} link set {link} up"));
+        }
+        for (name, vlan) in [("a", 100), ("b", 101), ("c", 102)] {
+            let member = bench.full(name);
+            // Not every kernel has VLANs: a cable for each.
+            ip(&format!(
+                "-n {router} link add trunk.{vlan} type veth peer name v{vlan} netns {member}"
+            ));
+            ip(&format!(
+                "-n {member} addr add 10.77.{vlan}.2/24 dev v{vlan}"
+            ));
+            ip(&format!(
+                "-n {member} addr add fd77:{vlan}::2/64 dev v{vlan} nodad"
+            ));
+            ip(&format!("-n {member} link set v{vlan} up"));
+            ip(&format!("-n {member} route add default via 10.77.{vlan}.1"));
+            ip(&format!(
+                "-n {member} -6 route add default via fd77:{vlan}::1"
+            ));
+        }
+        Some(bench)
+    }
+
+    fn full(&self, name: &str) -> String {
+        format!("{}-{name}", self.prefix)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        format!("/run/netns/{}", self.full(name)).into()
+    }
+
+    fn space(&self, name: &str) -> Namespace {
+        Namespace::open(&self.path(name)).unwrap()
+    }
+
+    async fn router(&self) -> Router {
+        Router::open(&self.path("router"), "trunk", "public", None)
+            .await
+            .unwrap()
+    }
+
+    /// A server that answers with the address that it sees.
+    async fn serve(&self, name: &str, port: u16) {
+        let listener = self
+            .space(name)
+            .enter(move || {
+                let listener = std::net::TcpListener::bind(("::", port))?;
+                listener.set_nonblocking(true)?;
+                TcpListener::from_std(listener)
+            })
+            .await
+            .unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, from)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut byte = [0];
+                    while stream.read(&mut byte).await.is_ok_and(|n| n > 0) {
+                        let seen = format!("{}\n", from.ip().to_canonical());
+                        if stream.write_all(seen.as_bytes()).await.is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+    }
+
+    async fn connect(&self, name: &str, to: &str) -> io::Result<TcpStream> {
+        let to: SocketAddr = to.parse().unwrap();
+        let stream = self
+            .space(name)
+            .enter(move || {
+                let stream = std::net::TcpStream::connect_timeout(&to, NOTHING)?;
+                stream.set_nonblocking(true)?;
+                TcpStream::from_std(stream)
+            })
+            .await?;
+        Ok(stream)
+    }
+
+    /// Whom a server says that it sees.
+    async fn seen(&self, name: &str, to: &str) -> io::Result<String> {
+        // The first packet may wait for an address to be resolved.
+        let mut stream = match self.connect(name, to).await {
+            Ok(stream) => stream,
+            Err(_) => self.connect(name, to).await?,
+        };
+        ask(&mut stream).await
+    }
+
+    async fn pings(&self, name: &str, to: &str) -> bool {
+        let name = self.full(name);
+        let to = to.to_owned();
+        let ping = tokio::process::Command::new("ip")
+            .args([
+                "netns", "exec", &name, "busybox", "ping", "-c", "1", "-W", "1", &to,
+            ])
+            .output();
+        ping.await.unwrap().status.success()
+    }
+}
+
+async fn ask(stream: &mut TcpStream) -> io::Result<String> {
+    let exchange = async {
+        stream.write_all(b"?").await?;
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            line.push(stream.read_u8().await?);
+        }
+        Ok(String::from_utf8_lossy(&line).trim().to_owned())
+    };
+    tokio::time::timeout(PATIENCE, exchange).await?
+}
+
+fn network(vlan: u16, internal: bool) -> RouterNetwork {
+    RouterNetwork {
+        vlan,
+        gateways: vec![
+            (format!("10.77.{vlan}.1").parse().unwrap(), 24),
+            (format!("fd77:{vlan}::1").parse().unwrap(), 64),
+        ],
+        subnets: vec![
+            format!("10.77.{vlan}.0/24").parse().unwrap(),
+            format!("fd77:{vlan}::/64").parse().unwrap(),
+        ],
+        internal,
+        masquerade: true,
+    }
+}
+
+fn all() -> [RouterNetwork; 3] {
+    [network(100, false), network(101, false), network(102, true)]
+}
+
+fn published(host_port: u16, target: &str) -> Published {
+    Published {
+        protocol: Protocol::Tcp,
+        public_port: host_port,
+        host_port,
+        everywhere: true,
+        target: target.parse().unwrap(),
+        target_port: 80,
+    }
+}
+
+#[tokio::test]
+async fn members_reach_the_world_with_the_endpoint_s_address_and_those_of_an_internal_network_do_not()
+ {
+    let Some(bench) = Bench::new() else { return };
+    let router = bench.router().await;
+    router.apply(&all(), &[]).await.unwrap();
+    bench.serve("world", 80).await;
+    assert_eq!(
+        bench.seen("a", "198.51.100.1:80").await.unwrap(),
+        "198.51.100.2"
+    );
+    assert!(bench.connect("c", "198.51.100.1:80").await.is_err());
+    // A member that puts another network's address on its packets is not let out.
+    let (a, world) = (bench.full("a"), "198.51.100.1:80");
+    ip(&format!("-n {a} addr add 10.77.101.77/32 dev v100"));
+    ip(&format!(
+        "-n {a} route replace default via 10.77.100.1 src 10.77.101.77"
+    ));
+    assert!(bench.connect("a", world).await.is_err());
+}
+
+#[tokio::test]
+async fn networks_must_not_reach_each_other() {
+    let Some(bench) = Bench::new() else { return };
+    let router = bench.router().await;
+    router.apply(&all(), &[]).await.unwrap();
+    bench.serve("b", 80).await;
+    for gateway in ["10.77.100.1", "fd77:100::1"] {
+        assert!(bench.pings("a", gateway).await, "its own gateway {gateway}");
+    }
+    for stranger in [
+        "10.77.101.2",
+        "fd77:101::2",
+        "10.77.101.1",
+        "fd77:101::1",
+        "198.51.100.2",
+    ] {
+        assert!(!bench.pings("a", stranger).await, "{stranger}");
+    }
+    for to in ["10.77.101.2:80", "[fd77:101::2]:80"] {
+        assert!(bench.connect("a", to).await.is_err(), "{to}");
+    }
+    // From outside, nobody reaches a member by a route over the endpoint.
+    ip(&format!(
+        "-n {} route add 10.77.0.0/16 via 198.51.100.2",
+        bench.full("world")
+    ));
+    assert!(bench.connect("world", "10.77.101.2:80").await.is_err());
+}
+
+#[tokio::test]
+async fn a_published_port_is_reached_from_outside_from_other_networks_and_from_its_own() {
+    let Some(bench) = Bench::new() else { return };
+    let router = bench.router().await;
+    let ports = [published(8080, "10.77.100.2")];
+    router.apply(&all(), &ports).await.unwrap();
+    bench.serve("a", 80).await;
+    // The world's own address arrives, not the endpoint's.
+    assert_eq!(
+        bench.seen("world", "198.51.100.2:8080").await.unwrap(),
+        "198.51.100.1"
+    );
+    assert!(bench.seen("b", "10.77.101.1:8080").await.is_ok());
+    assert!(bench.seen("a", "10.77.100.1:8080").await.is_ok());
+    assert!(bench.connect("world", "198.51.100.2:8081").await.is_err());
+    router.apply(&all(), &[]).await.unwrap();
+    assert!(bench.connect("world", "198.51.100.2:8080").await.is_err());
+}
+
+#[tokio::test]
+async fn connections_go_on_while_rules_change_and_after_the_endpoint_s_end() {
+    let Some(bench) = Bench::new() else { return };
+    let router = bench.router().await;
+    let ports = [published(8080, "10.77.100.2")];
+    router.apply(&all(), &ports).await.unwrap();
+    bench.serve("a", 80).await;
+    bench.serve("world", 80).await;
+    assert!(bench.seen("world", "198.51.100.2:8080").await.is_ok());
+    let mut inwards = bench.connect("world", "198.51.100.2:8080").await.unwrap();
+    let mut outwards = bench.connect("a", "198.51.100.1:80").await.unwrap();
+    for round in 0..5 {
+        let more = [
+            published(8080, "10.77.100.2"),
+            published(9000 + round, "10.77.101.2"),
+        ];
+        router.apply(&all(), &more).await.unwrap();
+        ask(&mut inwards).await.unwrap();
+        ask(&mut outwards).await.unwrap();
+    }
+    drop(router);
+    ask(&mut inwards).await.unwrap();
+    assert!(bench.seen("world", "198.51.100.2:8080").await.is_ok());
+    // The next one takes over what is there.
+    let router = bench.router().await;
+    router.apply(&all(), &ports).await.unwrap();
+    ask(&mut inwards).await.unwrap();
+    ask(&mut outwards).await.unwrap();
+}
+
+#[tokio::test]
+async fn addresses_go_with_their_network() {
+    let Some(bench) = Bench::new() else { return };
+    let router = bench.router().await;
+    router.apply(&all(), &[]).await.unwrap();
+    assert!(bench.pings("a", "10.77.100.1").await);
+    router.apply(&all()[1..], &[]).await.unwrap();
+    let shown = Command::new("ip")
+        .args(["-n", &bench.full("router"), "-o", "addr"])
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(
+        !shown.contains("10.77.100.1") && !shown.contains("fd77:100::1"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("10.77.101.1") && shown.contains("fd77:101::1"),
+        "{shown}"
+    );
+}
+
+/// `web` is 10.77.100.2 for whoever asks on network `one`.
+#[derive(Debug)]
+struct Names;
+
+impl Directory for Names {
+    fn addresses(&self, network: &str, asker: IpAddr, name: &str) -> Option<Vec<IpAddr>> {
+        let known = network == "one" && asker == IpAddr::from([10, 77, 100, 2]) && name == "web";
+        known.then(|| vec![IpAddr::from([10, 77, 100, 2])])
+    }
+
+    fn name(&self, _: &str, _: IpAddr, _: IpAddr) -> Option<String> {
+        None
+    }
+
+    fn servers(&self, _: &str, _: IpAddr) -> Vec<IpAddr> {
+        Vec::new()
+    }
+}
+
+/// A question about `web`'s address; the last four bytes of the answer are it.
+const QUESTION: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03web\0\0\x01\0\x01";
+
+async fn resolve(bench: &Bench, name: &str, server: &str) -> Option<Vec<u8>> {
+    let server: SocketAddr = format!("{server}:53").parse().unwrap();
+    let socket = bench
+        .space(name)
+        .enter(|| {
+            let socket = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
+            socket.set_nonblocking(true)?;
+            UdpSocket::from_std(socket)
+        })
+        .await
+        .unwrap();
+    let mut answer = vec![0u8; 512];
+    for _ in 0..2 {
+        socket.send_to(QUESTION, server).await.ok()?;
+        let reply = tokio::time::timeout(NOTHING, socket.recv(&mut answer)).await;
+        if let Ok(Ok(length)) = reply {
+            answer.truncate(length);
+            return Some(answer);
+        }
+    }
+    None
+}
+
+#[tokio::test]
+async fn the_name_server_answers_its_own_network_only() {
+    let Some(bench) = Bench::new() else { return };
+    let router = bench.router().await;
+    router.apply(&all(), &[]).await.unwrap();
+    let server = Server::new(router.namespace().clone(), Arc::new(Names));
+    let gateways = |list: &[(&str, &str)]| {
+        let owned = list.iter();
+        owned
+            .map(|(id, address)| ((*id).to_owned(), address.parse().unwrap()))
+            .collect()
+    };
+    let both = [("one", "10.77.100.1"), ("two", "10.77.101.1")];
+    server.listen(gateways(&both)).await.unwrap();
+    let answer = resolve(&bench, "a", "10.77.100.1").await.unwrap();
+    assert_eq!(answer[answer.len() - 4..], [10, 77, 100, 2]);
+    // Another network does not know the name: NXDOMAIN.
+    let answer = resolve(&bench, "b", "10.77.101.1").await.unwrap();
+    assert_eq!(answer[3] & 15, 3);
+    // And nobody asks the name server of a network that is not his.
+    assert_eq!(resolve(&bench, "b", "10.77.100.1").await, None);
+    assert_eq!(resolve(&bench, "world", "198.51.100.2").await, None);
+    // A network that is gone has none any more.
+    server.listen(gateways(&both[1..])).await.unwrap();
+    assert_eq!(resolve(&bench, "a", "10.77.100.1").await, None);
+}
