@@ -15,6 +15,7 @@ mod process;
 mod real;
 mod refusals;
 mod remote;
+mod restart;
 mod run;
 mod serial;
 mod tokens;
@@ -58,6 +59,7 @@ fn main() {
         remote::tests,
         tokens::tests,
         process::tests,
+        restart::tests,
     ] {
         trials.extend(module(&hosts));
     }

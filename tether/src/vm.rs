@@ -8,6 +8,7 @@ use crate::io::logs;
 use crate::io::record::Recorder;
 use crate::io::stream::Outlet;
 use crate::reaper::Reaper;
+use crate::restart::Restarts;
 use crate::session::Session;
 use crate::sys::process::{self, Ended};
 use link::{GuestLink, Sender};
@@ -16,7 +17,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use tokio::sync::{mpsc, watch};
 use wire::config::{GuestConfig, Process};
-use wire::message::{Attach, LogRange, Reply, SessionId, StreamId, ToGuest, ToHost};
+use wire::message::{
+    Attach, ExitStatus, LogRange, Reply, SessionId, SessionState, StreamId, ToGuest, ToHost,
+};
 
 /// Execs that run or whose state is still told, at most.
 const SESSIONS_MAX: usize = 4096;
@@ -35,8 +38,8 @@ pub enum Boot {
 /// Why the VM ends.
 #[derive(Debug)]
 pub enum End {
-    /// The container's process ended.
-    Exited(Ended),
+    /// The container's process ended for good, and its outputs are drained.
+    Exited(ExitStatus),
     /// It could not be started.
     NotStarted(StartError),
     /// The VM is to end before a process was started.
@@ -50,8 +53,8 @@ pub struct Vm {
     pub config: GuestConfig,
     /// Reaps all children.
     pub reaper: Rc<Reaper>,
-    /// The container's own process.
-    pub container: Rc<Session>,
+    /// Its restarts.
+    pub restarts: Restarts,
     /// The journal, once its step is done.
     pub recorder: OnceCell<Rc<Recorder>>,
     /// The container's cgroup, once made.
@@ -73,6 +76,7 @@ pub struct Vm {
     /// Pid of the container's first process, once cloned.
     first: Cell<i32>,
     starting: Cell<bool>,
+    container: RefCell<Rc<Session>>,
     sessions: RefCell<BTreeMap<SessionId, Rc<Session>>>,
 }
 
@@ -83,9 +87,9 @@ impl Vm {
         let (end, ends) = mpsc::unbounded_channel();
         let container = Session::new(SessionId::CONTAINER, config.process.clone());
         let vm = Vm {
+            restarts: Restarts::new(config.restart),
             config,
             reaper,
-            container: Rc::clone(&container),
             recorder: OnceCell::new(),
             cgroup: OnceCell::new(),
             waiting: RefCell::new(None),
@@ -97,9 +101,41 @@ impl Vm {
             cut: watch::Sender::new(false),
             first: Cell::new(0),
             starting: Cell::new(false),
+            container: RefCell::new(Rc::clone(&container)),
             sessions: RefCell::new([(SessionId::CONTAINER, container)].into()),
         };
         (Rc::new(vm), ends)
+    }
+
+    /// The container's own process, in its present run.
+    #[must_use]
+    pub fn container(&self) -> Rc<Session> {
+        self.container.borrow().clone()
+    }
+
+    /// A new run of the container's process, of this pid.
+    pub fn new_run(&self, pid: i32) -> Rc<Session> {
+        let session = Session::new(SessionId::CONTAINER, self.config.process.clone());
+        self.first.set(pid);
+        let mut sessions = self.sessions.borrow_mut();
+        sessions.insert(SessionId::CONTAINER, Rc::clone(&session));
+        *self.container.borrow_mut() = Rc::clone(&session);
+        session
+    }
+
+    /// A session as the endpoint shall see it: a container that waits for its next start has not
+    /// ended.
+    fn told(&self, mut state: SessionState) -> SessionState {
+        if state.session == SessionId::CONTAINER && self.restarts.waiting().is_some() {
+            state.exit = None;
+        }
+        state
+    }
+
+    /// How many processes of the container the OOM killer ended so far.
+    #[must_use]
+    pub fn oom_kills(&self) -> u64 {
+        self.cgroup.get().map_or(0, Cgroup::oom_kills)
     }
 
     /// Takes the container's prepared process.
@@ -124,10 +160,13 @@ impl Vm {
         let ready = ToHost::Ready {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: uptime_ms(),
-            container: self.container.state(),
+            container: self.told(self.container().state()),
         };
-        if let Err(error) = sender.send(ready).await {
-            return error;
+        let life = ToHost::Life(self.life());
+        for message in [ready, life] {
+            if let Err(error) = sender.send(message).await {
+                return error;
+            }
         }
         self.link.send_replace(Some(sender.clone()));
         let error = loop {
@@ -211,13 +250,29 @@ impl Vm {
             ToGuest::Sessions { request } => {
                 answer(
                     request,
-                    Reply::Sessions(self.sessions.borrow().values().map(|s| s.state()).collect()),
+                    Reply::Sessions(
+                        self.sessions
+                            .borrow()
+                            .values()
+                            .map(|s| self.told(s.state()))
+                            .collect(),
+                    ),
                 );
             }
             ToGuest::Shutdown { request } => {
                 answer(request, Reply::Done);
                 self.cut.send_replace(true);
                 self.kill();
+            }
+            ToGuest::KeepDown { request } => {
+                self.restarts.keep_down();
+                answer(request, Reply::Done);
+            }
+            ToGuest::Update { request, update } => {
+                if let Some(policy) = update.restart {
+                    self.restarts.set_policy(policy);
+                }
+                answer(request, Reply::Done);
             }
         }
     }
@@ -263,13 +318,13 @@ impl Vm {
             _ => return None,
         }
         let running = |vm: &Vm| {
-            let state = vm.container.state();
+            let state = vm.container().state();
             Reply::Started {
                 pid: state.pid,
                 at: state.started,
             }
         };
-        if self.container.state().started != 0 {
+        if self.container().state().started != 0 {
             return Some(running(self));
         }
         if self.starting.replace(true) {
@@ -279,18 +334,10 @@ impl Vm {
         }
         let waiting = self.waiting.borrow_mut().take()?;
         let recorder = self.recorder.get().cloned();
-        if let Some(recorder) = &recorder
-            && let Err(error) = recorder.start(crate::io::now(), self.config.boot)
-        {
-            crate::console(&error.to_string());
-        }
-        match self.container.start(waiting, recorder).await {
+        self.record_start();
+        match self.container().start(waiting, recorder).await {
             Ok(ended) => {
-                let vm = Rc::clone(self);
-                tokio::task::spawn_local(async move {
-                    let how = ended.await.unwrap_or(Ended::Signaled(libc::SIGKILL));
-                    let _ = vm.end.send(End::Exited(how));
-                });
+                tokio::task::spawn_local(Rc::clone(self).keep_running(ended));
                 Some(running(self))
             }
             Err(error) => {
@@ -336,10 +383,9 @@ impl Vm {
                 let vm = Rc::clone(&self);
                 let done = count(&self.live);
                 tokio::task::spawn_local(async move {
-                    let oom_before = vm.cgroup.get().map_or(0, Cgroup::oom_kills);
+                    let oom_before = vm.oom_kills();
                     let how = ended.await.unwrap_or(Ended::Signaled(libc::SIGKILL));
-                    let oom = how == Ended::Signaled(libc::SIGKILL)
-                        && vm.cgroup.get().map_or(0, Cgroup::oom_kills) > oom_before;
+                    let oom = how == Ended::Signaled(libc::SIGKILL) && vm.oom_kills() > oom_before;
                     let status = session.ended(how, oom);
                     session.release();
                     vm.tell(ToHost::Exit {
@@ -371,9 +417,9 @@ impl Vm {
         session: &Rc<Session>,
     ) -> Result<tokio::sync::oneshot::Receiver<Ended>, StartError> {
         let container = self
-            .container
+            .container()
             .pidfd()
-            .filter(|_| self.container.state().exit.is_none());
+            .filter(|_| self.container().state().exit.is_none());
         let (Some(container), Some(cgroup)) = (container, self.cgroup.get()) else {
             return Err(StartError::other("the container is not running"));
         };
@@ -390,7 +436,7 @@ impl Vm {
 
     fn processes(&self) -> Reply {
         match self.cgroup.get() {
-            Some(cgroup) if self.container.state().started != 0 => {
+            Some(cgroup) if self.container().state().started != 0 => {
                 match top::list(cgroup, self.first.get()) {
                     Ok(rows) => Reply::Processes(rows),
                     Err(error) => Reply::Error(format!("listing processes: {error}")),
@@ -423,11 +469,12 @@ impl Vm {
 
     /// SIGKILL to the container and so to all in it; without one, the VM ends.
     pub fn kill(&self) {
-        if self.container.state().started == 0 && !self.starting.get() {
+        self.restarts.keep_down();
+        if self.container().state().started == 0 && !self.starting.get() {
             let _ = self.end.send(End::Shutdown);
         }
         let first = self.first.get();
-        if first > 0 && self.container.state().exit.is_none() {
+        if first > 0 && self.container().state().exit.is_none() {
             // Its pid is not reused: it is reaped by the tether alone, which notes the exit.
             let _ = process::kill(first, libc::SIGKILL);
         }

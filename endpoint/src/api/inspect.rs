@@ -7,13 +7,14 @@ use crate::{
         Container,
         filters::status_text,
         spec::{SHM_SIZE, Spec},
-        state::{Phase, Status},
+        state::{Changes, Status},
     },
     errors::Result,
     timestamps::rfc3339,
 };
 use axum::response::Response;
 use serde_json::{Map, Value, json};
+use wire::restart::RestartPolicy;
 
 /// `GET /containers/{id}/json`.
 pub(super) async fn inspect(at: Target) -> Result<Response> {
@@ -63,14 +64,14 @@ fn details(app: &App, container: &Container, size: Option<Sizes>) -> Value {
         "HostsPath": "",
         "LogPath": "",
         "Name": format!("/{}", status.name),
-        "RestartCount": 0,
+        "RestartCount": status.record.restarts,
         "Driver": "vmdk",
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": if execs.is_empty() { Value::Null } else { json!(execs) },
-        "HostConfig": host_config(spec),
+        "HostConfig": host_config(spec, &status.changes),
         "GraphDriver": { "Name": "vmdk", "Data": { "Seal": spec.disk.seal } },
         "Mounts": [],
         "Config": spec.config,
@@ -85,29 +86,23 @@ fn details(app: &App, container: &Container, size: Option<Sizes>) -> Value {
 
 fn state(status: &Status) -> Value {
     let record = &status.record;
-    let finished = if status.phase == Phase::Running || status.phase == Phase::Starting {
-        // Of the boot before this one, as Docker has it.
-        if record.ended > 0 { record.finished } else { 0 }
-    } else {
-        record.finished
-    };
     json!({
         "Status": status.word(),
-        "Running": status.running(),
+        "Running": status.live() || status.revive,
         "Paused": false,
-        "Restarting": false,
+        "Restarting": status.restarting(),
         "OOMKilled": record.oom && !status.running(),
         "Dead": false,
         "Pid": status.pid,
         "ExitCode": if status.running() { 0 } else { record.exit_code },
         "Error": if status.running() { "" } else { &record.error },
         "StartedAt": rfc3339(record.started),
-        "FinishedAt": rfc3339(finished),
+        "FinishedAt": rfc3339(record.finished),
     })
 }
 
 /// The client's `HostConfig` over dockerd's defaults.
-fn host_config(spec: &Spec) -> Value {
+fn host_config(spec: &Spec, changes: &Changes) -> Value {
     let defaults = json!({
         "Binds": null, "ContainerIDFile": "", "LogConfig": { "Type": "json-file", "Config": {} },
         "NetworkMode": "bridge", "PortBindings": {},
@@ -137,10 +132,23 @@ fn host_config(spec: &Spec) -> Value {
             out.insert(field.clone(), value.clone());
         }
     }
+    if let Some(policy) = changes.restart {
+        out.insert("RestartPolicy".to_owned(), policy_object(policy));
+    }
     if out.get("NetworkMode").and_then(Value::as_str) == Some("default") {
         out.insert("NetworkMode".to_owned(), json!("bridge"));
     }
     Value::Object(out)
+}
+
+fn policy_object(policy: RestartPolicy) -> Value {
+    let (name, most) = match policy {
+        RestartPolicy::No => ("no", 0),
+        RestartPolicy::Always => ("always", 0),
+        RestartPolicy::UnlessStopped => ("unless-stopped", 0),
+        RestartPolicy::OnFailure { most } => ("on-failure", most),
+    };
+    json!({ "Name": name, "MaximumRetryCount": most })
 }
 
 fn is_empty(value: &Value) -> bool {

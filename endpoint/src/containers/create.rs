@@ -19,7 +19,10 @@ use crate::{
 };
 use serde_json::{Map, Value};
 use std::{net::Ipv4Addr, sync::Arc};
-use wire::config::to_chunks;
+use wire::{
+    config::{Restart, to_chunks},
+    restart::RestartPolicy,
+};
 
 /// A request that has passed every check that needs no image.
 #[derive(Debug, Clone)]
@@ -84,11 +87,7 @@ impl CreateRequest {
                 config.hostname
             )));
         }
-        if options.auto_remove
-            && host
-                .get("RestartPolicy")
-                .is_some_and(|r| !matches!(r["Name"].as_str(), None | Some("" | "no")))
-        {
+        if options.auto_remove && options.restart != RestartPolicy::No {
             return Err(Error::bad(
                 "can't create 'AutoRemove' container with restart policy",
             ));
@@ -134,7 +133,12 @@ impl From<KeyError> for Error {
 
 impl Setup {
     /// Keys that one boot needs, and what the endpoint remembers of it.
-    pub(super) fn prepare(&self, spec: &Spec, boot: u64) -> Result<(Keys, Prepared)> {
+    pub(super) fn prepare(
+        &self,
+        spec: &Spec,
+        boot: u64,
+        restart: Restart,
+    ) -> Result<(Keys, Prepared)> {
         let prepared = Prepared {
             boot,
             secret: random_hex()?,
@@ -145,6 +149,7 @@ impl Setup {
             self.link.transport(),
             prepared.secret.clone(),
             random_hex()?,
+            restart,
         );
         let mut out: Keys = to_chunks(&guest)
             .map_err(|e| Error::bad(e.to_string()))?
@@ -315,8 +320,12 @@ impl Containers {
         vm_keys.insert(keys::ID.to_owned(), spec.id.clone());
         vm_keys.insert("serial1.hardwareFlowControl".to_owned(), "TRUE".to_owned());
         keys::put_spec(&mut vm_keys, &spec)?;
+        let restart = Restart {
+            policy: spec.options.restart,
+            count: 0,
+        };
         // The first boot is prepared here, so that the first start is one call less.
-        let (boot_keys, prepared) = self.setup.prepare(&spec, 1)?;
+        let (boot_keys, prepared) = self.setup.prepare(&spec, 1, restart)?;
         vm_keys.extend(boot_keys.into_iter().filter(|(_, value)| !value.is_empty()));
         let vm = self
             .vsphere

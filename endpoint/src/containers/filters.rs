@@ -136,7 +136,8 @@ impl Selection {
         let spec = &container.spec;
         let shown = self.all
             || self.limit.is_some()
-            || status.running()
+            || status.live()
+            || status.revive
             || ["status", "exited", "before", "since"]
                 .iter()
                 .any(|f| filters.values(f).is_some());
@@ -234,11 +235,16 @@ pub fn status_text(status: &Status) -> String {
     let ago = |at: u64| timestamps::human(timestamps::now().saturating_sub(at));
     match status.phase {
         _ if status.removing => "Removal In Progress".to_owned(),
+        _ if status.restarting() => format!(
+            "Restarting ({}) {} ago",
+            status.record.exit_code,
+            ago(status.record.finished)
+        ),
         Phase::Created | Phase::Starting => "Created".to_owned(),
         // Its tether has not dialled yet since the endpoint's start.
         Phase::Running if status.record.started == 0 => "Up".to_owned(),
         Phase::Running => format!("Up {}", ago(status.record.started)),
-        Phase::Exited => format!(
+        Phase::Exited | Phase::Restarting => format!(
             "Exited ({}) {} ago",
             status.record.exit_code,
             ago(status.record.finished)

@@ -18,6 +18,8 @@ pub const STATE: &str = "mooring.state";
 pub const RESUME: &str = "mooring.link.resume";
 /// The secret of the next boot or the present one, and where its tether dials: JSON.
 pub const PREPARED: &str = "mooring.link.prepared";
+/// [`crate::containers::state::Changes`] as JSON; absent where nothing was changed.
+pub const CHANGES: &str = "mooring.changes";
 /// Set once the removal has begun.
 pub const REMOVING: &str = "mooring.removing";
 const SPEC: &str = "mooring.spec";

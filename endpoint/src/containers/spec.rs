@@ -5,7 +5,9 @@ use crate::timestamps;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::net::Ipv4Addr;
-use wire::config::{CONFIG_VERSION, Disk, GuestConfig, Interface, LinkConfig, Process, Transport};
+use wire::config::{
+    CONFIG_VERSION, Disk, GuestConfig, Interface, LinkConfig, Process, Restart, Transport,
+};
 
 /// The version of [`Spec`] that this build writes.
 pub const SPEC_VERSION: u32 = 1;
@@ -102,6 +104,7 @@ impl Spec {
         transport: Transport,
         secret: String,
         seed: String,
+        restart: Restart,
     ) -> GuestConfig {
         let own = self.network.as_ref();
         // The tether adds the container's own line.
@@ -164,6 +167,7 @@ impl Spec {
             // to know the time, and the VM's own clock is good.
             clock: if boot == 1 { 0 } else { timestamps::now() },
             seed,
+            restart,
         }
     }
 }

@@ -8,19 +8,23 @@ mod fields;
 mod modes;
 mod network;
 mod resources;
+mod restart;
 mod table;
 
 pub use network::{check_networking, mac_address, mac_of};
 pub use resources::MEMORY_MIN_MIB;
+pub use restart::restart_policy;
 
 use crate::errors::{Error, Kind, Result};
 use capabilities::capabilities;
 use fields::Fields;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use wire::restart::RestartPolicy;
 
 /// What the checked options mean for the VM and the guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Options {
     /// Memory in MiB; `None`: the endpoint's default.
     pub memory_mib: Option<u32>,
@@ -54,6 +58,8 @@ pub struct Options {
     pub auto_remove: bool,
     /// Rows and columns.
     pub console_size: Option<(u16, u16)>,
+    /// When the process is started again.
+    pub restart: RestartPolicy,
 }
 
 /// JSON's or Go's zero value: what a client sends that was not asked for anything.
@@ -140,6 +146,9 @@ pub fn check_host(host: &Map<String, Value>) -> Result<Options> {
         init: fields.flag("Init")?,
         auto_remove: fields.flag("AutoRemove")?,
         console_size: console_size(&fields)?,
+        restart: host
+            .get("RestartPolicy")
+            .map_or(Ok(RestartPolicy::No), restart_policy)?,
     })
 }
 
