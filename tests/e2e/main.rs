@@ -5,6 +5,7 @@
 mod crash;
 mod exec;
 mod faults;
+mod health;
 mod hosts;
 mod images;
 mod leaks;
@@ -60,6 +61,7 @@ fn main() {
         tokens::tests,
         process::tests,
         restart::tests,
+        health::tests,
     ] {
         trials.extend(module(&hosts));
     }

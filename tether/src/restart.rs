@@ -90,13 +90,20 @@ impl Vm {
         Life {
             restarts: self.restarts.count.get(),
             waiting: self.restarts.waiting(),
+            health: self
+                .config
+                .health
+                .as_ref()
+                .map(|_| self.health.borrow().clone()),
         }
     }
 
     /// Waits for the ends of the container's process and starts it again, until that is over.
     pub async fn keep_running(self: Rc<Vm>, mut ended: oneshot::Receiver<Ended>) {
         let end = loop {
+            let checks = tokio::task::spawn_local(Rc::clone(&self).watch_health());
             let how = ended.await.unwrap_or(Ended::Signaled(libc::SIGKILL));
+            checks.abort();
             let restarts = &self.restarts;
             let asks = restarts
                 .policy

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use tokio::sync::{mpsc, watch};
 use wire::config::{GuestConfig, Process};
+use wire::health::Health;
 use wire::message::{
     Attach, ExitStatus, LogRange, Reply, SessionId, SessionState, StreamId, ToGuest, ToHost,
 };
@@ -55,6 +56,8 @@ pub struct Vm {
     pub reaper: Rc<Reaper>,
     /// Its restarts.
     pub restarts: Restarts,
+    /// Its health, where that is checked.
+    pub health: RefCell<Health>,
     /// The journal, once its step is done.
     pub recorder: OnceCell<Rc<Recorder>>,
     /// The container's cgroup, once made.
@@ -88,6 +91,7 @@ impl Vm {
         let container = Session::new(SessionId::CONTAINER, config.process.clone());
         let vm = Vm {
             restarts: Restarts::new(config.restart),
+            health: RefCell::default(),
             config,
             reaper,
             recorder: OnceCell::new(),
@@ -412,7 +416,11 @@ impl Vm {
         }
     }
 
-    async fn start_exec(
+    /// Starts a process beside the container's.
+    ///
+    /// # Errors
+    /// Where the container does not run, or why the program could not be started.
+    pub async fn start_exec(
         &self,
         session: &Rc<Session>,
     ) -> Result<tokio::sync::oneshot::Receiver<Ended>, StartError> {

@@ -5,6 +5,7 @@
 //! while the VM is off. The tether reads it through the VMware backdoor (ESXi) or fw_cfg (QEMU).
 //! It is a derived copy: the endpoint never reads it back as truth (design.md, "The record").
 
+use crate::health::HealthCheck;
 use crate::restart::RestartPolicy;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
@@ -163,6 +164,9 @@ pub struct GuestConfig {
     /// When the process is started again after its end.
     #[serde(default)]
     pub restart: Restart,
+    /// How its health is checked; `None`: not at all.
+    #[serde(default)]
+    pub health: Option<HealthCheck>,
 }
 
 /// The restart policy of a boot.

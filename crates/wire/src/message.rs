@@ -6,6 +6,7 @@
 //! left behind, is told in the stream itself (`mux`, link::StreamEvent::End), not by a message.
 
 use crate::config::Process;
+use crate::health::{Health, HealthStatus, Probe};
 use crate::restart::RestartPolicy;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -344,6 +345,15 @@ pub enum ToHost {
         /// When, in ns since 1970.
         at: u64,
     },
+    /// A health check has ended.
+    Probed {
+        /// What is known of the health now.
+        status: HealthStatus,
+        /// Failures in a row.
+        streak: u32,
+        /// Its result.
+        probe: Probe,
+    },
 }
 
 /// How a container stands beyond its process.
@@ -354,4 +364,6 @@ pub struct Life {
     /// Its process has ended so, and waits for its next start. The process's state, as `Ready` and
     /// `Sessions` tell it, is without an end then.
     pub waiting: Option<ExitStatus>,
+    /// Its health, where that is checked.
+    pub health: Option<Health>,
 }

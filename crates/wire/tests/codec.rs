@@ -56,6 +56,7 @@ fn config(args: Vec<String>) -> GuestConfig {
         clock: 1,
         seed: String::new(),
         restart: Restart::default(),
+        health: None,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 };
 use axum::response::Response;
 use serde_json::{Map, Value, json};
-use wire::restart::RestartPolicy;
+use wire::{health::Probe, restart::RestartPolicy};
 
 /// `GET /containers/{id}/json`.
 pub(super) async fn inspect(at: Target) -> Result<Response> {
@@ -86,7 +86,7 @@ fn details(app: &App, container: &Container, size: Option<Sizes>) -> Value {
 
 fn state(status: &Status) -> Value {
     let record = &status.record;
-    json!({
+    let mut out = json!({
         "Status": status.word(),
         "Running": status.live() || status.revive,
         "Paused": false,
@@ -98,6 +98,24 @@ fn state(status: &Status) -> Value {
         "Error": if status.running() { "" } else { &record.error },
         "StartedAt": rfc3339(record.started),
         "FinishedAt": rfc3339(record.finished),
+    });
+    if let Some(health) = &status.health {
+        let log: Vec<Value> = health.log.iter().map(probe).collect();
+        out["Health"] = json!({
+            "Status": health.status.word(),
+            "FailingStreak": health.streak,
+            "Log": log,
+        });
+    }
+    out
+}
+
+fn probe(probe: &Probe) -> Value {
+    json!({
+        "Start": rfc3339(probe.start),
+        "End": rfc3339(probe.end),
+        "ExitCode": probe.code,
+        "Output": probe.output,
     })
 }
 

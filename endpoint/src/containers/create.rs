@@ -194,10 +194,6 @@ impl Containers {
         let empty = Map::new();
         let base = image.config["config"].as_object().unwrap_or(&empty);
         config.merge(&Config::read(base)?)?;
-        let mut warnings = Vec::new();
-        if config.has_healthcheck() {
-            warnings.push("The image's HEALTHCHECK is not run: health checks come with a later version of Mooring.".to_owned());
-        }
         let id = names::random_id()
             .map_err(|e| Error::internal(format!("the system gives no random bytes: {e}")))?;
         if config.hostname.is_empty() {
@@ -228,7 +224,7 @@ impl Containers {
                 self.emit(&container, "create", &[]);
                 Ok(Created {
                     container,
-                    warnings,
+                    warnings: Vec::new(),
                 })
             }
             Err(error) => {

@@ -9,6 +9,7 @@ pub mod create;
 pub mod exec;
 pub mod exit;
 pub mod filters;
+pub mod health;
 pub mod journal;
 pub mod keys;
 pub mod names;

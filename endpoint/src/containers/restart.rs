@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 use wire::{
+    health::Health,
     message::{ExitStatus, Life, ToGuest},
     restart::RestartPolicy,
 };
@@ -31,6 +32,7 @@ impl Containers {
                 return;
             }
             status.record.restarts = life.restarts;
+            status.health = life.health.map(super::health::bounded);
             if let Some(exit) = life.waiting
                 && status.phase == Phase::Running
             {
@@ -70,6 +72,7 @@ impl Containers {
             status.record.started = at;
             status.pid = pid;
             status.phase = Phase::Running;
+            status.health.iter_mut().for_each(Health::restart);
             true
         });
         if news {

@@ -9,6 +9,7 @@ use link::HostLink;
 use std::{collections::BTreeMap, sync::Arc};
 use wire::{
     handshake::{KeyState, NewSession},
+    health::Health,
     keys::Identity,
     message::{ExitStatus, Reply, SessionId, SessionState, ToGuest, ToHost},
 };
@@ -118,6 +119,11 @@ impl Containers {
             } => self.execs.ended(container.id(), of, status.code),
             ToHost::Goodbye => {}
             ToHost::Life(life) => self.life(container, session.boot, life),
+            ToHost::Probed {
+                status,
+                streak,
+                probe,
+            } => self.probed(container, session.boot, (status, streak), probe),
             ToHost::Restarting { status, restarts } => {
                 self.restarting(container, session.boot, status, restarts);
             }
@@ -221,7 +227,9 @@ impl Containers {
             .await?
         {
             Reply::Started { pid, at } => {
+                let checked = container.spec.config.health_check().is_some();
                 container.modify(|status| {
+                    status.health = checked.then(Health::default);
                     status.record.error.clear();
                     // The end of the run may have been told already.
                     if status.record.ended < session.boot && status.phase == Phase::Starting {
@@ -274,6 +282,7 @@ impl Containers {
             status.phase = Phase::Exited;
             status.pid = 0;
             status.exits += 1;
+            status.end_health();
             true
         });
         if news && !told {

@@ -168,6 +168,7 @@ impl Spec {
             clock: if boot == 1 { 0 } else { timestamps::now() },
             seed,
             restart,
+            health: self.config.health_check(),
         }
     }
 }

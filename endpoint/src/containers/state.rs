@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use wire::{
     handshake::KeyState,
+    health::{Health, HealthStatus},
     keys::Key,
     message::{ExitStatus, Update},
     restart::{Backoff, RestartPolicy},
@@ -129,6 +130,8 @@ pub struct Status {
     pub revive: bool,
     /// The pauses before such starts.
     pub backoff: Backoff,
+    /// Its health, where that is checked.
+    pub health: Option<Health>,
     /// What was changed since its creation.
     pub changes: Changes,
     /// Its removal has begun.
@@ -155,6 +158,7 @@ impl Status {
             stopping: false,
             revive: false,
             backoff: Backoff::default(),
+            health: None,
             changes: Changes::default(),
             removing: false,
             gone: false,
@@ -192,6 +196,13 @@ impl Status {
         self.phase == Phase::Restarting || self.revive
     }
 
+    /// One that does not run is not healthy: as dockerd has it.
+    pub fn end_health(&mut self) {
+        if let Some(health) = &mut self.health {
+            health.status = HealthStatus::Unhealthy;
+        }
+    }
+
     /// Its process ended so, and its tether starts it again.
     pub fn wait_for_restart(&mut self, exit: ExitStatus) {
         self.record.finished = exit.at;
@@ -199,5 +210,6 @@ impl Status {
         self.record.oom = exit.oom;
         self.phase = Phase::Restarting;
         self.pid = 0;
+        self.end_health();
     }
 }

@@ -88,6 +88,7 @@ pub fn config(disk: &Disk, process: Process) -> GuestConfig {
         clock: 0,
         seed: String::new(),
         restart: Restart::default(),
+        health: None,
     }
 }
 

@@ -98,17 +98,29 @@ pub fn check_config(config: &Map<String, Value>) -> Result<()> {
     {
         return Err(refused("--volume", "volumes come with a later version"));
     }
-    let health = config.get("Healthcheck").filter(|h| !is_default(h));
-    let none = |h: &Value| {
-        h["Test"]
-            .as_array()
-            .is_some_and(|t| t.first() == Some(&Value::from("NONE")))
-    };
-    if health.is_some_and(|h| !none(h)) {
-        return Err(refused(
-            "--health-cmd",
-            "health checks come with a later version",
-        ));
+    if let Some(health) = config.get("Healthcheck").and_then(Value::as_object) {
+        check_health(health)?;
+    }
+    Ok(())
+}
+
+/// dockerd's checks of a health check, in its words.
+fn check_health(health: &Map<String, Value>) -> Result<()> {
+    const SHORTEST: i64 = 1_000_000;
+    for field in ["Interval", "Timeout", "StartPeriod", "StartInterval"] {
+        let time = health.get(field).and_then(Value::as_i64).unwrap_or(0);
+        if time != 0 && time < SHORTEST {
+            return Err(Error::bad(format!(
+                "{field} in Healthcheck cannot be less than 1ms"
+            )));
+        }
+    }
+    if health
+        .get("Retries")
+        .and_then(Value::as_i64)
+        .is_some_and(|n| n < 0)
+    {
+        return Err(Error::bad("Retries in Healthcheck cannot be negative"));
     }
     Ok(())
 }
