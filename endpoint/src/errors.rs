@@ -99,6 +99,11 @@ impl Error {
         Self::new(Kind::Unavailable, message)
     }
 
+    /// Whether it is the 304.
+    pub fn is_not_modified(&self) -> bool {
+        self.kind == Kind::NotModified
+    }
+
     /// 304 without a message: already started, already stopped.
     pub fn not_modified() -> Self {
         Self::new(Kind::NotModified, "")
@@ -122,6 +127,14 @@ impl Error {
     /// 409 for a request that needs a running container.
     pub fn not_running(id: &str) -> Self {
         Self::new(Kind::Conflict, format!("container {id} is not running"))
+    }
+
+    /// 409 for a request that needs a running container, of one between two runs.
+    pub fn restarting(id: &str) -> Self {
+        Self::new(
+            Kind::Conflict,
+            format!("Container {id} is restarting, wait until the container is running"),
+        )
     }
 }
 

@@ -82,7 +82,8 @@ pub enum ServeError {
     },
 }
 
-/// Serves until SIGTERM or SIGINT. Prints `ready: DOCKER_HOST=…` once it does.
+/// Serves until SIGTERM or SIGINT; after SIGUSR1 (the host goes down) no restart policy starts a VM
+/// any more. Prints `ready: DOCKER_HOST=…` once it does.
 ///
 /// # Errors
 /// Where a part cannot be had; VMs are left as they are.
@@ -94,6 +95,7 @@ pub async fn run(settings: Serve) -> Result<(), ServeError> {
     let system = |what| move |source| ServeError::System { what, source };
     let mut terminate = signal(SignalKind::terminate()).map_err(system("cannot catch SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("cannot catch SIGINT"))?;
+    let mut hold = signal(SignalKind::user_defined1()).map_err(system("cannot catch SIGUSR1"))?;
     let serving = serve(settings);
     tokio::pin!(serving);
     let stop = tokio::select! {
@@ -101,9 +103,12 @@ pub async fn run(settings: Serve) -> Result<(), ServeError> {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hold.recv() => stop.app.containers.hold_restarts(),
+        }
     }
     stop.end().await;
     Ok(())
@@ -203,6 +208,7 @@ async fn serve(settings: Serve) -> Result<Running, ServeError> {
         .into_iter()
         .map(|listener| tokio::spawn(listener.serve(router.clone(), stop.clone())))
         .collect();
+    tokio::spawn(app.containers.clone().autostart());
     if let Some(host) = hosts.first() {
         println!("ready: DOCKER_HOST={host}");
     }

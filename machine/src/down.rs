@@ -2,6 +2,7 @@
 
 use crate::state::StateDir;
 use crate::{Error, hypervisor, up};
+use rustix::process::Signal;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,6 +22,10 @@ pub async fn run(state: &Path, seconds: u64) -> Result<(), Error> {
     let Some(mut record) = dir.load()? else {
         return Ok(());
     };
+    // Or a restart policy would start again what is ended here.
+    if let Some(endpoint) = &record.endpoint {
+        endpoint.process.signal(Signal::USR1);
+    }
     // VMs live on under their own processes when hostsim has died: only through it can they be ended.
     let vms = match up::ensure_hostsim(&dir, &mut record) {
         Ok(h) => {

@@ -50,6 +50,16 @@ impl Process {
         while poll(&mut [PollFd::new(&fd, PollFlags::IN)], None).is_err() {}
     }
 
+    /// Sends a signal, if it still runs.
+    pub fn signal(&self, signal: Signal) {
+        let fd = Pid::from_raw(self.pid.cast_signed())
+            .and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok());
+        if let Some(fd) = fd.filter(|_| self.alive()) {
+            // An error means that it has ended in between.
+            let _ = pidfd_send_signal(&fd, signal);
+        }
+    }
+
     /// Sends SIGTERM and waits for the end; after `patience`, SIGKILL.
     ///
     /// # Errors

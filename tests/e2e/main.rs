@@ -5,6 +5,7 @@
 mod crash;
 mod exec;
 mod faults;
+mod health;
 mod hosts;
 mod images;
 mod leaks;
@@ -15,6 +16,7 @@ mod process;
 mod real;
 mod refusals;
 mod remote;
+mod restart;
 mod run;
 mod serial;
 mod tokens;
@@ -58,6 +60,8 @@ fn main() {
         remote::tests,
         tokens::tests,
         process::tests,
+        restart::tests,
+        health::tests,
     ] {
         trials.extend(module(&hosts));
     }

@@ -2,17 +2,20 @@
 //! container's processes, keeps their output, and tells the endpoint.
 //!
 //! Read top-down: [`life`] is one VM's life; [`boot`] how it comes up; [`vm`] what the endpoint may
-//! ask of it; [`session`] a process; [`container`] what a process sees; [`io`] where its bytes go.
+//! ask of it; [`session`] a process;
+//! [`restart`] what follows its end; [`health`] its checks; [`container`] what a process sees; [`io`] where its bytes go.
 //!
 //! One thread runs an event loop; a second one, which makes system calls only, syncs the journal.
 #![deny(unsafe_code)]
 
 pub mod boot;
 pub mod container;
+pub mod health;
 pub mod io;
 pub mod life;
 pub mod net;
 pub mod reaper;
+pub mod restart;
 pub mod session;
 pub mod sys;
 pub mod vm;

@@ -3,11 +3,11 @@
 use crate::boot::{Fault, clock, config, disk, files, modules::Modules, root, system};
 use crate::console;
 use crate::container::cgroup::Cgroup;
-use crate::container::mounts::Plan;
-use crate::container::spawn::{Place, prepare};
+use crate::container::spawn::prepare;
 use crate::io::record::{Partition, Recorder};
 use crate::net::{dial::Dialer, interfaces, power, uevent::Uevents};
 use crate::reaper::Reaper;
+use crate::restart::first_place;
 use crate::vm::{Boot, End, Vm};
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use wire::config::GuestConfig;
 use wire::handshake::Credentials;
 use wire::keys::{Identity, Key};
-use wire::message::ToHost;
+use wire::message::{ExitStatus, SessionId, ToHost};
 
 /// How long a fault of the boot waits for a link that can take it.
 const FAULT_DEADLINE: Duration = Duration::from_secs(60);
@@ -136,15 +136,7 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
     let cgroup = Cgroup::create().map_err(Fault::at("process", "making the container's cgroup"))?;
     // Each is set once, here.
     let (_, cgroup) = (vm.recorder.set(recorder), vm.cgroup.get_or_init(|| cgroup));
-    let plan = Plan {
-        shm_size: config.shm_size,
-        read_only: config.disk.read_only,
-        cwd: config.process.cwd.clone(),
-    };
-    let place = Place::First {
-        plan,
-        init: config.init,
-    };
+    let place = first_place(config);
     let waiting = prepare(&config.process, &config.hostname, cgroup, &vm.reaper, place)
         .await
         .map_err(|e| Fault {
@@ -207,7 +199,8 @@ async fn watch_power_button(vm: Rc<Vm>) {
         Err(error) => return console(&format!("no power button: {error}")),
     };
     while power::pressed(&events).await.is_ok() {
-        if vm.container.signal(vm.config.stop_signal).is_err() {
+        vm.restarts.keep_down();
+        if vm.container().signal(vm.config.stop_signal).is_err() {
             vm.kill();
             return;
         }
@@ -219,55 +212,33 @@ async fn watch_power_button(vm: Rc<Vm>) {
     }
 }
 
-/// Waits for the end and carries it out: outputs drained, exit record synced and told, streams sent,
-/// file systems unmounted, farewell.
+/// Waits for the end and carries it out: exit record synced and told, streams sent, file systems unmounted, farewell.
 async fn end(vm: &Rc<Vm>, mut ends: mpsc::UnboundedReceiver<End>) {
     // The VM holds a sender, so there is an end.
     let Some(end) = ends.recv().await else { return };
-    let oom = vm.cgroup.get().is_some_and(|c| c.oom_kills() > 0);
-    let record = match end {
-        End::Exited(how) => {
-            let status = vm.container.ended(how, oom);
-            vm.container.drained().await;
-            Some((
-                Some(status),
-                journal::Exit {
-                    code: status.code,
-                    oom,
-                    at: status.at,
-                    reason: String::new(),
-                },
-            ))
-        }
-        End::NotStarted(error) => {
-            vm.container.drained().await;
-            Some((
-                None,
-                journal::Exit {
-                    code: error.code,
-                    oom,
-                    at: crate::io::now(),
-                    reason: error.message,
-                },
-            ))
-        }
-        End::Shutdown => None,
-    };
-    if let Some((status, exit)) = record {
-        if let Some(Err(error)) = vm.recorder.get().map(|r| r.exit(&exit)) {
-            console(&error.to_string());
-        }
-        if let Some(status) = status {
+    match end {
+        End::Exited(status) => {
+            vm.record_exit(status, vm.restarts.reason());
             vm.tell(ToHost::Exit {
-                session: vm.container.id,
+                session: SessionId::CONTAINER,
                 status,
             })
             .await;
         }
+        End::NotStarted(error) => {
+            vm.container().drained().await;
+            let status = ExitStatus {
+                code: error.code,
+                oom: false,
+                at: crate::io::now(),
+            };
+            vm.record_exit(status, error.message);
+        }
+        End::Shutdown => {}
     }
     finish_streams(vm).await;
     tell_memory();
-    vm.container.release();
+    vm.container().release();
     drop(vm.waiting.borrow_mut().take());
     let link = vm.link.borrow().clone();
     if let Some(link) = &link {

@@ -73,6 +73,17 @@ impl Session {
         })
     }
 
+    /// Keeps the first `most` bytes of its output, both channels in one.
+    pub fn keep_output(&self, most: usize) {
+        self.outlets.keep(most);
+    }
+
+    /// What was kept; `...` stands for what was more.
+    #[must_use]
+    pub fn kept_output(&self) -> String {
+        self.outlets.kept()
+    }
+
     /// As the endpoint sees it.
     #[must_use]
     pub fn state(&self) -> SessionState {

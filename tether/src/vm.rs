@@ -9,6 +9,7 @@ use crate::io::record::Recorder;
 use crate::io::stream::Outlet;
 use crate::net::{interfaces, uevent::Uevents};
 use crate::reaper::Reaper;
+use crate::restart::Restarts;
 use crate::session::Session;
 use crate::sys::process::{self, Ended};
 use link::{GuestLink, Sender};
@@ -17,7 +18,10 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use tokio::sync::{Mutex, mpsc, watch};
 use wire::config::{GuestConfig, Interface, Process};
-use wire::message::{Attach, LogRange, Reply, SessionId, StreamId, ToGuest, ToHost};
+use wire::health::Health;
+use wire::message::{
+    Attach, ExitStatus, LogRange, Reply, SessionId, SessionState, StreamId, ToGuest, ToHost,
+};
 
 /// Execs that run or whose state is still told, at most.
 const SESSIONS_MAX: usize = 4096;
@@ -36,8 +40,8 @@ pub enum Boot {
 /// Why the VM ends.
 #[derive(Debug)]
 pub enum End {
-    /// The container's process ended.
-    Exited(Ended),
+    /// The container's process ended for good, and its outputs are drained.
+    Exited(ExitStatus),
     /// It could not be started.
     NotStarted(StartError),
     /// The VM is to end before a process was started.
@@ -53,8 +57,10 @@ pub struct Vm {
     pub reaper: Rc<Reaper>,
     /// The interfaces as they are; held while they change.
     pub networks: Mutex<Vec<Interface>>,
-    /// The container's own process.
-    pub container: Rc<Session>,
+    /// Its restarts.
+    pub restarts: Restarts,
+    /// Its health, where that is checked.
+    pub health: RefCell<Health>,
     /// The journal, once its step is done.
     pub recorder: OnceCell<Rc<Recorder>>,
     /// The container's cgroup, once made.
@@ -76,6 +82,7 @@ pub struct Vm {
     /// Pid of the container's first process, once cloned.
     first: Cell<i32>,
     starting: Cell<bool>,
+    container: RefCell<Rc<Session>>,
     sessions: RefCell<BTreeMap<SessionId, Rc<Session>>>,
 }
 
@@ -87,9 +94,10 @@ impl Vm {
         let container = Session::new(SessionId::CONTAINER, config.process.clone());
         let vm = Vm {
             networks: Mutex::new(config.networks.clone()),
+            restarts: Restarts::new(config.restart),
+            health: RefCell::default(),
             config,
             reaper,
-            container: Rc::clone(&container),
             recorder: OnceCell::new(),
             cgroup: OnceCell::new(),
             waiting: RefCell::new(None),
@@ -101,9 +109,41 @@ impl Vm {
             cut: watch::Sender::new(false),
             first: Cell::new(0),
             starting: Cell::new(false),
+            container: RefCell::new(Rc::clone(&container)),
             sessions: RefCell::new([(SessionId::CONTAINER, container)].into()),
         };
         (Rc::new(vm), ends)
+    }
+
+    /// The container's own process, in its present run.
+    #[must_use]
+    pub fn container(&self) -> Rc<Session> {
+        self.container.borrow().clone()
+    }
+
+    /// A new run of the container's process, of this pid.
+    pub fn new_run(&self, pid: i32) -> Rc<Session> {
+        let session = Session::new(SessionId::CONTAINER, self.config.process.clone());
+        self.first.set(pid);
+        let mut sessions = self.sessions.borrow_mut();
+        sessions.insert(SessionId::CONTAINER, Rc::clone(&session));
+        *self.container.borrow_mut() = Rc::clone(&session);
+        session
+    }
+
+    /// A session as the endpoint shall see it: a container that waits for its next start has not
+    /// ended.
+    fn told(&self, mut state: SessionState) -> SessionState {
+        if state.session == SessionId::CONTAINER && self.restarts.waiting().is_some() {
+            state.exit = None;
+        }
+        state
+    }
+
+    /// How many processes of the container the OOM killer ended so far.
+    #[must_use]
+    pub fn oom_kills(&self) -> u64 {
+        self.cgroup.get().map_or(0, Cgroup::oom_kills)
     }
 
     /// Takes the container's prepared process.
@@ -128,10 +168,13 @@ impl Vm {
         let ready = ToHost::Ready {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: uptime_ms(),
-            container: self.container.state(),
+            container: self.told(self.container().state()),
         };
-        if let Err(error) = sender.send(ready).await {
-            return error;
+        let life = ToHost::Life(self.life());
+        for message in [ready, life] {
+            if let Err(error) = sender.send(message).await {
+                return error;
+            }
         }
         self.link.send_replace(Some(sender.clone()));
         let error = loop {
@@ -215,7 +258,13 @@ impl Vm {
             ToGuest::Sessions { request } => {
                 answer(
                     request,
-                    Reply::Sessions(self.sessions.borrow().values().map(|s| s.state()).collect()),
+                    Reply::Sessions(
+                        self.sessions
+                            .borrow()
+                            .values()
+                            .map(|s| self.told(s.state()))
+                            .collect(),
+                    ),
                 );
             }
             ToGuest::Networks {
@@ -229,6 +278,16 @@ impl Vm {
                 answer(request, Reply::Done);
                 self.cut.send_replace(true);
                 self.kill();
+            }
+            ToGuest::KeepDown { request } => {
+                self.restarts.keep_down();
+                answer(request, Reply::Done);
+            }
+            ToGuest::Update { request, update } => {
+                if let Some(policy) = update.restart {
+                    self.restarts.set_policy(policy);
+                }
+                answer(request, Reply::Done);
             }
         }
     }
@@ -274,13 +333,13 @@ impl Vm {
             _ => return None,
         }
         let running = |vm: &Vm| {
-            let state = vm.container.state();
+            let state = vm.container().state();
             Reply::Started {
                 pid: state.pid,
                 at: state.started,
             }
         };
-        if self.container.state().started != 0 {
+        if self.container().state().started != 0 {
             return Some(running(self));
         }
         if self.starting.replace(true) {
@@ -290,18 +349,10 @@ impl Vm {
         }
         let waiting = self.waiting.borrow_mut().take()?;
         let recorder = self.recorder.get().cloned();
-        if let Some(recorder) = &recorder
-            && let Err(error) = recorder.start(crate::io::now(), self.config.boot)
-        {
-            crate::console(&error.to_string());
-        }
-        match self.container.start(waiting, recorder).await {
+        self.record_start();
+        match self.container().start(waiting, recorder).await {
             Ok(ended) => {
-                let vm = Rc::clone(self);
-                tokio::task::spawn_local(async move {
-                    let how = ended.await.unwrap_or(Ended::Signaled(libc::SIGKILL));
-                    let _ = vm.end.send(End::Exited(how));
-                });
+                tokio::task::spawn_local(Rc::clone(self).keep_running(ended));
                 Some(running(self))
             }
             Err(error) => {
@@ -347,10 +398,9 @@ impl Vm {
                 let vm = Rc::clone(&self);
                 let done = count(&self.live);
                 tokio::task::spawn_local(async move {
-                    let oom_before = vm.cgroup.get().map_or(0, Cgroup::oom_kills);
+                    let oom_before = vm.oom_kills();
                     let how = ended.await.unwrap_or(Ended::Signaled(libc::SIGKILL));
-                    let oom = how == Ended::Signaled(libc::SIGKILL)
-                        && vm.cgroup.get().map_or(0, Cgroup::oom_kills) > oom_before;
+                    let oom = how == Ended::Signaled(libc::SIGKILL) && vm.oom_kills() > oom_before;
                     let status = session.ended(how, oom);
                     session.release();
                     vm.tell(ToHost::Exit {
@@ -377,14 +427,18 @@ impl Vm {
         }
     }
 
-    async fn start_exec(
+    /// Starts a process beside the container's.
+    ///
+    /// # Errors
+    /// Where the container does not run, or why the program could not be started.
+    pub async fn start_exec(
         &self,
         session: &Rc<Session>,
     ) -> Result<tokio::sync::oneshot::Receiver<Ended>, StartError> {
         let container = self
-            .container
+            .container()
             .pidfd()
-            .filter(|_| self.container.state().exit.is_none());
+            .filter(|_| self.container().state().exit.is_none());
         let (Some(container), Some(cgroup)) = (container, self.cgroup.get()) else {
             return Err(StartError::other("the container is not running"));
         };
@@ -415,7 +469,7 @@ impl Vm {
 
     fn processes(&self) -> Reply {
         match self.cgroup.get() {
-            Some(cgroup) if self.container.state().started != 0 => {
+            Some(cgroup) if self.container().state().started != 0 => {
                 match top::list(cgroup, self.first.get()) {
                     Ok(rows) => Reply::Processes(rows),
                     Err(error) => Reply::Error(format!("listing processes: {error}")),
@@ -448,11 +502,12 @@ impl Vm {
 
     /// SIGKILL to the container and so to all in it; without one, the VM ends.
     pub fn kill(&self) {
-        if self.container.state().started == 0 && !self.starting.get() {
+        self.restarts.keep_down();
+        if self.container().state().started == 0 && !self.starting.get() {
             let _ = self.end.send(End::Shutdown);
         }
         let first = self.first.get();
-        if first > 0 && self.container.state().exit.is_none() {
+        if first > 0 && self.container().state().exit.is_none() {
             // Its pid is not reused: it is reaped by the tether alone, which notes the exit.
             let _ = process::kill(first, libc::SIGKILL);
         }

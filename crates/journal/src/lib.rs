@@ -31,6 +31,10 @@ pub use writer::Writer;
 /// Most bytes in one output record; the writer splits longer output.
 pub const OUTPUT_MAX: usize = 64 * 1024;
 
+/// The reason of an exit on purpose (`docker stop`, `kill`, a guest shutdown): whatever the restart
+/// policy, it was the last run.
+pub const STOPPED: &str = "stopped";
+
 /// Which stream output came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stream {
@@ -59,7 +63,8 @@ pub enum Record {
         /// The bytes; at most [`OUTPUT_MAX`].
         bytes: Vec<u8>,
     },
-    /// The container's process ended. The last record of a boot.
+    /// The container's process ended. The last record of a boot, unless the process was started
+    /// again in it: each run has its start and its exit.
     Exit(Exit),
 }
 

@@ -5,6 +5,8 @@
 //! while the VM is off. The tether reads it through the VMware backdoor (ESXi) or fw_cfg (QEMU).
 //! It is a derived copy: the endpoint never reads it back as truth (design.md, "The record").
 
+use crate::health::HealthCheck;
+use crate::restart::RestartPolicy;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -159,6 +161,21 @@ pub struct GuestConfig {
     /// 32 random bytes, hex, credited to the guest's random pool.
     #[serde(default)]
     pub seed: String,
+    /// When the process is started again after its end.
+    #[serde(default)]
+    pub restart: Restart,
+    /// How its health is checked; `None`: not at all.
+    #[serde(default)]
+    pub health: Option<HealthCheck>,
+}
+
+/// The restart policy of a boot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restart {
+    /// The policy.
+    pub policy: RestartPolicy,
+    /// Restarts before this boot, since the last start by a client.
+    pub count: u32,
 }
 
 /// Where the layers are. All of it is on one GPT disk (design.md, "One container's life", 2).

@@ -3,7 +3,8 @@
 //! From the bottom up: [`arq`] makes a reliable byte stream of a lossy serial pipe; [`frame`]
 //! cuts a reliable byte stream into frames; [`handshake`] proves both ends to each other;
 //! [`mux`] carries control messages ([`message`]) and streams with credit. [`vspc`] is VMware's
-//! telnet protocol between a serial port and its concentrator, [`config`] what a boot is told.
+//! telnet protocol between a serial port and its concentrator, [`config`] what a boot is told,
+//! [`restart`] when a process that has ended is started again, [`health`] what its checks say.
 //! The crate `link` drives all of it over tokio.
 #![forbid(unsafe_code)]
 
@@ -11,9 +12,11 @@ pub mod arq;
 pub mod config;
 pub mod frame;
 pub mod handshake;
+pub mod health;
 pub mod keys;
 pub mod log;
 pub mod message;
 pub mod mux;
+pub mod restart;
 pub mod version;
 pub mod vspc;

@@ -6,6 +6,8 @@
 //! left behind, is told in the stream itself (`mux`, link::StreamEvent::End), not by a message.
 
 use crate::config::{Interface, Process};
+use crate::health::{Health, HealthStatus, Probe};
+use crate::restart::RestartPolicy;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
@@ -194,6 +196,26 @@ pub enum ToGuest {
         /// Number of this request.
         request: u32,
     },
+    /// The container's process is not to be started again after its end, whatever its policy says;
+    /// where it waits for its next start, the VM ends as after its exit. Answered.
+    KeepDown {
+        /// Number of this request.
+        request: u32,
+    },
+    /// Change what a client may change while the container runs. Answered.
+    Update {
+        /// Number of this request.
+        request: u32,
+        /// To what.
+        update: Update,
+    },
+}
+
+/// What `docker update` changes in the guest; `None` leaves it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// The restart policy.
+    pub restart: Option<RestartPolicy>,
 }
 
 /// What became of a request.
@@ -318,4 +340,41 @@ pub enum ToHost {
     },
     /// File systems are unmounted; the VM powers off now.
     Goodbye,
+    /// How the container stands beyond its process. Second message after each handshake.
+    Life(Life),
+    /// The container's process has ended, and is started again after a pause. Its streams end.
+    Restarting {
+        /// How it ended.
+        status: ExitStatus,
+        /// Restarts since the last start by a client, this one included.
+        restarts: u32,
+    },
+    /// It was started again.
+    Restarted {
+        /// Its process ID in the container's pid namespace.
+        pid: u32,
+        /// When, in ns since 1970.
+        at: u64,
+    },
+    /// A health check has ended.
+    Probed {
+        /// What is known of the health now.
+        status: HealthStatus,
+        /// Failures in a row.
+        streak: u32,
+        /// Its result.
+        probe: Probe,
+    },
+}
+
+/// How a container stands beyond its process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Life {
+    /// Restarts since the last start by a client.
+    pub restarts: u32,
+    /// Its process has ended so, and waits for its next start. The process's state, as `Ready` and
+    /// `Sessions` tell it, is without an end then.
+    pub waiting: Option<ExitStatus>,
+    /// Its health, where that is checked.
+    pub health: Option<Health>,
 }

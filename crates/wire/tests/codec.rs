@@ -5,7 +5,7 @@
 use proptest::prelude::*;
 use std::collections::HashMap;
 use wire::config::{
-    CONFIG_CHUNK, CONFIG_CHUNKS_KEY, ConfigError, Disk, GuestConfig, LinkConfig, Process,
+    CONFIG_CHUNK, CONFIG_CHUNKS_KEY, ConfigError, Disk, GuestConfig, LinkConfig, Process, Restart,
     Transport, chunk_key, from_chunks, to_chunks,
 };
 use wire::message::{MESSAGE_MAX, MessageError, ToGuest, ToHost, decode, encode};
@@ -55,6 +55,8 @@ fn config(args: Vec<String>) -> GuestConfig {
         stop_timeout: 10,
         clock: 1,
         seed: String::new(),
+        restart: Restart::default(),
+        health: None,
     }
 }
 

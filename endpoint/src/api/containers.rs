@@ -1,7 +1,7 @@
 //! Containers: create, list, start, stop and the like. Attach, logs, wait, inspect and exec have
 //! files of their own.
 
-use super::{JsonBody, Target, attach, inspect, logs, ok, query::Query, wait};
+use super::{JsonBody, Target, attach, inspect, logs, ok, query::Query, update, wait};
 use crate::{
     app::App,
     containers::{create::CreateRequest, filters::Selection, state::Phase},
@@ -37,6 +37,7 @@ pub fn router() -> Router<Arc<App>> {
         .route("/containers/{id}/resize", post(resize))
         .route("/containers/{id}/logs", get(logs::logs))
         .route("/containers/{id}/top", get(top))
+        .route("/containers/{id}/update", post(update::update))
         .route("/containers/{id}/{other}", any(not_yet))
         .route("/containers/{id}/attach/ws", any(attach_ws))
 }
@@ -303,7 +304,7 @@ async fn not_yet(
     Path((name, what)): Path<(String, String)>,
 ) -> Result<Response> {
     let command = match what.as_str() {
-        "stats" | "update" | "pause" | "unpause" | "export" => what.as_str(),
+        "stats" | "pause" | "unpause" | "export" => what.as_str(),
         "archive" => "cp",
         "changes" => "diff",
         _ => return Err(Error::not_found("page not found")),

@@ -8,7 +8,7 @@ use crate::{
         filters::status_text,
         places::dns_names,
         spec::{SHM_SIZE, Spec},
-        state::{Phase, Status},
+        state::{Changes, Status},
     },
     errors::Result,
     networks::{
@@ -21,6 +21,7 @@ use crate::{
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 use std::net::Ipv4Addr;
+use wire::{health::Probe, restart::RestartPolicy};
 
 /// `GET /containers/{id}/json`.
 pub(super) async fn inspect(at: Target) -> Result<Response> {
@@ -70,14 +71,14 @@ fn details(app: &App, container: &Container, size: Option<Sizes>) -> Value {
         "HostsPath": "",
         "LogPath": "",
         "Name": format!("/{}", status.name),
-        "RestartCount": 0,
+        "RestartCount": status.record.restarts,
         "Driver": "vmdk",
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": if execs.is_empty() { Value::Null } else { json!(execs) },
-        "HostConfig": host_config(spec),
+        "HostConfig": host_config(spec, &status.changes),
         "GraphDriver": { "Name": "vmdk", "Data": { "Seal": spec.disk.seal } },
         "Mounts": [],
         "Config": spec.config,
@@ -92,29 +93,41 @@ fn details(app: &App, container: &Container, size: Option<Sizes>) -> Value {
 
 fn state(status: &Status) -> Value {
     let record = &status.record;
-    let finished = if status.phase == Phase::Running || status.phase == Phase::Starting {
-        // Of the boot before this one, as Docker has it.
-        if record.ended > 0 { record.finished } else { 0 }
-    } else {
-        record.finished
-    };
-    json!({
+    let mut out = json!({
         "Status": status.word(),
-        "Running": status.running(),
+        "Running": status.live() || status.revive,
         "Paused": false,
-        "Restarting": false,
+        "Restarting": status.restarting(),
         "OOMKilled": record.oom && !status.running(),
         "Dead": false,
         "Pid": status.pid,
         "ExitCode": if status.running() { 0 } else { record.exit_code },
         "Error": if status.running() { "" } else { &record.error },
         "StartedAt": rfc3339(record.started),
-        "FinishedAt": rfc3339(finished),
+        "FinishedAt": rfc3339(record.finished),
+    });
+    if let Some(health) = &status.health {
+        let log: Vec<Value> = health.log.iter().map(probe).collect();
+        out["Health"] = json!({
+            "Status": health.status.word(),
+            "FailingStreak": health.streak,
+            "Log": log,
+        });
+    }
+    out
+}
+
+fn probe(probe: &Probe) -> Value {
+    json!({
+        "Start": rfc3339(probe.start),
+        "End": rfc3339(probe.end),
+        "ExitCode": probe.code,
+        "Output": probe.output,
     })
 }
 
 /// The client's `HostConfig` over dockerd's defaults.
-fn host_config(spec: &Spec) -> Value {
+fn host_config(spec: &Spec, changes: &Changes) -> Value {
     let defaults = json!({
         "Binds": null, "ContainerIDFile": "", "LogConfig": { "Type": "json-file", "Config": {} },
         "NetworkMode": "bridge", "PortBindings": {},
@@ -148,7 +161,20 @@ fn host_config(spec: &Spec) -> Value {
         "NetworkMode".to_owned(),
         json!(networks::mode(&spec.host, &spec.networks)),
     );
+    if let Some(policy) = changes.restart {
+        out.insert("RestartPolicy".to_owned(), policy_object(policy));
+    }
     Value::Object(out)
+}
+
+fn policy_object(policy: RestartPolicy) -> Value {
+    let (name, most) = match policy {
+        RestartPolicy::No => ("no", 0),
+        RestartPolicy::Always => ("always", 0),
+        RestartPolicy::UnlessStopped => ("unless-stopped", 0),
+        RestartPolicy::OnFailure { most } => ("on-failure", most),
+    };
+    json!({ "Name": name, "MaximumRetryCount": most })
 }
 
 fn is_empty(value: &Value) -> bool {

@@ -13,6 +13,7 @@ pub mod logs;
 pub mod networks;
 pub mod query;
 pub mod system;
+pub mod update;
 pub mod version;
 pub mod volumes;
 pub mod wait;

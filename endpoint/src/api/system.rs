@@ -6,7 +6,6 @@ use super::{
 };
 use crate::{
     app::App,
-    containers::state::Phase,
     errors::{Error, Result},
     timestamps,
 };
@@ -101,10 +100,7 @@ async fn version(State(app): State<Arc<App>>) -> Response {
 
 async fn info(State(app): State<Arc<App>>) -> Result<Response> {
     let all = app.containers.all();
-    let running = all
-        .iter()
-        .filter(|c| c.status().phase == Phase::Running)
-        .count();
+    let running = all.iter().filter(|c| c.status().live()).count();
     let (host, host_version) = app.vsphere.about();
     let setup = app.containers.setup();
     let (cpus, memory) = app.vsphere.hardware().await?;

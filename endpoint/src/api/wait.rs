@@ -52,7 +52,11 @@ pub(super) async fn wait(at: Target) -> Result<Response> {
 async fn end(container: &Container, condition: Condition, before: &Status) -> Status {
     let over = |status: &Status| match condition {
         _ if status.gone => true,
-        Condition::NotRunning => !matches!(status.phase, Phase::Running | Phase::Starting),
+        // The end of a run counts, also where another one follows.
+        Condition::NotRunning => {
+            status.exits > before.exits
+                || !(status.live() || status.revive || status.phase == Phase::Starting)
+        }
         Condition::NextExit => {
             status.exits > before.exits || status.start_failures > before.start_failures
         }

@@ -5,7 +5,7 @@ use super::{
     keys::{self, Keys},
     names,
     spec::Spec,
-    state::{Phase, Prepared, Record, Status},
+    state::{Changes, Phase, Prepared, Record, Status},
 };
 use crate::vsphere::{VmChange, VmRef, VmUpdate, VsphereError};
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -193,7 +193,7 @@ impl Containers {
             return;
         }
         match read(vm_keys) {
-            Ok((spec, record, prepared)) => self.restore(change, spec, record, prepared),
+            Ok(known) => self.restore(change, known),
             Err(error) => {
                 tracing::warn!(vm = %change.vm, %error, "a VM of this host cannot be read; it is left alone")
             }
@@ -203,9 +203,12 @@ impl Containers {
     fn restore(
         self: &Arc<Self>,
         change: VmChange,
-        spec: Spec,
-        mut record: Record,
-        prepared: Option<Prepared>,
+        Known {
+            spec,
+            mut record,
+            prepared,
+            changes,
+        }: Known,
     ) {
         let vm_keys = change.keys.unwrap_or_default();
         let on = change.on.unwrap_or(false);
@@ -236,7 +239,7 @@ impl Containers {
             .moved(&spec.id)
             .unwrap_or_else(|| spec.networks.clone());
         let mut status = Status::new(name, phase, record, prepared, networks);
-        (status.on, status.link) = (on, link);
+        (status.on, status.link, status.changes) = (on, link, changes);
         if on {
             status.ports = self.read_ports(&vm_keys, &spec.id, status.boot());
         }
@@ -253,7 +256,15 @@ impl Containers {
     }
 }
 
-fn read(vm_keys: &Keys) -> Result<(Spec, Record, Option<Prepared>), keys::KeyError> {
+/// What a VM's keys say.
+struct Known {
+    spec: Spec,
+    record: Record,
+    prepared: Option<Prepared>,
+    changes: Changes,
+}
+
+fn read(vm_keys: &Keys) -> Result<Known, keys::KeyError> {
     let spec: Spec = keys::spec(vm_keys)?;
     if spec.id.len() != 64 || !spec.id.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(keys::KeyError::Invalid {
@@ -261,9 +272,10 @@ fn read(vm_keys: &Keys) -> Result<(Spec, Record, Option<Prepared>), keys::KeyErr
             reason: "it is no container ID".to_owned(),
         });
     }
-    Ok((
+    Ok(Known {
         spec,
-        keys::json(vm_keys, keys::STATE)?.unwrap_or_default(),
-        keys::json(vm_keys, keys::PREPARED)?,
-    ))
+        record: keys::json(vm_keys, keys::STATE)?.unwrap_or_default(),
+        prepared: keys::json(vm_keys, keys::PREPARED)?,
+        changes: keys::json(vm_keys, keys::CHANGES)?.unwrap_or_default(),
+    })
 }

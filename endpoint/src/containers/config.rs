@@ -4,6 +4,7 @@ use crate::errors::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use wire::health::HealthCheck;
 
 /// Docker Engine API, `ContainerConfig`; also the `config` of an image. A `null` is a default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -217,12 +218,37 @@ impl Config {
         args
     }
 
-    /// Whether a health check would run.
-    pub fn has_healthcheck(&self) -> bool {
-        self.healthcheck
-            .as_ref()
-            .and_then(|h| h.test.first())
-            .is_some_and(|first| first != "NONE")
+    /// The health check that runs, with Docker's defaults (30 s, 30 s, 5 s, 3 times).
+    pub fn health_check(&self) -> Option<HealthCheck> {
+        let health = self.healthcheck.as_ref()?;
+        let (kind, test) = health.test.split_first()?;
+        let mut args = match kind.as_str() {
+            "CMD" => Vec::new(),
+            "CMD-SHELL" => match &self.shell {
+                Some(shell) if !shell.is_empty() => shell.clone(),
+                _ => vec!["/bin/sh".to_owned(), "-c".to_owned()],
+            },
+            _ => return None,
+        };
+        args.extend(test.iter().cloned());
+        if args.is_empty() {
+            return None;
+        }
+        let or = |value: i64, default: u64| match u64::try_from(value) {
+            Ok(value) if value > 0 => value,
+            _ => default * 1_000_000_000,
+        };
+        Some(HealthCheck {
+            args,
+            interval: or(health.interval, 30),
+            timeout: or(health.timeout, 30),
+            start_period: or(health.start_period, 0),
+            start_interval: or(health.start_interval, 5),
+            retries: u32::try_from(health.retries)
+                .ok()
+                .filter(|n| *n > 0)
+                .unwrap_or(3),
+        })
     }
 }
 
@@ -283,6 +309,27 @@ mod tests {
             "no command specified"
         );
         assert!(config(json!({})).merge(&Config::default()).is_err());
+    }
+
+    #[test]
+    fn a_health_check_has_docker_s_defaults_and_its_image_s_shell() {
+        let check = |health: Value| {
+            let value = json!({"Healthcheck": health, "Shell": ["/bin/ash", "-c"]});
+            config(value).health_check()
+        };
+        let shell = check(json!({"Test": ["CMD-SHELL", "exit 1"], "Interval": 7})).unwrap();
+        assert_eq!(shell.args, ["/bin/ash", "-c", "exit 1"]);
+        assert_eq!((shell.interval, shell.timeout), (7, 30_000_000_000));
+        assert_eq!((shell.retries, shell.start_period), (3, 0));
+        let plain = check(json!({"Test": ["CMD", "x", "y"], "Retries": 1})).unwrap();
+        assert_eq!((plain.args.len(), plain.retries), (2, 1));
+        for none in [
+            json!({}),
+            json!({"Test": ["NONE"]}),
+            json!({"Test": ["CMD"]}),
+        ] {
+            assert_eq!(check(none), None);
+        }
     }
 
     #[test]

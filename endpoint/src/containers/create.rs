@@ -23,7 +23,10 @@ use crate::{
 };
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, sync::Arc};
-use wire::config::to_chunks;
+use wire::{
+    config::{Restart, to_chunks},
+    restart::RestartPolicy,
+};
 
 /// A request that has passed every check that needs no image.
 #[derive(Debug, Clone)]
@@ -95,11 +98,7 @@ impl CreateRequest {
                 config.hostname
             )));
         }
-        if options.auto_remove
-            && host
-                .get("RestartPolicy")
-                .is_some_and(|r| !matches!(r["Name"].as_str(), None | Some("" | "no")))
-        {
+        if options.auto_remove && options.restart != RestartPolicy::No {
             return Err(Error::bad(
                 "can't create 'AutoRemove' container with restart policy",
             ));
@@ -151,6 +150,7 @@ impl Setup {
         spec: &Spec,
         boot: u64,
         network: GuestNetwork,
+        restart: Restart,
     ) -> Result<(Keys, Prepared)> {
         let prepared = Prepared {
             boot,
@@ -163,6 +163,7 @@ impl Setup {
             prepared.secret.clone(),
             random_hex()?,
             network,
+            restart,
         );
         let mut out: Keys = to_chunks(&guest)
             .map_err(|e| Error::bad(e.to_string()))?
@@ -231,10 +232,6 @@ impl Containers {
         let empty = Map::new();
         let base = image.config["config"].as_object().unwrap_or(&empty);
         config.merge(&Config::read(base)?)?;
-        let mut warnings = Vec::new();
-        if config.has_healthcheck() {
-            warnings.push("The image's HEALTHCHECK is not run: health checks come with a later version of Mooring.".to_owned());
-        }
         let id = names::random_id()
             .map_err(|e| Error::internal(format!("the system gives no random bytes: {e}")))?;
         if config.hostname.is_empty() {
@@ -262,7 +259,7 @@ impl Containers {
                 self.emit(&container, "create", &[]);
                 Ok(Created {
                     container,
-                    warnings,
+                    warnings: Vec::new(),
                 })
             }
             Err(error) => {
@@ -358,11 +355,13 @@ impl Containers {
         vm_keys.insert(keys::ID.to_owned(), spec.id.clone());
         vm_keys.insert("serial1.hardwareFlowControl".to_owned(), "TRUE".to_owned());
         keys::put_spec(&mut vm_keys, &spec)?;
-        // The first boot is prepared here, so that the first start is one call less.
-        let (boot_keys, prepared) = {
-            let network = self.setup.guest_network(&spec, &spec.networks, Vec::new());
-            self.setup.prepare(&spec, 1, network)?
+        let restart = Restart {
+            policy: spec.options.restart,
+            count: 0,
         };
+        // The first boot is prepared here, so that the first start is one call less.
+        let network = self.setup.guest_network(&spec, &spec.networks, Vec::new());
+        let (boot_keys, prepared) = self.setup.prepare(&spec, 1, network, restart)?;
         vm_keys.extend(boot_keys.into_iter().filter(|(_, value)| !value.is_empty()));
         let vm = self
             .vsphere

@@ -127,7 +127,7 @@ impl Execs {
             .values()
             .filter(|exec| exec.container.id() == container)
         {
-            if !exec.container.status().running() {
+            if !exec.container.status().live() {
                 exec.state.send_if_modified(|state| {
                     let open = state.started.is_some() && state.exit_code.is_none();
                     if open {
@@ -168,6 +168,9 @@ impl Containers {
         wants: Wants,
         detach_keys: String,
     ) -> Result<Arc<Exec>> {
+        if container.status().restarting() {
+            return Err(Error::restarting(container.id()));
+        }
         if !container.status().running() {
             return Err(Error::not_running(container.id()));
         }

@@ -3,7 +3,7 @@
 
 use super::{
     Container, Containers, keys,
-    state::{Phase, Record},
+    state::{Changes, Phase, Prepared},
 };
 use crate::errors::{Error, Result};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -59,8 +59,16 @@ impl Containers {
             self.auto_remove(&container).await;
             return;
         }
-        if let Err(error) = self.write_record(&container).await {
+        self.keep_end(&container).await;
+    }
+
+    /// Writes down the end of a boot, and starts the VM again where its policy wants that.
+    async fn keep_end(self: &Arc<Self>, container: &Arc<Container>) {
+        if let Err(error) = self.write_record(container).await {
             tracing::warn!(id = container.id(), %error, "the record could not be written; the journal has it");
+        }
+        if container.status().revive {
+            self.plan_revival(container);
         }
     }
 
@@ -71,7 +79,12 @@ impl Containers {
         match found {
             Ok(found) if found.boot == Some(boot) && found.exit.is_some() => {
                 if let (Some(exit), started) = (found.exit, found.started) {
-                    container.modify(|status| status.record.started = started);
+                    container.modify(|status| {
+                        status.record.started = started;
+                        status.record.restarts = status.record.restarts.max(found.restarts);
+                        // Told to the tether, but not recorded by the endpoint that told it.
+                        status.record.stopped |= exit.reason == journal::STOPPED;
+                    });
                     self.exited(
                         container,
                         boot,
@@ -85,7 +98,10 @@ impl Containers {
                 return;
             }
             Ok(found) if found.boot == Some(boot) => {
-                container.modify(|status| status.record.started = found.started);
+                container.modify(|status| {
+                    status.record.started = found.started;
+                    status.record.restarts = status.record.restarts.max(found.restarts);
+                });
             }
             // No process ran in this boot, or the disk is too damaged to tell.
             other => {
@@ -140,8 +156,8 @@ impl Containers {
                     let container = container.clone();
                     self.settling
                         .spawn(async move { this.auto_remove(&container).await });
-                } else if let Err(error) = self.write_record(&container).await {
-                    tracing::warn!(id = container.id(), %error, "the record could not be written");
+                } else {
+                    self.keep_end(&container).await;
                 }
             }
             Ok(_) => {}
@@ -149,11 +165,40 @@ impl Containers {
         }
     }
 
-    async fn write_record(&self, container: &Container) -> Result<()> {
-        let record: Record = container.status().record;
-        let text = serde_json::to_string(&record).map_err(|e| Error::internal(e.to_string()))?;
-        let vm_keys = BTreeMap::from([(keys::STATE.to_owned(), text)]);
+    pub(super) async fn write_record(&self, container: &Container) -> Result<()> {
+        let status = container.status();
+        let mut vm_keys = BTreeMap::from([json_key(keys::STATE, &status.record)?]);
+        if status.changes != Changes::default() {
+            // Those made while the VM ran went with its power.
+            vm_keys.extend([json_key(keys::CHANGES, &status.changes)?]);
+        }
         self.vsphere.set_keys(&container.vm, &vm_keys, None).await?;
+        Ok(())
+    }
+
+    /// Writes down what was changed. Where the VM is off, its next boot is prepared anew.
+    pub(super) async fn keep_changes(
+        &self,
+        container: &Container,
+        changes: &Changes,
+    ) -> Result<()> {
+        let _task = container.vm_task.lock().await;
+        let mut vm_keys = BTreeMap::from([json_key(keys::CHANGES, changes)?]);
+        let status = container.status();
+        let stale = status
+            .prepared
+            .filter(|_| !status.on)
+            .map(|prepared| Prepared {
+                boot: 0,
+                ..prepared
+            });
+        if let Some(prepared) = &stale {
+            vm_keys.extend([json_key(keys::PREPARED, prepared)?]);
+        }
+        self.vsphere.set_keys(&container.vm, &vm_keys, None).await?;
+        if stale.is_some() {
+            container.modify(|status| status.prepared = stale);
+        }
         Ok(())
     }
 
@@ -164,4 +209,10 @@ impl Containers {
             tracing::warn!(id = container.id(), %error, "auto-remove");
         }
     }
+}
+
+/// A VM key with a JSON value.
+fn json_key(key: &str, value: &impl serde::Serialize) -> Result<(String, String)> {
+    let text = serde_json::to_string(value).map_err(|e| Error::internal(e.to_string()))?;
+    Ok((key.to_owned(), text))
 }

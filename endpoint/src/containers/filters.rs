@@ -12,6 +12,7 @@ use crate::{
     timestamps,
 };
 use std::sync::Arc;
+use wire::health::HealthStatus;
 
 /// Every filter of `containers/json`.
 const KNOWN: &[&str] = &[
@@ -137,7 +138,8 @@ impl Selection {
         let spec = &container.spec;
         let shown = self.all
             || self.limit.is_some()
-            || status.running()
+            || status.live()
+            || status.revive
             || ["status", "exited", "before", "since"]
                 .iter()
                 .any(|f| filters.values(f).is_some());
@@ -165,7 +167,7 @@ impl Selection {
             && filters.any("id", |want| spec.id.starts_with(want.as_str()))
             && filters.any("name", |want| name_matches(want, &status.name))
             && filters.any("status", |want| want == status.word())
-            && filters.any("health", |want| want == "none")
+            && filters.any("health", |want| want == health_word(status))
             && filters.any("network", on)
             && filters.labels("label", &spec.config.labels)
             && filters.flag("is-task").is_ok_and(|task| task != Some(true))
@@ -234,16 +236,38 @@ fn glob(parts: &[&str], text: &str, start: bool, end: bool) -> bool {
     true
 }
 
+/// What the filter `health` compares with.
+fn health_word(status: &Status) -> &'static str {
+    status
+        .health
+        .as_ref()
+        .map_or("none", |health| health.status.word())
+}
+
 /// The column STATUS of `docker ps`.
 pub fn status_text(status: &Status) -> String {
     let ago = |at: u64| timestamps::human(timestamps::now().saturating_sub(at));
     match status.phase {
         _ if status.removing => "Removal In Progress".to_owned(),
+        _ if status.restarting() => format!(
+            "Restarting ({}) {} ago",
+            status.record.exit_code,
+            ago(status.record.finished)
+        ),
         Phase::Created | Phase::Starting => "Created".to_owned(),
         // Its tether has not dialled yet since the endpoint's start.
         Phase::Running if status.record.started == 0 => "Up".to_owned(),
-        Phase::Running => format!("Up {}", ago(status.record.started)),
-        Phase::Exited => format!(
+        Phase::Running => {
+            let health = match &status.health {
+                None => String::new(),
+                Some(health) if health.status == HealthStatus::Starting => {
+                    " (health: starting)".to_owned()
+                }
+                Some(health) => format!(" ({})", health.status.word()),
+            };
+            format!("Up {}{health}", ago(status.record.started))
+        }
+        Phase::Exited | Phase::Restarting => format!(
             "Exited ({}) {} ago",
             status.record.exit_code,
             ago(status.record.finished)

@@ -22,6 +22,8 @@ pub(super) struct LastBoot {
     pub boot: Option<u64>,
     /// When its process was started.
     pub started: u64,
+    /// How often its process was started again in it.
+    pub restarts: u32,
     /// Its exit record.
     pub exit: Option<Exit>,
 }
@@ -139,9 +141,11 @@ fn last_boot<S: journal::ReadAt>(reader: &mut Reader<S>) -> Result<LastBoot, Jou
             Step::Record(record, next) => {
                 match record {
                     Record::Start { at, boot } => {
+                        let again = found.boot == Some(boot);
                         found = LastBoot {
                             boot: Some(boot),
                             started: at,
+                            restarts: if again { found.restarts + 1 } else { 0 },
                             exit: None,
                         };
                     }

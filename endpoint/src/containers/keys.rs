@@ -20,6 +20,8 @@ pub const RESUME: &str = "mooring.link.resume";
 pub const PREPARED: &str = "mooring.link.prepared";
 /// The ports that the present boot has published, JSON; counts while the VM is on.
 pub const PORTS: &str = "mooring.ports";
+/// [`crate::containers::state::Changes`] as JSON; absent where nothing was changed.
+pub const CHANGES: &str = "mooring.changes";
 /// Set once the removal has begun.
 pub const REMOVING: &str = "mooring.removing";
 const SPEC: &str = "mooring.spec";

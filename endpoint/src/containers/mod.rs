@@ -8,12 +8,14 @@ pub mod create;
 pub mod exec;
 pub mod exit;
 pub mod filters;
+pub mod health;
 pub mod journal;
 pub mod keys;
 pub mod names;
 pub mod options;
 pub mod places;
 pub mod remove;
+pub mod restart;
 pub mod running;
 pub mod signals;
 pub mod spec;
@@ -36,7 +38,7 @@ use spec::Spec;
 use state::{Phase, Status};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 use tokio::sync::{oneshot, watch};
@@ -154,17 +156,25 @@ impl Container {
     /// # Errors
     /// 409 where it does not run, 503 where its link is away.
     pub async fn session(&self) -> Result<Arc<Session>> {
+        let session = self.live_session().await?;
+        if self.status.borrow().restarting() {
+            return Err(Error::restarting(self.id()));
+        }
+        Ok(session)
+    }
+
+    /// As [`Container::session`], also between two runs.
+    async fn live_session(&self) -> Result<Arc<Session>> {
         self.linked().await;
         let status = self.status.borrow();
-        if !status.running() {
+        if !status.live() {
             return Err(Error::not_running(self.id()));
         }
         status.session.clone().ok_or_else(|| self.link_away())
     }
 
     async fn linked(&self) {
-        let settled =
-            |status: &Status| status.session.is_some() || !status.running() || status.gone;
+        let settled = |status: &Status| status.session.is_some() || !status.live() || status.gone;
         let _or_not_in_time = self.until(Some(LINK_LIMIT), settled).await;
     }
 
@@ -186,6 +196,9 @@ impl Container {
             let status = self.status.borrow();
             if status.gone || status.removing {
                 return Err(Error::no_such_container(self.id()));
+            }
+            if status.restarting() {
+                return Err(Error::restarting(self.id()));
             }
             match (&status.session, status.phase) {
                 (Some(session), Phase::Running) => session.clone(),
@@ -239,6 +252,8 @@ pub struct Containers {
     execs: exec::Execs,
     /// What settles the ends of boots: none of it may be cut off by an orderly end.
     settling: TaskTracker,
+    /// No VM is started because of a restart policy.
+    held: AtomicBool,
 }
 
 impl Containers {
@@ -257,6 +272,7 @@ impl Containers {
             index: Mutex::new(Index::default()),
             execs: exec::Execs::default(),
             settling: TaskTracker::new(),
+            held: AtomicBool::new(false),
         }
     }
 

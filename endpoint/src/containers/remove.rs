@@ -21,14 +21,13 @@ impl Containers {
         if status.gone {
             return Err(Error::no_such_container(container.id()));
         }
-        if !force && matches!(status.phase, Phase::Running | Phase::Starting) {
+        if !force && (status.live() || status.phase == Phase::Starting) {
             return Err(Error::conflict(format!(
                 "cannot remove container \"/{}\": container is {}: stop the container before removing or force remove",
                 status.name,
-                if status.running() {
-                    "running"
-                } else {
-                    "starting"
+                match status.phase {
+                    Phase::Starting => "starting",
+                    _ => status.word(),
                 },
             )));
         }

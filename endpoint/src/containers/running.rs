@@ -9,6 +9,7 @@ use link::HostLink;
 use std::{collections::BTreeMap, sync::Arc};
 use wire::{
     handshake::{KeyState, NewSession},
+    health::Health,
     keys::Identity,
     message::{ExitStatus, Reply, SessionId, SessionState, ToGuest, ToHost},
 };
@@ -99,8 +100,7 @@ impl Containers {
             ToHost::Ready {
                 container: state, ..
             } => {
-                let (this, container, session) = (self.clone(), container.clone(), session.clone());
-                tokio::spawn(async move { this.ready(&container, &session, state).await });
+                self.ready(container, session, state);
             }
             ToHost::BootFault { step, message } => {
                 let error = super::console::boot_fault(container.id(), &step, &message);
@@ -118,15 +118,27 @@ impl Containers {
                 status,
             } => self.execs.ended(container.id(), of, status.code),
             ToHost::Goodbye => {}
+            ToHost::Life(life) => self.life(container, session.boot, life),
+            ToHost::Probed {
+                status,
+                streak,
+                probe,
+            } => self.probed(container, session.boot, (status, streak), probe),
+            ToHost::Restarting { status, restarts } => {
+                self.restarting(container, session.boot, status, restarts);
+            }
+            ToHost::Restarted { pid, at } => self.restarted(container, session.boot, pid, at),
         }
     }
 
-    async fn ready(
+    /// What needs no answer is done at once: the messages behind this one build on it.
+    fn ready(
         self: &Arc<Self>,
         container: &Arc<Container>,
         session: &Arc<Session>,
         state: SessionState,
     ) {
+        let (this, own, link) = (self.clone(), container.clone(), session.clone());
         if let Some(status) = state.exit {
             container.modify(|now| now.record.started = state.started);
             self.exited(container, session.boot, status);
@@ -141,13 +153,15 @@ impl Containers {
                 status.session.replace(session.clone()).is_none()
             });
             if first_seen {
-                self.catch_up(container, session).await;
+                tokio::spawn(async move { this.catch_up(&own, &link).await });
             }
             return;
         }
-        if let Err(error) = self.launch(container, session).await {
-            tracing::warn!(id = container.id(), %error, "start");
-        }
+        tokio::spawn(async move {
+            if let Err(error) = this.launch(&own, &link).await {
+                tracing::warn!(id = own.id(), %error, "start");
+            }
+        });
     }
 
     /// Learns of the execs that run already, or ended while the endpoint was away.
@@ -213,11 +227,14 @@ impl Containers {
             .await?
         {
             Reply::Started { pid, at } => {
+                let checked = container.spec.config.health_check().is_some();
                 container.modify(|status| {
-                    status.record.started = at;
-                    status.pid = pid;
+                    status.health = checked.then(Health::default);
                     status.record.error.clear();
-                    if status.record.ended < session.boot {
+                    // The end of the run may have been told already.
+                    if status.record.ended < session.boot && status.phase == Phase::Starting {
+                        status.record.started = at;
+                        status.pid = pid;
                         status.phase = Phase::Running;
                     }
                 });
@@ -248,10 +265,16 @@ impl Containers {
         boot: u64,
         exit: ExitStatus,
     ) {
+        let policy = container.restart_policy();
+        let mut told = false;
         let news = container.modify(|status| {
             if status.boot() != boot || status.record.ended >= boot {
                 return false;
             }
+            told = status.phase == Phase::Restarting;
+            status.revive = !status.stopping
+                && !status.record.stopped
+                && policy.wants(exit.code, status.record.restarts);
             status.record.ended = boot;
             status.record.finished = exit.at;
             status.record.exit_code = exit.code;
@@ -259,19 +282,22 @@ impl Containers {
             status.phase = Phase::Exited;
             status.pid = 0;
             status.exits += 1;
+            status.end_health();
             true
         });
-        if !news {
-            return;
+        if news && !told {
+            self.emit_end(container, exit.oom);
         }
-        self.leave(container, boot);
-        if exit.oom {
-            self.emit(container, "oom", &[]);
+        if news {
+            self.leave(container, boot);
         }
-        self.emit_die(container);
     }
 
-    pub(super) fn emit_die(&self, container: &Container) {
+    /// The events of an end of the container's process, as its record has it.
+    pub(super) fn emit_end(&self, container: &Container, oom: bool) {
+        if oom {
+            self.emit(container, "oom", &[]);
+        }
         let record = container.status().record;
         let seconds = record.finished.saturating_sub(record.started) / 1_000_000_000;
         self.emit(

@@ -7,7 +7,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use wire::config::{CONFIG_VERSION, Disk, GuestConfig, LinkConfig, Process, Transport};
+use wire::config::{CONFIG_VERSION, Disk, GuestConfig, LinkConfig, Process, Restart, Transport};
 
 /// The version of [`Spec`] that this build writes.
 pub const SPEC_VERSION: u32 = 2;
@@ -88,6 +88,7 @@ impl Spec {
         secret: String,
         seed: String,
         network: GuestNetwork,
+        restart: Restart,
     ) -> GuestConfig {
         // The tether adds the container's own line.
         let mut hosts: Vec<_> = self
@@ -141,6 +142,8 @@ impl Spec {
             // to know the time, and the VM's own clock is good.
             clock: if boot == 1 { 0 } else { timestamps::now() },
             seed,
+            restart,
+            health: self.config.health_check(),
         }
     }
 }

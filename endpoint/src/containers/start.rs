@@ -10,6 +10,7 @@ use crate::{
     networks::publish::Binding,
 };
 use std::{sync::Arc, time::Duration};
+use wire::{config::Restart, restart::Backoff};
 
 /// A VM that was asked to end by itself gets this long before it is powered off.
 const OFF_LIMIT: Duration = Duration::from_secs(60);
@@ -37,9 +38,19 @@ impl Containers {
                 container.id()
             )));
         }
-        if matches!(status.phase, Phase::Running | Phase::Starting) {
+        if status.live() || status.phase == Phase::Starting {
             return Err(Error::not_modified());
         }
+        container.modify(|status| {
+            status.revive = false;
+            status.backoff = Backoff::default();
+            status.record.restarts = 0;
+        });
+        self.boot_again(container).await
+    }
+
+    /// Boots a container whose process does not run.
+    pub(super) async fn boot_again(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         self.wait_off(container, OFF_LIMIT).await?;
         let failures = container.status().start_failures;
         let result = self.boot(container, failures).await;
@@ -85,10 +96,16 @@ impl Containers {
         let prepared = match status.prepared.clone().filter(|p| fits(p) && as_created) {
             Some(prepared) => prepared,
             None => {
+                let restart = Restart {
+                    policy: container.restart_policy(),
+                    count: status.record.restarts,
+                };
                 let network = self
                     .setup
                     .guest_network(&container.spec, &status.networks, linked);
-                let (mut vm_keys, prepared) = self.setup.prepare(&container.spec, boot, network)?;
+                let (mut vm_keys, prepared) =
+                    self.setup
+                        .prepare(&container.spec, boot, network, restart)?;
                 self.put_record(&mut vm_keys, container, boot)?;
                 let text =
                     serde_json::to_string(ports).map_err(|e| Error::internal(e.to_string()))?;
@@ -109,6 +126,7 @@ impl Containers {
             status.link = link;
             status.phase = Phase::Starting;
             status.stopping = false;
+            status.record.stopped = false;
             status.start_error = None;
             status.on = true;
         });
@@ -167,6 +185,7 @@ impl Containers {
     fn put_record(&self, vm_keys: &mut Keys, container: &Container, boot: u64) -> Result<()> {
         let mut record = container.status().record;
         record.boots = boot;
+        record.stopped = false;
         let text = serde_json::to_string(&record).map_err(|e| Error::internal(e.to_string()))?;
         vm_keys.insert(super::keys::STATE.to_owned(), text);
         Ok(())

@@ -6,7 +6,13 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use wire::{handshake::KeyState, keys::Key};
+use wire::{
+    handshake::KeyState,
+    health::{Health, HealthStatus},
+    keys::Key,
+    message::{ExitStatus, Update},
+    restart::{Backoff, RestartPolicy},
+};
 
 /// The value of `mooring.state`; written while the VM is off.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +32,28 @@ pub struct Record {
     pub oom: bool,
     /// Why it did not start, or ended otherwise than by itself.
     pub error: String,
+    /// Restarts by the policy since the last start by a client.
+    pub restarts: u32,
+    /// A client has stopped it since.
+    pub stopped: bool,
+}
+
+/// The value of `mooring.changes`: what `docker update` has changed since the creation; `None`: as
+/// it was created.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Changes {
+    /// The restart policy.
+    pub restart: Option<RestartPolicy>,
+}
+
+impl Changes {
+    /// What of it the guest carries out.
+    pub fn for_guest(&self) -> Update {
+        Update {
+            restart: self.restart,
+        }
+    }
 }
 
 /// The value of `mooring.link.prepared`: what one boot's link needs.
@@ -55,6 +83,8 @@ pub enum Phase {
     Starting,
     /// Its process runs.
     Running,
+    /// Its process has ended, and its tether starts it again after a pause.
+    Restarting,
     /// Its process has ended; the VM may still be on.
     Exited,
 }
@@ -65,6 +95,7 @@ impl Phase {
         match self {
             Self::Created | Self::Starting => "created",
             Self::Running => "running",
+            Self::Restarting => "restarting",
             Self::Exited => "exited",
         }
     }
@@ -102,6 +133,14 @@ pub struct Status {
     pub ports: Vec<Binding>,
     /// Someone asked for its end: `docker stop` and the like.
     pub stopping: bool,
+    /// Its VM has ended, and is started again because its policy says so.
+    pub revive: bool,
+    /// The pauses before such starts.
+    pub backoff: Backoff,
+    /// Its health, where that is checked.
+    pub health: Option<Health>,
+    /// What was changed since its creation.
+    pub changes: Changes,
     /// Its removal has begun.
     pub removing: bool,
     /// It is gone.
@@ -132,6 +171,10 @@ impl Status {
             networks,
             ports: Vec::new(),
             stopping: false,
+            revive: false,
+            backoff: Backoff::default(),
+            health: None,
+            changes: Changes::default(),
             removing: false,
             gone: false,
         }
@@ -146,6 +189,8 @@ impl Status {
     pub fn word(&self) -> &'static str {
         if self.removing {
             "removing"
+        } else if self.revive {
+            Phase::Restarting.word()
         } else {
             self.phase.word()
         }
@@ -154,5 +199,32 @@ impl Status {
     /// Whether the process runs.
     pub fn running(&self) -> bool {
         self.phase == Phase::Running
+    }
+
+    /// Whether the process runs, or will in a moment by itself: Docker's `State.Running`.
+    pub fn live(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::Restarting)
+    }
+
+    /// Whether it is between two runs.
+    pub fn restarting(&self) -> bool {
+        self.phase == Phase::Restarting || self.revive
+    }
+
+    /// One that does not run is not healthy: as dockerd has it.
+    pub fn end_health(&mut self) {
+        if let Some(health) = &mut self.health {
+            health.status = HealthStatus::Unhealthy;
+        }
+    }
+
+    /// Its process ended so, and its tether starts it again.
+    pub fn wait_for_restart(&mut self, exit: ExitStatus) {
+        self.record.finished = exit.at;
+        self.record.exit_code = exit.code;
+        self.record.oom = exit.oom;
+        self.phase = Phase::Restarting;
+        self.pid = 0;
+        self.end_health();
     }
 }

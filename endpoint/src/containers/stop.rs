@@ -1,9 +1,12 @@
 //! `docker stop`, `kill` and `restart`.
 
-use super::{Container, Containers, signals, state::Phase};
+use super::{
+    Container, Containers, signals,
+    state::{Phase, Status},
+};
 use crate::errors::{Error, Result};
 use std::{sync::Arc, time::Duration};
-use wire::message::SessionId;
+use wire::{message::SessionId, restart::RestartPolicy};
 
 /// After SIGKILL the process has this long to be gone; then its VM is powered off.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
@@ -34,13 +37,18 @@ impl Containers {
             Some(text) => signals::parse(text)?,
             None => container.spec.stop_signal(),
         };
-        if !container.status().running() {
+        let status = container.status();
+        if status.revive {
+            return self.give_up_restart(container).await;
+        }
+        if !status.live() {
             return Err(Error::not_modified());
         }
-        container.modify(|status| status.stopping = true);
-        let ended = |status: &super::state::Status| status.phase != Phase::Running || status.gone;
+        self.keep_down(container).await;
+        let ended = |status: &Status| !status.live() || status.gone;
         let timeout = timeout.unwrap_or_else(|| container.spec.stop_timeout());
-        if self.signal(container, signal).await.is_ok() {
+        // Between two runs there is no process: its tether ends the VM at once.
+        if container.status().running() && self.signal(container, signal).await.is_ok() {
             self.emit(container, "kill", &[("signal", signal.to_string())]);
             let limit = u64::try_from(timeout).ok().map(Duration::from_secs);
             if container.until(limit, ended).await.is_none()
@@ -56,13 +64,25 @@ impl Containers {
         Ok(())
     }
 
+    /// Stops a container whose VM was to be started again by its policy.
+    async fn give_up_restart(&self, container: &Container) -> Result<()> {
+        container.modify(|status| {
+            status.revive = false;
+            status.record.stopped = true;
+        });
+        let _task = container.vm_task.lock().await;
+        self.write_record(container).await?;
+        self.emit(container, "stop", &[]);
+        Ok(())
+    }
+
     /// Powers the VM off and waits until that is known.
     pub(super) async fn cut(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         container.modify(|status| status.stopping = true);
         self.power_off(container).await?;
         self.check_power(container).await;
         container
-            .until(None, |status| status.phase != Phase::Running || status.gone)
+            .until(None, |status| !status.live() || status.gone)
             .await;
         Ok(())
     }
@@ -89,11 +109,29 @@ impl Containers {
             "" => signals::KILL,
             text => signals::parse(text)?,
         };
-        if !container.status().running() {
+        let status = container.status();
+        if !status.live() && !status.revive {
             return Err(Error::conflict(format!(
                 "cannot kill container: {name}: container {} is not running",
                 container.id()
             )));
+        }
+        // As dockerd: any signal is taken for a stop, unless another one was named to be that.
+        let stops = container.spec.config.stop_signal.is_none()
+            || signal == container.spec.stop_signal()
+            || signal == signals::KILL;
+        if status.revive {
+            return self.give_up_restart(container).await;
+        }
+        if stops && container.restart_policy() != RestartPolicy::No {
+            self.keep_down(container).await;
+        }
+        let ended = |status: &Status| !status.live() || status.gone;
+        if container.status().phase == Phase::Restarting {
+            if stops && container.until(Some(KILL_LIMIT), ended).await.is_none() {
+                self.cut(container).await?;
+            }
+            return Ok(());
         }
         let sent = self.signal(container, signal).await;
         if signal != signals::KILL {
@@ -102,7 +140,6 @@ impl Containers {
             return Ok(());
         }
         self.emit(container, "kill", &[("signal", signal.to_string())]);
-        let ended = |status: &super::state::Status| status.phase != Phase::Running || status.gone;
         if sent.is_err() || container.until(Some(KILL_LIMIT), ended).await.is_none() {
             self.cut(container).await?;
         }
@@ -120,7 +157,7 @@ impl Containers {
         timeout: Option<i64>,
     ) -> Result<()> {
         let _operation = container.operation.lock().await;
-        if container.status().running() {
+        if container.status().live() {
             self.stop_locked(container, signal, timeout).await?;
         }
         self.start_locked(container).await?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use wire::config::{
-    CONFIG_VERSION, GuestConfig, KERNEL_CMDLINE, LinkConfig, Process, Transport, to_chunks,
+    CONFIG_VERSION, GuestConfig, KERNEL_CMDLINE, LinkConfig, Process, Restart, Transport, to_chunks,
 };
 
 /// How long anything in a VM may take. Only a broken run gets near it.
@@ -87,6 +87,8 @@ pub fn config(disk: &Disk, process: Process) -> GuestConfig {
         stop_timeout: 10,
         clock: 0,
         seed: String::new(),
+        restart: Restart::default(),
+        health: None,
     }
 }
 

@@ -18,6 +18,9 @@ pub struct Outlets {
     list: RefCell<Vec<Rc<Outlet>>>,
     /// Channels that are complete: stdout, stderr.
     over: [Cell<bool>; 2],
+    kept: RefCell<Vec<u8>>,
+    /// Bytes to keep.
+    keep: Cell<usize>,
 }
 
 impl Outlets {
@@ -38,7 +41,30 @@ impl Outlets {
         self.list.borrow_mut().clear();
     }
 
+    /// Keeps the first `most` bytes of all channels.
+    pub fn keep(&self, most: usize) {
+        self.keep.set(most);
+    }
+
+    /// What was kept; `...` stands for what was more.
+    #[must_use]
+    pub fn kept(&self) -> String {
+        let kept = self.kept.borrow();
+        match kept.get(..self.keep.get()) {
+            Some(first) if kept.len() > first.len() => {
+                String::from_utf8_lossy(first).into_owned() + "..."
+            }
+            _ => String::from_utf8_lossy(&kept).into_owned(),
+        }
+    }
+
     fn push(&self, channel: Channel, bytes: &Bytes) {
+        if self.keep.get() > 0 {
+            // One more tells that there was more.
+            let mut kept = self.kept.borrow_mut();
+            let room = (self.keep.get() + 1).saturating_sub(kept.len());
+            kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
         self.list
             .borrow()
             .iter()

@@ -157,6 +157,7 @@ impl Recorder {
     /// # Errors
     /// Those of the journal.
     pub fn start(&self, at: u64, boot: u64) -> Result<(), JournalError> {
+        self.over.set(false);
         self.append(|w| w.start(at, boot))
     }
 

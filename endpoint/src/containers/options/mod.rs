@@ -8,9 +8,11 @@ mod fields;
 mod modes;
 mod network;
 mod resources;
+mod restart;
 mod table;
 
 pub use resources::MEMORY_MIN_MIB;
+pub use restart::restart_policy;
 
 use crate::errors::{Error, Kind, Result};
 use crate::networks::publish::{self, PortRequest};
@@ -18,9 +20,11 @@ use capabilities::capabilities;
 use fields::Fields;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use wire::restart::RestartPolicy;
 
 /// What the checked options mean for the VM and the guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Options {
     /// Memory in MiB; `None`: the endpoint's default.
     pub memory_mib: Option<u32>,
@@ -56,6 +60,8 @@ pub struct Options {
     pub auto_remove: bool,
     /// Rows and columns.
     pub console_size: Option<(u16, u16)>,
+    /// When the process is started again.
+    pub restart: RestartPolicy,
 }
 
 /// JSON's or Go's zero value: what a client sends that was not asked for anything.
@@ -94,17 +100,29 @@ pub fn check_config(config: &Map<String, Value>) -> Result<()> {
     {
         return Err(refused("--volume", "volumes come with a later version"));
     }
-    let health = config.get("Healthcheck").filter(|h| !is_default(h));
-    let none = |h: &Value| {
-        h["Test"]
-            .as_array()
-            .is_some_and(|t| t.first() == Some(&Value::from("NONE")))
-    };
-    if health.is_some_and(|h| !none(h)) {
-        return Err(refused(
-            "--health-cmd",
-            "health checks come with a later version",
-        ));
+    if let Some(health) = config.get("Healthcheck").and_then(Value::as_object) {
+        check_health(health)?;
+    }
+    Ok(())
+}
+
+/// dockerd's checks of a health check, in its words.
+fn check_health(health: &Map<String, Value>) -> Result<()> {
+    const SHORTEST: i64 = 1_000_000;
+    for field in ["Interval", "Timeout", "StartPeriod", "StartInterval"] {
+        let time = health.get(field).and_then(Value::as_i64).unwrap_or(0);
+        if time != 0 && time < SHORTEST {
+            return Err(Error::bad(format!(
+                "{field} in Healthcheck cannot be less than 1ms"
+            )));
+        }
+    }
+    if health
+        .get("Retries")
+        .and_then(Value::as_i64)
+        .is_some_and(|n| n < 0)
+    {
+        return Err(Error::bad("Retries in Healthcheck cannot be negative"));
     }
     Ok(())
 }
@@ -142,6 +160,9 @@ pub fn check_host(host: &Map<String, Value>) -> Result<Options> {
         init: fields.flag("Init")?,
         auto_remove: fields.flag("AutoRemove")?,
         console_size: console_size(&fields)?,
+        restart: host
+            .get("RestartPolicy")
+            .map_or(Ok(RestartPolicy::No), restart_policy)?,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::fields::Fields;
 use super::{is_default, refused};
-use crate::errors::{Error, Result};
+use crate::errors::Result;
 use serde_json::{Map, Value};
 
 /// Refuses every value but the one that a container VM has anyway.
@@ -20,23 +20,6 @@ pub(super) fn check(host: &Map<String, Value>) -> Result<()> {
                 &format!("{option} {value}"),
                 "each container is a VM of its own; leave it out",
             ));
-        }
-    }
-    if let Some(restart) = host.get("RestartPolicy").filter(|r| !is_default(r)) {
-        let name = restart["Name"].as_str().unwrap_or("");
-        match name {
-            "" | "no" => {}
-            "always" | "unless-stopped" | "on-failure" => {
-                return Err(refused(
-                    &format!("--restart {name}"),
-                    "it comes with restart policies; use --restart no",
-                ));
-            }
-            other => {
-                return Err(Error::bad(format!(
-                    "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
-                )));
-            }
         }
     }
     if let Some(log) = host.get("LogConfig") {

@@ -90,11 +90,6 @@ fn an_unsupported_option_is_refused_by_its_name_and_never_ignored() {
         ("IpcMode", json!("host"), "--ipc host"),
         ("NetworkMode", json!("host"), "--network host"),
         (
-            "RestartPolicy",
-            json!({"Name": "always"}),
-            "--restart always",
-        ),
-        (
             "LogConfig",
             json!({"Type": "syslog"}),
             "--log-driver syslog",
