@@ -5,6 +5,7 @@ use crate::DatastorePath;
 use crate::method::*;
 use crate::types::*;
 use crate::value::Value;
+use std::collections::BTreeMap;
 
 /// Objects of one answer of the property collector.
 const PAGE: i32 = 1000;
@@ -188,6 +189,24 @@ impl Client {
             }
             other => other,
         }
+    }
+
+    /// The VLANs of the hosts' port groups by their names, as [`HostPortGroupSpec::vlan_id`] has them. Port groups of
+    /// distributed switches are not among them.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn port_groups(&self) -> Result<BTreeMap<String, i32>, Error> {
+        let root = self.content().root_folder.clone();
+        let path = "config.network.portgroup";
+        let mut vlans = BTreeMap::new();
+        for host in self.list(&root, "HostSystem", &[path]).await? {
+            // Where hosts share a name they share the VLAN, or VMs could not move between them.
+            for group in host.items::<HostPortGroup>(path)? {
+                vlans.insert(group.spec.name, group.spec.vlan_id);
+            }
+        }
+        Ok(vlans)
     }
 
     /// Events that a filter finds, oldest first.

@@ -7,6 +7,7 @@ mod device;
 mod event;
 mod file;
 mod host;
+mod network;
 mod task;
 mod vm;
 
@@ -17,5 +18,6 @@ pub use device::*;
 pub use event::*;
 pub use file::*;
 pub use host::*;
+pub use network::*;
 pub use task::*;
 pub use vm::*;
