@@ -7,6 +7,7 @@ use crate::state::State;
 use crate::vm::{RunFolder, Vm};
 use crate::vmx::Launcher;
 use crate::vmx::host::HostFacts;
+use crate::vmx::switch::Switch;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::Ipv4Addr;
@@ -26,6 +27,30 @@ pub enum DestroyRule {
     Leaf,
 }
 
+/// What is behind a port group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// A user-mode network for each vNIC, with this subnet.
+    User {
+        /// An address of the subnet.
+        address: Ipv4Addr,
+        /// Its prefix length, 8 to 29.
+        prefix: u8,
+    },
+    /// A VLAN of the virtual switch.
+    Vlan(u16),
+}
+
+impl Network {
+    /// Its VLAN; 0, as vSphere has it, where it has none.
+    pub fn vlan(self) -> u16 {
+        match self {
+            Network::User { .. } => 0,
+            Network::Vlan(vlan) => vlan,
+        }
+    }
+}
+
 /// Settings of a host.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -43,8 +68,10 @@ pub struct Settings {
     pub session_idle: Duration,
     /// Bytes that the datastore pretends to have.
     pub datastore_size: Option<u64>,
-    /// Port groups with the subnet of their user-mode network.
-    pub networks: BTreeMap<String, (Ipv4Addr, u8)>,
+    /// Port groups, by their names.
+    pub networks: BTreeMap<String, Network>,
+    /// The virtual switch; `None`: every vNIC ends in a user-mode network.
+    pub switch: Option<Switch>,
     /// Program that runs as shim; `None`: this one.
     pub shim: Option<PathBuf>,
 }

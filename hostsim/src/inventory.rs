@@ -57,6 +57,8 @@ objects! {
     file_manager = "FileManager", "ha-nfc-file-manager";
     /// Virtual disk manager.
     virtual_disk_manager = "VirtualDiskManager", "ha-vdiskmanager";
+    /// Its switches and port groups.
+    network_system = "HostNetworkSystem", "networkSystem";
     /// Options.
     option_manager = "OptionManager", "HostAgentSettings";
 }

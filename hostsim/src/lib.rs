@@ -10,6 +10,7 @@ pub mod host;
 pub mod inventory;
 pub mod log;
 pub mod machine;
+pub mod network;
 pub mod options;
 pub mod property;
 pub mod serve;

@@ -1,6 +1,6 @@
 //! The host's options, and with them what it can do beyond ESXi (docs/decisions/0001-boundaries.md).
 
-use crate::host::Host;
+use crate::host::{Host, Network};
 use vim::Any;
 use vim::types::OptionValue;
 use vim::{Fault, FaultKind};
@@ -29,11 +29,14 @@ pub fn all(host: &Host) -> Vec<OptionValue> {
         };
         options.push(OptionValue::text("mooring.link.vsock", link));
     }
-    for (name, (address, prefix)) in &settings.networks {
-        options.push(OptionValue::text(
-            format!("mooring.network.{name}"),
-            format!("{address}/{prefix}"),
-        ));
+    for (name, network) in &settings.networks {
+        // Who is in a VLAN of the switch brings its own addresses.
+        if let Network::User { address, prefix } = network {
+            options.push(OptionValue::text(
+                format!("mooring.network.{name}"),
+                format!("{address}/{prefix}"),
+            ));
+        }
     }
     options
 }

@@ -1,11 +1,12 @@
 //! `hostsim serve`: from arguments to a host that answers.
 
 use crate::datastore::{Datastore, Disks, remove_parts, write_durably};
-use crate::host::{DestroyRule, Host, Settings};
+use crate::host::{DestroyRule, Host, Network, Settings};
 use crate::log::InventoryLog;
 use crate::server::{self, Identity};
 use crate::session::{Credentials, Sessions};
 use crate::vmx::host::HostFacts;
+use crate::vmx::switch::{Switch, VLANS};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -55,12 +56,19 @@ pub struct ServeArgs {
     /// Bytes that the datastore pretends to have [default: what the file system has]
     #[arg(long, value_name = "BYTES")]
     pub datastore_size: Option<u64>,
-    /// A port group with the subnet of its user-mode network; may be repeated
-    #[arg(long, value_name = "NAME=ADDRESS/PREFIX", default_value = "VM Network=172.17.0.0/16", value_parser = network)]
-    pub network: Vec<(String, (Ipv4Addr, u8))>,
+    /// A port group with the subnet of its user-mode network; may be repeated [default: VM Network=172.17.0.0/16]
+    #[arg(long, value_name = "NAME=ADDRESS/PREFIX", value_parser = user_network, conflicts_with = "switch")]
+    pub network: Vec<(String, Network)>,
+    /// Network namespace to be the virtual switch, in place of user-mode networks; takes root. An interface upVLAN in it
+    /// becomes the uplink of that VLAN
+    #[arg(long, value_name = "PATH", requires = "port_group")]
+    pub switch: Option<PathBuf>,
+    /// A port group of the switch with its VLAN; may be repeated
+    #[arg(long, value_name = "NAME=VLAN", value_parser = port_group, requires = "switch")]
+    pub port_group: Vec<(String, Network)>,
 }
 
-fn network(text: &str) -> Result<(String, (Ipv4Addr, u8)), String> {
+fn user_network(text: &str) -> Result<(String, Network), String> {
     let wrong = || format!("{text:?}: a network looks like `VM Network=172.17.0.0/16`");
     let (name, subnet) = text.split_once('=').ok_or_else(wrong)?;
     let (address, prefix) = subnet.split_once('/').ok_or_else(wrong)?;
@@ -73,7 +81,40 @@ fn network(text: &str) -> Result<(String, (Ipv4Addr, u8)), String> {
     if name.is_empty() {
         return Err(wrong());
     }
-    Ok((name.to_owned(), (address, prefix)))
+    Ok((name.to_owned(), Network::User { address, prefix }))
+}
+
+fn port_group(text: &str) -> Result<(String, Network), String> {
+    let wrong = || {
+        let (first, last) = (VLANS.start(), VLANS.end());
+        format!(
+            "{text:?}: a port group looks like `VM Network=100`, with a VLAN from {first} to {last}"
+        )
+    };
+    let (name, vlan) = text.rsplit_once('=').ok_or_else(wrong)?;
+    let vlan = vlan.parse().ok().filter(|v| VLANS.contains(v));
+    if name.is_empty() {
+        return Err(wrong());
+    }
+    Ok((name.to_owned(), Network::Vlan(vlan.ok_or_else(wrong)?)))
+}
+
+/// The port groups that the arguments ask for.
+fn networks(args: &ServeArgs) -> BTreeMap<String, Network> {
+    let mut networks: BTreeMap<_, _> = args
+        .network
+        .iter()
+        .chain(&args.port_group)
+        .cloned()
+        .collect();
+    if networks.is_empty() {
+        let network = Network::User {
+            address: Ipv4Addr::new(172, 17, 0, 0),
+            prefix: 16,
+        };
+        networks.insert("VM Network".into(), network);
+    }
+    networks
 }
 
 /// Why hostsim cannot serve.
@@ -126,9 +167,17 @@ impl Serving {
             destroy: args.destroy,
             session_idle: Duration::from_secs(args.session_idle),
             datastore_size: args.datastore_size,
-            networks: args.network.iter().cloned().collect::<BTreeMap<_, _>>(),
+            networks: networks(args),
+            switch: args.switch.as_ref().map(Switch::new),
             shim,
         };
+        if let Some(switch) = settings.switch.as_ref().filter(|_| !args.state_only) {
+            let vlans = settings.networks.values().map(|network| network.vlan());
+            switch
+                .prepare(vlans)
+                .map_err(io::Error::other)
+                .map_err(failed("set up the port groups"))?;
+        }
         let identity = Identity::open(&state).map_err(failed("open the host's certificate"))?;
         let credentials = credentials(&state, args.credentials.as_deref())?;
         let store = Datastore::open(
@@ -282,6 +331,15 @@ fn credentials(state: &Path, given: Option<&Path>) -> Result<Credentials, ServeE
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn port_groups_have_a_vlan_that_exists() {
+        let parsed = port_group("a=b=4094").unwrap();
+        assert_eq!(parsed, ("a=b".to_owned(), Network::Vlan(4094)));
+        for bad in ["", "a", "=5", "a=0", "a=4095", "a=x", "a=-1", "a=65636"] {
+            assert!(port_group(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_lock_that_becomes_free_is_taken_and_one_that_does_not_is_another_hostsim_s() {

@@ -93,7 +93,10 @@ pub fn names(kind: &str) -> &'static [&'static str] {
             "datastore",
             "network",
             "datastoreBrowser",
+            "config",
+            "configManager",
         ],
+        "HostNetworkSystem" => &["networkInfo"],
         "Datastore" => &[
             "name",
             "parent",
@@ -199,6 +202,7 @@ pub fn exists(scope: &Scope<'_>, object: &ManagedObjectReference) -> bool {
             inventory::event_manager(),
             inventory::session_manager(),
             inventory::option_manager(),
+            inventory::network_system(),
             inventory::property_collector(),
             ManagedObjectReference::service_instance(),
         ]
@@ -332,6 +336,9 @@ fn fixed(
         ("HostSystem", "parent") => inventory::compute_resource().property(rest),
         ("HostSystem", "runtime") => crate::machine::host_runtime(host).property(rest),
         ("HostSystem", "summary") => crate::machine::host_summary(host).property(rest),
+        ("HostSystem", "config") => crate::network::config(host).property(rest),
+        ("HostSystem", "configManager") => crate::network::managers().property(rest),
+        ("HostNetworkSystem", "networkInfo") => crate::network::info(host).property(rest),
         ("HostSystem", "datastoreBrowser") => inventory::host_browser().property(rest),
         ("Datastore", "name") => host.store.name().to_owned().property(rest),
         ("Datastore", "parent") => inventory::datastore_folder().property(rest),

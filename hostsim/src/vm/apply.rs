@@ -1,6 +1,6 @@
 //! A specification applied to a configuration.
 
-use super::config::{PCI_KEY, SATA_KEY, SCSI_KEY, SIO_KEY, VmConfig, free_number};
+use super::config::{NIC_KEY, PCI_KEY, SATA_KEY, SCSI_KEY, SIO_KEY, VmConfig, free_number};
 use super::vmx_file::drive_key;
 use std::collections::{BTreeMap, BTreeSet};
 use vim::types::*;
@@ -128,7 +128,8 @@ pub fn extra_of(spec: &VirtualMachineConfigSpec) -> Result<Vec<(String, Option<S
         .collect()
 }
 
-fn invalid(index: i32, property: &str, message: String) -> Fault {
+/// The fault for a change of a device that cannot be.
+pub fn invalid(index: i32, property: &str, message: String) -> Fault {
     let property = Some(format!("deviceChange[{index}].{property}"));
     Fault::new(
         FaultKind::InvalidDeviceSpec {
@@ -199,6 +200,14 @@ fn device_change(
             device.controller_key = device.controller_key.or(old.controller_key);
             device.unit_number = device.unit_number.or(old.unit_number);
             device.backing = device.backing.or_else(|| old.backing.clone());
+            device.connectable = device.connectable.or_else(|| old.connectable.clone());
+            if let (DeviceKind::Vmxnet3(new), DeviceKind::Vmxnet3(old)) =
+                (&mut device.kind, &old.kind)
+                && new.mac_address.as_deref().is_none_or(str::is_empty)
+            {
+                new.mac_address.clone_from(&old.mac_address);
+                new.address_type.clone_from(&old.address_type);
+            }
             config.devices[position] = device;
         }
         // vSphere takes a change without an operation for an addition.
@@ -336,14 +345,14 @@ fn place(
             device.key = drive_key(on, unit);
         }
         (DeviceKind::Vmxnet3(members), Some(Backing::Network(_))) => {
-            let number = free_number(&keys(4000, 4100));
+            let number = free_number(&keys(NIC_KEY, NIC_KEY + 100));
             if members.mac_address.as_deref().is_none_or(str::is_empty) {
                 members.mac_address = Some(new_mac(&config.uuid, &config.devices, number));
                 members.address_type = Some("generated".into());
             } else if members.address_type.is_none() {
                 members.address_type = Some("manual".into());
             }
-            device.key = 4000 + number;
+            device.key = NIC_KEY + number;
             device.controller_key = Some(PCI_KEY);
             device.unit_number = Some(7 + number);
         }

@@ -18,6 +18,8 @@ pub const PCI_KEY: i32 = 100;
 pub const SIO_KEY: i32 = 400;
 /// Key of the first SCSI controller.
 pub const SCSI_KEY: i32 = 1000;
+/// Key of the first network card.
+pub const NIC_KEY: i32 = 4000;
 /// Key of the first SATA controller.
 pub const SATA_KEY: i32 = 15000;
 

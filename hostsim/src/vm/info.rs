@@ -89,7 +89,6 @@ pub fn config(host: &Host, vm: &Vm) -> VirtualMachineConfigInfo {
 /// Its devices, with labels, the disks' capacities and their parents.
 fn devices(host: &Host, vm: &Vm) -> Vec<VirtualDevice> {
     let mut devices = vm.config.devices();
-    let on = vm.power == PowerState::PoweredOn;
     for device in &mut devices {
         let mut summary = None;
         let label = match &mut device.kind {
@@ -117,8 +116,9 @@ fn devices(host: &Host, vm: &Vm) -> Vec<VirtualDevice> {
         if let Some(Backing::Iso(file) | Backing::SerialFile(file)) = &mut device.backing {
             file.datastore = Some(inventory::datastore());
         }
+        let connected = vm.is_connected(device);
         if let Some(connectable) = &mut device.connectable {
-            connectable.connected = on && connectable.start_connected;
+            connectable.connected = connected;
         }
         device.device_info = Some(Description {
             summary: summary.unwrap_or_else(|| label.clone()),

@@ -1,6 +1,7 @@
 //! Virtual machines: configuration, its file, and what is done with them.
 
 pub mod apply;
+mod cards;
 pub mod config;
 pub mod create;
 pub mod files;
@@ -17,7 +18,7 @@ pub use config::VmConfig;
 use crate::vmx::VmxHandle;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use vim::types::{ManagedObjectReference, PowerState};
+use vim::types::{ManagedObjectReference, PowerState, VirtualDevice};
 use vim::{DatastorePath, DateTime};
 
 /// A registered VM.
@@ -31,6 +32,8 @@ pub struct Vm {
     pub config: VmConfig,
     /// Keys set (or removed: `None`) since the power-on, gone at power-off.
     pub runtime: BTreeMap<String, Option<String>>,
+    /// Network cards whose cable was plugged in (`true`) or out since the power-on, by their keys; gone at power-off.
+    pub cables: BTreeMap<i32, bool>,
     /// On or off.
     pub power: PowerState,
     /// When it was powered on.
@@ -53,6 +56,7 @@ impl Vm {
             vmx,
             config,
             runtime: BTreeMap::new(),
+            cables: BTreeMap::new(),
             power: PowerState::PoweredOff,
             boot_time: None,
             clean_power_off: true,
@@ -77,6 +81,16 @@ impl Vm {
             };
         }
         extra
+    }
+
+    /// Whether a device is connected now.
+    pub fn is_connected(&self, device: &VirtualDevice) -> bool {
+        let at_power_on = device
+            .connectable
+            .as_ref()
+            .is_none_or(|c| c.start_connected);
+        let now = self.cables.get(&device.key).copied();
+        self.power == PowerState::PoweredOn && now.unwrap_or(at_power_on)
     }
 
     /// Its folder on the datastore.
@@ -106,5 +120,9 @@ impl RunFolder {
     /// The keys changed at run time.
     pub fn overlay(&self) -> PathBuf {
         self.0.join("overlay.json")
+    }
+    /// The cables plugged in and out at run time.
+    pub fn cables(&self) -> PathBuf {
+        self.0.join("cables.json")
     }
 }

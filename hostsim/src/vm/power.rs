@@ -45,7 +45,8 @@ pub struct PowerRecord {
     pub since: i64,
 }
 
-fn shim_fault(error: &VmxError) -> Fault {
+/// The fault for what a VM's shim could not do.
+pub fn shim_fault(error: &VmxError) -> Fault {
     let reason = error.to_string();
     let message = format!("The virtual machine could not be run: {reason}");
     Fault::new(FaultKind::GenericVmConfigFault { reason }, message)
@@ -139,7 +140,7 @@ pub fn ended(
             return;
         }
         // Under the lock, so that a power-on right behind cannot lose its files to this.
-        for file in [files.overlay(), files.power()] {
+        for file in [files.overlay(), files.cables(), files.power()] {
             if let Err(error) = std::fs::remove_file(&file)
                 && error.kind() != std::io::ErrorKind::NotFound
             {
@@ -153,6 +154,7 @@ pub fn ended(
         vm.boot_time = None;
         vm.handle = None;
         vm.runtime.clear();
+        vm.cables.clear();
         vm.clean_power_off = matches!(
             reason,
             ExitReason::GuestPowerOff | ExitReason::PowerOffRequested

@@ -1,11 +1,11 @@
 //! Changing and renaming VMs.
 
-use super::Vm;
 use super::apply::{FileWork, apply, extra_of};
 use super::config::check_extra;
 use super::files::{do_file_work, name_disks, write_vmx};
 use super::placing::{Reservation, check_name};
 use super::power::wrong_state;
+use super::{Vm, cards};
 use crate::datastore::{locked, write_durably};
 use crate::host::{Host, system_error};
 use crate::log::undo_and_note;
@@ -60,13 +60,15 @@ pub fn reconfigure(
     Ok(())
 }
 
-/// While a VM is on, only its keys and notes change; the keys are gone at power-off.
+/// While a VM is on, its keys, notes and network cards change; the keys are gone at power-off.
 fn reconfigure_running(
     host: &Arc<Host>,
     vm: &Vm,
     spec: &VirtualMachineConfigSpec,
 ) -> Result<(), Fault> {
+    let cards = cards::Changes::of(host, vm, spec)?;
     let allowed = VirtualMachineConfigSpec {
+        device_change: spec.device_change.clone(),
         extra_config: spec.extra_config.clone(),
         annotation: spec.annotation.clone(),
         name: spec.name.clone(),
@@ -92,9 +94,10 @@ fn reconfigure_running(
             .map_err(|e| system_error(format!("cannot write {}: {e}", file.display())))?;
     }
     let mut config = vm.config.clone();
-    if spec.annotation.is_some() || spec.name.is_some() {
+    if spec.annotation.is_some() || spec.name.is_some() || spec.change_version.is_some() {
         let durable = VirtualMachineConfigSpec {
             extra_config: Vec::new(),
+            device_change: Vec::new(),
             ..allowed
         };
         apply(&mut config, &durable)?;
@@ -105,7 +108,8 @@ fn reconfigure_running(
             vm.runtime = runtime;
             vm.config = config;
         })
-    })
+    })?;
+    cards.carry_out(host, &vm.reference())
 }
 
 /// Renames a VM, on or off; its files keep their names. Blocks on files.

@@ -1,14 +1,15 @@
 //! From a VM's configuration to what its shim runs; and finding VMs again at the start.
 
 use super::Vm;
-use super::config::{IDE_KEY, SATA_KEY, SCSI_KEY};
+use super::config::{IDE_KEY, NIC_KEY, SATA_KEY, SCSI_KEY};
 use super::files::read_vmx;
 use super::power::{PowerRecord, ended, watch_end};
-use crate::host::{Host, system_error};
+use crate::host::{Host, Network, system_error};
 use crate::log::Inventory;
 use crate::vmx::{
     Accelerator, DirectBoot, DiskSpec, ExitReason, ExitRecord, Firmware, NicBackend, NicSpec,
-    SerialDirection, SerialFaults, SerialSpec, SerialUri, UserNet, VmxHandle, VmxSpec, VsockSpec,
+    SerialDirection, SerialFaults, SerialSpec, SerialUri, SwitchPort, UserNet, VmxHandle, VmxSpec,
+    VsockSpec,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -157,21 +158,8 @@ fn add_device(
             spec.cdrom = Some(existing(host, &file.file_name)?);
         }
         (DeviceKind::Vmxnet3(members), Some(Backing::Network(backing))) => {
-            let name = &backing.device_name;
-            let Some((address, prefix)) = host.settings.networks.get(name) else {
-                return Err(unrunnable(format!("the network '{name}' does not exist")));
-            };
-            let net = UserNet::of_subnet(*address, *prefix).ok_or_else(|| {
-                unrunnable(format!(
-                    "the network '{name}' has the prefix length {prefix}"
-                ))
-            })?;
-            spec.nics.push(NicSpec {
-                mac: members.mac_address.clone().unwrap_or_default(),
-                port_group: name.clone(),
-                connected,
-                backend: NicBackend::User(net),
-            });
+            let nic = nic(host, device.key, members, backing, connected).map_err(unrunnable)?;
+            spec.nics.push(nic);
         }
         (DeviceKind::Serial(_), _) if !connected => spec.serials.push(SerialSpec::Disconnected),
         (DeviceKind::Serial(_), Some(Backing::SerialFile(file))) => {
@@ -211,6 +199,48 @@ fn add_device(
     Ok(())
 }
 
+/// A vNIC as the shim takes it. `connected`: its cable is plugged in.
+///
+/// # Errors
+/// A sentence: its network does not exist.
+pub fn nic(
+    host: &Host,
+    key: i32,
+    members: &EthernetMembers,
+    backing: &NetworkBacking,
+    connected: bool,
+) -> Result<NicSpec, String> {
+    let settings = &host.settings;
+    let name = &backing.device_name;
+    let network = settings
+        .networks
+        .get(name)
+        .ok_or_else(|| format!("the network '{name}' does not exist"))?;
+    let backend = match (*network, &settings.switch) {
+        (Network::User { address, prefix }, _) => {
+            let net = UserNet::of_subnet(address, prefix)
+                .ok_or_else(|| format!("the network '{name}' has the prefix length {prefix}"))?;
+            NicBackend::User(net)
+        }
+        (Network::Vlan(vlan), Some(switch)) => NicBackend::Port(SwitchPort {
+            netns: switch.netns().to_owned(),
+            vlan,
+        }),
+        (Network::Vlan(vlan), None) => {
+            return Err(format!(
+                "the network '{name}' is the VLAN {vlan}, and there is no switch"
+            ));
+        }
+    };
+    Ok(NicSpec {
+        slot: u8::try_from(key - NIC_KEY).unwrap_or(u8::MAX),
+        mac: members.mac_address.clone().unwrap_or_default(),
+        port_group: name.clone(),
+        connected,
+        backend,
+    })
+}
+
 /// Takes the registered VMs up again: those whose shims still run are on.
 pub async fn restore(host: &Arc<Host>, inventory: Inventory) {
     host.change(|state| state.last_vm = state.last_vm.max(inventory.last));
@@ -236,6 +266,14 @@ pub async fn restore(host: &Arc<Host>, inventory: Inventory) {
     }
 }
 
+/// What a JSON file of a running VM holds; one that was never written holds nothing.
+fn kept<T: serde::de::DeserializeOwned + Default>(path: &std::path::Path) -> T {
+    std::fs::read(path)
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok())
+        .unwrap_or_default()
+}
+
 async fn restore_one(host: &Arc<Host>, id: u64, mut vm: Vm) {
     let files = host.run_folder(&vm.id);
     let reference = vm.reference();
@@ -247,10 +285,8 @@ async fn restore_one(host: &Arc<Host>, id: u64, mut vm: Vm) {
         vm.run = 1;
         let since = OffsetDateTime::from_unix_timestamp_nanos(record.since.into());
         vm.boot_time = since.ok().map(DateTime);
-        vm.runtime = std::fs::read(files.overlay())
-            .ok()
-            .and_then(|text| serde_json::from_slice(&text).ok())
-            .unwrap_or_default();
+        vm.runtime = kept(&files.overlay());
+        vm.cables = kept(&files.cables());
     }
     let found = match (&record, host.settings.state_only) {
         (Some(_), false) => match VmxHandle::reattach(&files.shim()).await {
@@ -275,8 +311,9 @@ async fn restore_one(host: &Arc<Host>, id: u64, mut vm: Vm) {
             ended(host, &reference, 1, &reason, "");
         }
         (None, _) => {
-            // Left behind by a kill between the two removals of a power-off.
+            // Left behind by a kill between the removals of a power-off.
             let _ = std::fs::remove_file(files.overlay());
+            let _ = std::fs::remove_file(files.cables());
         }
         _ => {}
     }

@@ -4,6 +4,7 @@ use super::spec::{
     DirectBoot, DiskSpec, Firmware, NicBackend, NicSpec, SerialSpec, VmxSpec, VsockSpec,
 };
 use super::{files, spec, tuning};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::RawFd;
@@ -20,6 +21,9 @@ pub(super) const VSOCK_SOCKET: &str = "vsock.sock";
 /// The guest's context ID on the shim's own vsock device. Every VM has a device of its own, so it
 /// need not differ.
 pub(super) const GUEST_CID: u32 = 3;
+/// The bus of the vNICs. They come and go while the VM runs, which q35's own bus does not allow. One conventional bridge
+/// has room for all of them, and is one more device for the guest to find; a root port for each would be ten.
+pub(super) const NIC_BUS: &str = "nics";
 /// fw_cfg files that QEMU 7.2 has room for beside its own (`FW_CFG_FILE_SLOTS_DFLT`).
 const FW_CFG_SLOTS: usize = 0x20;
 /// UEFI firmware and its empty variables, as Debian's package `ovmf` has them.
@@ -94,11 +98,16 @@ fn ovmf() -> Result<(&'static str, &'static str), String> {
     })
 }
 
-/// The arguments, for a QEMU that runs in the run folder and inherits QMP's socket.
+/// The arguments, for a QEMU that runs in the run folder and inherits QMP's socket and the taps of
+/// those vNICs that have one, by their slots.
 ///
 /// # Errors
 /// A sentence that says what is missing.
-pub(super) fn build(spec: &VmxSpec, qmp: RawFd) -> Result<Vec<OsString>, String> {
+pub(super) fn build(
+    spec: &VmxSpec,
+    qmp: RawFd,
+    taps: &BTreeMap<u8, RawFd>,
+) -> Result<Vec<OsString>, String> {
     let mut args = Args::default();
     args.flag("-nodefaults").flag("-no-user-config");
     args.pair("-display", "none");
@@ -154,8 +163,12 @@ pub(super) fn build(spec: &VmxSpec, qmp: RawFd) -> Result<Vec<OsString>, String>
         args.pair("-blockdev", blockdev("cd0", "raw", iso, true)?);
         args.pair("-device", "ide-cd,bus=ide.0,drive=cd0,bootindex=0");
     }
-    for (n, nic) in spec.nics.iter().enumerate() {
-        vnic(&mut args, n, nic);
+    args.pair("-device", format!("pcie-pci-bridge,id={NIC_BUS},addr=0x8"));
+    // Behind a bridge that is empty at boot the guest leaves no room for what comes later. Nobody
+    // drives this device, and the least room that a bridge can have is enough for all vNICs.
+    args.pair("-device", format!("pci-testdev,bus={NIC_BUS},addr=0x1f"));
+    for nic in &spec.nics {
+        vnic(&mut args, nic, taps.get(&nic.slot).copied());
     }
     for (n, serial) in spec.serials.iter().enumerate() {
         let backend = match serial {
@@ -256,34 +269,46 @@ fn blockdev(node: &str, format: &str, path: &Path, read_only: bool) -> Result<St
     .to_string())
 }
 
-fn vnic(args: &mut Args, n: usize, nic: &NicSpec) {
-    // Slots rise with the number, so that the guest's order is the specification's.
+/// A vNIC's name for QEMU, by its slot.
+pub(super) fn nic_id(slot: u8) -> String {
+    format!("nic{slot}")
+}
+
+/// The name of what is at the other end of its cable.
+pub(super) fn netdev_id(slot: u8) -> String {
+    format!("net{slot}")
+}
+
+/// Its place on [`NIC_BUS`]. Slots rise with the number, so that the guest's order is the
+/// specification's; a bridge's slot 0 takes nothing.
+pub(super) fn nic_addr(slot: u8) -> String {
+    format!("{:#x}", slot.saturating_add(1))
+}
+
+fn vnic(args: &mut Args, nic: &NicSpec, tap: Option<RawFd>) {
+    let (slot, netdev) = (nic.slot, netdev_id(nic.slot));
     let device = format!(
-        "vmxnet3,id=nic{n},mac={},romfile=,addr={:#x}",
+        "vmxnet3,id={},mac={},romfile=,bus={NIC_BUS},addr={}",
+        nic_id(slot),
         nic.mac,
-        8 + n
+        nic_addr(slot)
     );
-    if !nic.connected {
+    let backend = match (&nic.backend, tap) {
+        (NicBackend::User(net), _) if nic.connected => format!(
+            "user,id={netdev},net={}/{},host={},dns={},ipv6=off",
+            net.network, net.prefix, net.gateway, net.dns
+        ),
+        (NicBackend::Port(_), Some(fd)) => format!("tap,id={netdev},fd={fd},vhost=off"),
         // Nothing at the other end. QEMU's set_link would be the better way, but its vmxnet3
         // writes the event to guest address 0 while no driver has told it where to; and a hub of
         // its own keeps the guest from booting.
-        args.pair("-device", device);
-        return;
-    }
-    let backend = match &nic.backend {
-        NicBackend::User(net) => format!(
-            "user,id=net{n},net={}/{},host={},dns={},ipv6=off",
-            net.network, net.prefix, net.gateway, net.dns
-        ),
-        NicBackend::Tap { device } => {
-            format!(
-                "tap,id=net{n},ifname={},script=no,downscript=no",
-                escape(device)
-            )
+        _ => {
+            args.pair("-device", device);
+            return;
         }
     };
     args.pair("-netdev", backend);
-    args.pair("-device", format!("{device},netdev=net{n}"));
+    args.pair("-device", format!("{device},netdev={netdev}"));
 }
 
 /// A value inside one of QEMU's comma-separated options.

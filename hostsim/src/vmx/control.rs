@@ -3,6 +3,7 @@
 //! can connect before the shim is up: its request waits for it.
 
 use super::exit::ExitRecord;
+use super::spec::NicSpec;
 use serde::{Deserialize, Serialize};
 
 /// Name of the socket in the run folder.
@@ -24,6 +25,21 @@ pub(super) enum Request {
     PowerOff,
     /// Press the reset button.
     Reset,
+    /// Plug a vNIC into a free slot.
+    PlugNic {
+        /// The vNIC.
+        nic: NicSpec,
+    },
+    /// Change what is at the other end of a vNIC's cable, or whether it is plugged in.
+    SetNic {
+        /// The vNIC as it is to be.
+        nic: NicSpec,
+    },
+    /// Take a vNIC out. Answered once the guest has let it go. An empty slot is fine.
+    UnplugNic {
+        /// Its slot.
+        slot: u8,
+    },
     /// Answered with `Exited` once the VM has ended and its record is on the disk.
     WaitExit,
 }

@@ -3,7 +3,7 @@
 use super::control::{CONTROL_SOCKET, LINE_MAX, Reply, Request, VmxStatus};
 use super::exit::{EXIT_FILE, ExitReason, ExitRecord};
 use super::files;
-use super::spec::VmxSpec;
+use super::spec::{NicSpec, VmxSpec};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -277,6 +277,32 @@ impl VmxHandle {
     /// [`VmxError::Exited`] where it has ended.
     pub async fn reset(&self) -> Result<(), VmxError> {
         self.done(&Request::Reset).await
+    }
+
+    /// Plug a vNIC into a free slot while the VM runs; the guest finds it by itself.
+    ///
+    /// # Errors
+    /// [`VmxError::Refused`] where it cannot be plugged in; [`VmxError::Exited`] where the VM has ended.
+    pub async fn plug_nic(&self, nic: &NicSpec) -> Result<(), VmxError> {
+        self.done(&Request::PlugNic { nic: nic.clone() }).await
+    }
+
+    /// Change a vNIC's port group, or plug its cable in or out, while the VM runs. The guest does
+    /// not notice.
+    ///
+    /// # Errors
+    /// [`VmxError::Refused`] on a user-mode network; [`VmxError::Exited`] where the VM has ended.
+    pub async fn set_nic(&self, nic: &NicSpec) -> Result<(), VmxError> {
+        self.done(&Request::SetNic { nic: nic.clone() }).await
+    }
+
+    /// Take a vNIC out while the VM runs. Returns once the guest has let it go; an empty slot is fine.
+    ///
+    /// # Errors
+    /// [`VmxError::Refused`] where the guest keeps it (it is connected as before then);
+    /// [`VmxError::Exited`] where the VM has ended.
+    pub async fn unplug_nic(&self, slot: u8) -> Result<(), VmxError> {
+        self.done(&Request::UnplugNic { slot }).await
     }
 
     /// Pull the plug, and return once nothing of the VM runs any more. A VM that ended by itself

@@ -3,10 +3,11 @@
 use super::argv;
 use super::control::{VmxState, VmxStatus};
 use super::exit::{ExitReason, ExitRecord};
+use super::nics::Nics;
 use super::qmp::{Event, Qmp};
 use super::shim::{Phase, now_ns};
-use super::spec::{SerialSpec, VmxSpec, VsockSpec};
-use super::{serial, sys, vsock};
+use super::spec::{NicSpec, SerialSpec, VmxSpec, VsockSpec};
+use super::{nics, serial, sys, vsock};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -46,11 +47,17 @@ pub(super) enum Command {
     ShutdownGuest(Done),
     /// Press the reset button.
     Reset(Done),
+    /// Plug a vNIC in.
+    PlugNic(NicSpec, Done),
+    /// Change a vNIC's port group or connection.
+    SetNic(NicSpec, Done),
+    /// Take a vNIC out of its slot.
+    UnplugNic(u8, Done),
 }
 
 /// Run the VM; the current folder is its run folder. Whatever happens becomes the record.
 pub(super) async fn run(
-    spec: &VmxSpec,
+    mut spec: VmxSpec,
     lock: OwnedFd,
     phase: &watch::Sender<Phase>,
     mut commands: mpsc::Receiver<Command>,
@@ -59,7 +66,7 @@ pub(super) async fn run(
     let mut reset = None;
     let reason = loop {
         let started = match lock.try_clone() {
-            Ok(lock) => start(spec, lock).await,
+            Ok(lock) => start(&spec, lock).await,
             Err(e) => Err(format!("the lock: {e}")),
         };
         let mut vm = match started {
@@ -75,6 +82,8 @@ pub(super) async fn run(
             .supervise(phase, &mut commands, &mut ran, reset.take())
             .await;
         set_state(phase, |status| status.state = VmxState::Stopping);
+        // A reset keeps what was plugged in and out.
+        spec.nics = vm.nics.specs();
         vm.drain().await;
         match end {
             End::Ended(reason) => break reason,
@@ -112,6 +121,7 @@ struct Vm {
     serials: JoinSet<()>,
     guards: Vec<serial::Guard>,
     vsock: Option<vsock::Device>,
+    nics: Nics,
     /// A power-off was asked for, and QEMU may be killed for it.
     power_off: bool,
 }
@@ -143,14 +153,21 @@ async fn start(spec: &VmxSpec, lock: OwnedFd) -> Result<Vm, String> {
         }
     }
 
+    let (nics, taps) = Nics::open(&spec.nics).await?;
+    let tap_fds = taps
+        .iter()
+        .map(|(slot, tap)| (*slot, tap.as_raw_fd()))
+        .collect();
+
     let mut command = std::process::Command::new(argv::QEMU);
     command
-        .args(argv::build(spec, qmp_fd.as_raw_fd())?)
+        .args(argv::build(spec, qmp_fd.as_raw_fd(), &tap_fds)?)
         // The lock is free once shim and QEMU are both gone.
         .stdin(Stdio::from(lock))
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    sys::tie_to_this_thread(&mut command, vec![qmp_fd]);
+    let inherit = taps.into_values().chain([qmp_fd]).collect();
+    sys::tie_to_this_thread(&mut command, inherit);
     let mut command = tokio::process::Command::from(command);
     let mut child = command.spawn().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => {
@@ -172,6 +189,7 @@ async fn start(spec: &VmxSpec, lock: OwnedFd) -> Result<Vm, String> {
         serials,
         guards,
         vsock,
+        nics,
         power_off: false,
     })
 }
@@ -223,7 +241,10 @@ impl Vm {
         let mut quit_by = None;
         let status = loop {
             tokio::select! {
-                Some(event) = events.recv() => on_event(&event, phase, &mut shutdown),
+                Some(event) = events.recv() => match nics::deleted(&event) {
+                    Some(slot) => self.nics.gone(slot, &mut qmp).await,
+                    None => on_event(&event, phase, &mut shutdown),
+                },
                 status = self.child.wait() => break status,
                 Some(command) = commands.recv() => match command {
                     Command::PowerOff => {
@@ -238,12 +259,22 @@ impl Vm {
                         reset = Some(done);
                         quit_by = Some(quit(&mut qmp).await);
                     }
+                    Command::PlugNic(nic, done) => {
+                        let _ = done.send(self.nics.plug(nic, &mut qmp).await);
+                    }
+                    Command::SetNic(nic, done) => {
+                        let _ = done.send(self.nics.set(nic).await);
+                    }
+                    Command::UnplugNic(slot, done) => {
+                        self.nics.unplug(slot, &mut qmp, done).await;
+                    }
                 },
                 () = terminated(&mut terminate) => {
                     self.power_off = true;
                     quit_by = Some(quit(&mut qmp).await);
                 }
                 () = deadline(quit_by) => { self.kill(); quit_by = None; }
+                () = deadline(self.nics.patience()) => self.nics.give_up().await,
             }
         };
         // What QEMU said last is still on its way.
@@ -351,7 +382,11 @@ async fn power_off_only(commands: &mut mpsc::Receiver<Command>) -> Option<()> {
     loop {
         match commands.recv().await? {
             Command::PowerOff => return Some(()),
-            Command::ShutdownGuest(done) | Command::Reset(done) => {
+            Command::ShutdownGuest(done)
+            | Command::Reset(done)
+            | Command::PlugNic(_, done)
+            | Command::SetNic(_, done)
+            | Command::UnplugNic(_, done) => {
                 let _ = done.send(Err("the VM is still being started".to_owned()));
             }
         }

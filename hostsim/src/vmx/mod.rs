@@ -24,10 +24,12 @@ mod files;
 mod handle;
 pub mod host;
 mod machine;
+mod nics;
 mod qmp;
 mod serial;
 mod shim;
 mod spec;
+pub mod switch;
 mod sys;
 pub mod tuning;
 mod vsock;
@@ -42,5 +44,5 @@ pub use shim::{ShimArgs, run_shim};
 pub use spec::{
     Accelerator, CONTROLLER_UNIT, CONTROLLERS_MAX, DirectBoot, DiskSpec, Firmware,
     GUESTINFO_KEY_MAX, NICS_MAX, NicBackend, NicSpec, SERIALS_MAX, SerialDirection, SerialFaults,
-    SerialSpec, SerialUri, UserNet, VmxSpec, VsockSpec,
+    SerialSpec, SerialUri, SwitchPort, UserNet, VmxSpec, VsockSpec,
 };

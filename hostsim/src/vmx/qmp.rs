@@ -3,11 +3,13 @@
 //! Only what the shim needs: the greeting, commands with their answers in order of their IDs, and
 //! events. Spec: docs/interop/qmp-spec.rst of QEMU.
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
@@ -81,6 +83,21 @@ impl Qmp {
         command: &'static str,
         arguments: Value,
     ) -> Result<Value, QmpError> {
+        self.send(command, arguments, None).await
+    }
+
+    /// Give QEMU a descriptor under a name, for a command to come.
+    pub(super) async fn give(&mut self, name: &str, fd: BorrowedFd<'_>) -> Result<(), QmpError> {
+        let arguments = json!({ "fdname": name });
+        self.send("getfd", arguments, Some(fd)).await.map(drop)
+    }
+
+    async fn send(
+        &mut self,
+        command: &'static str,
+        arguments: Value,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<Value, QmpError> {
         let id = self.next_id;
         self.next_id += 1;
         let (sender, answer) = oneshot::channel();
@@ -95,7 +112,14 @@ impl Qmp {
         };
         let line = json!({ "execute": command, "arguments": arguments, "id": id });
         let line = format!("{line}\n");
-        if self.writer.write_all(line.as_bytes()).await.is_err() {
+        let rest = match fd {
+            Some(fd) => {
+                let sent = send_with(self.writer.as_ref(), line.as_bytes(), fd).await?;
+                line.as_bytes().get(sent..).unwrap_or_default()
+            }
+            None => line.as_bytes(),
+        };
+        if self.writer.write_all(rest).await.is_err() {
             return Err(QmpError::Closed { command });
         }
         match answer.await {
@@ -104,6 +128,22 @@ impl Qmp {
             Err(_) => Err(QmpError::Closed { command }),
         }
     }
+}
+
+/// Send bytes with a descriptor; how many were sent.
+async fn send_with(stream: &UnixStream, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let send = || {
+        let fds = [fd.as_raw_fd()];
+        sendmsg::<()>(
+            stream.as_raw_fd(),
+            &[io::IoSlice::new(bytes)],
+            &[ControlMessage::ScmRights(&fds)],
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        )
+        .map_err(io::Error::from)
+    };
+    stream.async_io(Interest::WRITABLE, send).await
 }
 
 async fn next(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<Value>> {

@@ -111,8 +111,9 @@ async fn serve(
     let (commands, command_queue) = mpsc::channel(16);
     let clients = tokio::spawn(accept(listener, phases, commands));
 
-    let record = machine::run(&spec, lock, &phase, command_queue).await;
-    eprintln!("vmx: {}: {}", spec.name, record.reason);
+    let name = spec.name.clone();
+    let record = machine::run(spec, lock, &phase, command_queue).await;
+    eprintln!("vmx: {name}: {}", record.reason);
     let written = record.write(Path::new("."));
     phase.send_replace(Phase::Ended(record));
     drop(phase);
@@ -215,6 +216,15 @@ async fn answer(
         }
         Request::ShutdownGuest => ordered(phases, commands, Command::ShutdownGuest).await,
         Request::Reset => ordered(phases, commands, Command::Reset).await,
+        Request::PlugNic { nic } => {
+            ordered(phases, commands, |done| Command::PlugNic(nic, done)).await
+        }
+        Request::SetNic { nic } => {
+            ordered(phases, commands, |done| Command::SetNic(nic, done)).await
+        }
+        Request::UnplugNic { slot } => {
+            ordered(phases, commands, |done| Command::UnplugNic(slot, done)).await
+        }
     }
 }
 

@@ -123,12 +123,15 @@ pub struct DiskSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NicSpec {
+    /// Its place, from 0, below [`NICS_MAX`]: the guest finds the vNICs in this order.
+    pub slot: u8,
     /// MAC address, `aa:bb:cc:dd:ee:ff`.
     pub mac: String,
     /// Name of the port group, for messages.
     pub port_group: String,
     /// The cable is plugged in. Where it is not, nothing gets in or out; the guest sees a carrier
-    /// all the same, since QEMU's vmxnet3 cannot start without one.
+    /// all the same, since QEMU's vmxnet3 cannot start without one. On the switch that can change
+    /// while the VM runs.
     pub connected: bool,
     /// What is at the other end of the cable.
     pub backend: NicBackend,
@@ -141,11 +144,18 @@ pub enum NicBackend {
     /// QEMU's user-mode network: a NAT of this VM's own, which needs no root. The guest may use
     /// any address of the subnet but the two named here; VMs do not see each other.
     User(UserNet),
-    /// A tap device that exists already (bridged to the port group by hostsim).
-    Tap {
-        /// Name of the host's interface.
-        device: String,
-    },
+    /// A port of the virtual switch, which the shim makes.
+    Port(SwitchPort),
+}
+
+/// A place on the virtual switch ([`super::switch::Switch`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwitchPort {
+    /// The switch's network namespace.
+    pub netns: PathBuf,
+    /// The port group's VLAN.
+    pub vlan: u16,
 }
 
 /// Addresses of a user-mode network.
@@ -308,12 +318,10 @@ impl VmxSpec {
                 ));
             }
         }
-        for nic in &self.nics {
-            if !is_mac(&nic.mac) {
-                return Err(format!(
-                    "vNIC: {:?} is no MAC address (aa:bb:cc:dd:ee:ff)",
-                    nic.mac
-                ));
+        for (n, nic) in self.nics.iter().enumerate() {
+            nic.validate()?;
+            if self.nics.iter().take(n).any(|other| other.slot == nic.slot) {
+                return Err(format!("two vNICs in slot {}", nic.slot));
             }
         }
         for key in self.guestinfo.keys() {
@@ -326,6 +334,29 @@ impl VmxSpec {
         }
         if let Some(VsockSpec::Kernel { cid: cid @ 0..=2 }) = self.vsock {
             return Err(format!("vsock context ID {cid} is reserved: 3 or higher"));
+        }
+        Ok(())
+    }
+}
+
+impl NicSpec {
+    /// Check what QEMU would not check, or would complain of in words that help nobody.
+    ///
+    /// # Errors
+    /// A sentence that says which part is wrong and what would be right.
+    pub fn validate(&self) -> Result<(), String> {
+        if usize::from(self.slot) >= NICS_MAX {
+            return Err(format!(
+                "vNIC: slot {} does not exist (0 to {})",
+                self.slot,
+                NICS_MAX - 1
+            ));
+        }
+        if !is_mac(&self.mac) {
+            return Err(format!(
+                "vNIC: {:?} is no MAC address (aa:bb:cc:dd:ee:ff)",
+                self.mac
+            ));
         }
         Ok(())
     }

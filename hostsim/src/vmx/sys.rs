@@ -8,7 +8,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, setsid};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Go on in a process that is nobody's child and in a session of its own: signals and the end of
@@ -51,6 +51,29 @@ pub(super) fn tie_to_this_thread(command: &mut std::process::Command, inherit: V
             Ok(())
         });
     }
+}
+
+/// Make a tap device in the network namespace that `tun` (/dev/net/tun) was opened in, and give its name, which the
+/// kernel chooses. Frames have a header for offloads before them (`IFF_VNET_HDR`), as QEMU likes them.
+///
+/// # Errors
+/// The system refuses: it takes CAP_NET_ADMIN.
+pub(super) fn make_tap(tun: &std::fs::File) -> io::Result<String> {
+    // SAFETY: an ifreq is numbers, bytes and pointers that nobody follows; all zeros is one.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"nic%d") {
+        *to = from.cast_signed();
+    }
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    // SAFETY: the request is a whole ifreq that lives through the call, which is what TUNSETIFF reads and writes.
+    let result = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let name = request.ifr_name.iter().map(|c| c.cast_unsigned());
+    let name: Vec<u8> = name.take_while(|c| *c != 0).collect();
+    String::from_utf8(name).map_err(io::Error::other)
 }
 
 /// The frequency in kHz of the time stamp counter, measured against the monotonic clock for

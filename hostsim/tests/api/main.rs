@@ -7,6 +7,9 @@ mod files;
 #[allow(dead_code, reason = "a part of it is for the other test program")]
 mod guest;
 mod limits;
+#[path = "../vmx/netns.rs"]
+mod netns;
+mod networks;
 mod pyvmomi;
 mod real;
 mod restart;

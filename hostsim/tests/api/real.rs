@@ -6,10 +6,10 @@ use crate::guest::{LONG, boot};
 use std::path::PathBuf;
 
 /// A state folder; a test that fails in the middle leaves no VM behind.
-struct State(tempfile::TempDir);
+pub(super) struct State(pub(super) tempfile::TempDir);
 
 impl State {
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.0.path()
     }
 }
@@ -33,14 +33,14 @@ impl Drop for State {
 }
 
 /// A client of a program, for VMs that boot the test guest directly.
-struct Real {
-    client: Client,
-    kernel: String,
-    initrd: String,
+pub(super) struct Real {
+    pub(super) client: Client,
+    pub(super) kernel: String,
+    pub(super) initrd: String,
 }
 
 impl Real {
-    async fn new(program: &Program, state: &Path, boot: &(PathBuf, PathBuf)) -> Real {
+    pub(super) async fn new(program: &Program, state: &Path, boot: &(PathBuf, PathBuf)) -> Real {
         let client = program.client(state).await;
         client
             .make_directory(None, &path("boot"), true)
@@ -62,7 +62,7 @@ impl Real {
         }
     }
 
-    async fn create(
+    pub(super) async fn create(
         &self,
         name: &str,
         test: &str,
@@ -111,7 +111,7 @@ impl Real {
             .unwrap_or_else(|_| panic!("{vm} does not become {state}"));
     }
 
-    async fn console(&self, name: &str) -> String {
+    pub(super) async fn console(&self, name: &str) -> String {
         let body = self
             .client
             .file_get("ha-datacenter", &path(&format!("{name}/console.log")), None)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/if_packet.h>
 #include <linux/vm_sockets.h>
 #include <net/if.h>
 #include <net/route.h>
@@ -279,6 +280,117 @@ static void net(const char *own, const char *gateway, int port)
 	close(fd);
 }
 
+struct nic {
+	char name[IFNAMSIZ];
+	unsigned char mac[6];
+	int fd, seen;
+};
+
+static void print_mac(const char *what, const unsigned char *mac, const char *rest)
+{
+	printf("%s %02x:%02x:%02x:%02x:%02x:%02x%s\n", what, mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], rest);
+}
+
+/* Take a vNIC that has appeared into use: 0, or it is not ready yet. */
+static int take(struct nic *nic, const char *name)
+{
+	struct ifreq r = { 0 };
+	struct sockaddr_ll at = { .sll_family = AF_PACKET, .sll_protocol = htons(0x88b5) };
+	int fd = socket(AF_PACKET, SOCK_RAW, htons(0x88b5));
+
+	if (fd < 0)
+		fail("packet socket");
+	snprintf(nic->name, IFNAMSIZ, "%s", name);
+	snprintf(r.ifr_name, IFNAMSIZ, "%s", name);
+	if (ioctl(fd, SIOCGIFHWADDR, &r))
+		goto not_yet;
+	memcpy(nic->mac, r.ifr_hwaddr.sa_data, 6);
+	r.ifr_flags = IFF_UP | IFF_RUNNING;
+	if (ioctl(fd, SIOCSIFFLAGS, &r) || ioctl(fd, SIOCGIFINDEX, &r))
+		goto not_yet;
+	at.sll_ifindex = r.ifr_ifindex;
+	if (bind(fd, (void *)&at, sizeof at))
+		goto not_yet;
+	nic->fd = fd;
+	print_mac("nic", nic->mac, "");
+	return 0;
+not_yet:
+	close(fd);
+	return -1;
+}
+
+/* Say who is there on each vNIC, again and again, and print what is heard, each sender once a
+ * second; vNICs come and go. */
+static void ether(void)
+{
+	static struct nic nics[10];
+	static struct { unsigned char key[12]; long long at; } heard[64];
+	int senders = 0;
+
+	for (;;) {
+		DIR *all = opendir("/sys/class/net");
+		struct dirent *d;
+
+		for (int i = 0; i < 10; i++)
+			nics[i].seen = 0;
+		while (all && (d = readdir(all))) {
+			int known = -1, empty = -1;
+
+			if (strncmp(d->d_name, "eth", 3))
+				continue;
+			for (int i = 0; i < 10; i++) {
+				if (nics[i].name[0] && !strcmp(nics[i].name, d->d_name))
+					known = i;
+				else if (!nics[i].name[0])
+					empty = i;
+			}
+			if (known < 0 && empty >= 0 && !take(&nics[empty], d->d_name))
+				known = empty;
+			else if (known < 0 && empty >= 0)
+				nics[empty].name[0] = 0;
+			if (known >= 0)
+				nics[known].seen = 1;
+		}
+		closedir(all);
+		for (int i = 0; i < 10; i++) {
+			unsigned char frame[60] = { 255, 255, 255, 255, 255, 255 }, in[2048];
+
+			if (!nics[i].name[0])
+				continue;
+			if (!nics[i].seen) {
+				print_mac("gone", nics[i].mac, "");
+				close(nics[i].fd);
+				nics[i].name[0] = 0;
+				continue;
+			}
+			memcpy(frame + 6, nics[i].mac, 6);
+			frame[12] = 0x88;
+			frame[13] = 0xb5;
+			send(nics[i].fd, frame, sizeof frame, MSG_DONTWAIT);
+			while (recv(nics[i].fd, in, sizeof in, MSG_DONTWAIT) > 0) {
+				char by[32];
+				int n;
+
+				for (n = 0; n < senders; n++)
+					if (!memcmp(heard[n].key, nics[i].mac, 6) && !memcmp(heard[n].key + 6, in + 6, 6))
+						break;
+				if (n == 64)
+					fail("too many senders");
+				if (n == senders)
+					senders++;
+				else if (now_ms() - heard[n].at < 1000)
+					continue;
+				memcpy(heard[n].key, nics[i].mac, 6);
+				memcpy(heard[n].key + 6, in + 6, 6);
+				heard[n].at = now_ms();
+				snprintf(by, sizeof by, " by %02x", nics[i].mac[5]);
+				print_mac("heard", in + 6, by);
+			}
+		}
+		usleep(20000);
+	}
+}
+
 int main(void)
 {
 	const char *test;
@@ -354,6 +466,8 @@ int main(void)
 		serial(strtoul(option("send="), NULL, 10), strtoul(option("receive="), NULL, 10));
 	} else if (!strcmp(test, "net")) {
 		net(option("own="), option("gateway="), atoi(option("port=")));
+	} else if (!strcmp(test, "ether")) {
+		ether();
 	} else if (!strcmp(test, "disk")) {
 		char first[16] = "";
 

@@ -31,6 +31,9 @@ assert datastore.summary.name == "datastore1" and datastore.summary.freeSpace > 
 assert compute.host[0].summary.hardware.memorySize > 0
 network = [n for n in dc.network if n.name == "VM Network"][0]
 assert any(o.key == "mooring.disk.upload" and o.value is True for o in content.setting.QueryOptions("mooring."))
+groups = compute.host[0].config.network.portgroup
+assert [(g.spec.name, g.spec.vlanId, g.spec.vswitchName) for g in groups] == [("VM Network", 0, "vSwitch0")], groups
+assert compute.host[0].configManager.networkSystem.networkInfo.vswitch[0].name == "vSwitch0"
 
 # Create.
 files, devices = vim.vm.FileInfo(vmPathName="[datastore1]"), []

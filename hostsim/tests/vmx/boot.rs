@@ -27,6 +27,7 @@ async fn a_guest_with_two_processors_and_ten_vnics_boots_with_what_the_host_can(
     let net = UserNet::of_subnet("172.17.0.0".parse().unwrap(), 16).unwrap();
     for n in 0..10 {
         spec.nics.push(NicSpec {
+            slot: n,
             mac: format!("00:50:56:00:00:{n:02x}"),
             port_group: "VM Network".into(),
             connected: n != 1,
@@ -71,6 +72,7 @@ async fn a_guest_with_a_static_address_reaches_the_host_and_has_its_vnics_in_ord
     let net = UserNet::of_subnet("172.17.0.0".parse().unwrap(), 16).unwrap();
     for n in 0..2 {
         spec.nics.push(NicSpec {
+            slot: n,
             mac: format!("00:50:56:00:00:{n:02x}"),
             port_group: "VM Network".into(),
             connected: n == 0,

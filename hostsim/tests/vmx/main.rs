@@ -5,5 +5,7 @@
 mod boot;
 mod guest;
 mod life;
+mod netns;
+mod nics;
 mod serial;
 mod vsock;

@@ -1,0 +1,56 @@
+//! Network namespaces of tests: switches, and what is at the far end of an uplink.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A network namespace that goes with its test.
+#[derive(Debug)]
+pub struct Netns(String);
+
+impl Netns {
+    /// `None` where it cannot be had, with the reason printed.
+    pub fn new() -> Option<Netns> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: network namespaces take root");
+            return None;
+        }
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("hostsim-test-{}-{number}", std::process::id());
+        ip(&["netns", "add", &name]);
+        Some(Netns(name))
+    }
+
+    /// Its path, as `--switch` takes it.
+    pub fn path(&self) -> PathBuf {
+        format!("/run/netns/{}", self.0).into()
+    }
+
+    /// The vNICs that are in it.
+    pub fn taps(&self) -> Vec<String> {
+        let all = ip(&["-n", &self.0, "-o", "link"]);
+        let names = all.lines().filter_map(|line| line.split(": ").nth(1));
+        names
+            .filter(|name| name.starts_with("nic"))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        ip(&["netns", "del", &self.0]);
+    }
+}
+
+fn ip(args: &[&str]) -> String {
+    let output = Command::new("ip").args(args).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(
+        output.status.success(),
+        "ip {args:?}: {}",
+        text(&output.stderr)
+    );
+    text(&output.stdout)
+}
