@@ -11,6 +11,7 @@ mod images;
 mod leaks;
 mod lifecycle;
 mod logs;
+mod networks;
 mod output;
 mod process;
 mod real;
@@ -62,6 +63,7 @@ fn main() {
         process::tests,
         restart::tests,
         health::tests,
+        networks::tests,
     ] {
         trials.extend(module(&hosts));
     }
