@@ -5,7 +5,9 @@ use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use std::io::{BufRead, BufReader};
 use std::sync::Arc;
+use std::time::Duration;
 use tests::docker::Docker;
+use tests::random::times;
 
 pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
     let mut all = Vec::new();
@@ -15,6 +17,11 @@ pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
         same_live_and_ended,
     ));
     all.extend(on_both(hosts, "logs::follow_ends_with_the_process", follow));
+    all.extend(on_both(
+        hosts,
+        "logs::asked_for_while_the_vm_ends_they_come",
+        while_it_ends,
+    ));
     all.push(on(
         hosts,
         Link::Vsock,
@@ -49,6 +56,20 @@ fn same_live_and_ended(docker: &Docker) -> Result<()> {
         (live.errors(), ended.errors()),
         ("oops".into(), "oops".into()),
     )
+}
+
+/// A log that is asked for at any moment of a VM's end is there, and whole once the process has ended.
+fn while_it_ends(docker: &Docker) -> Result<()> {
+    for _ in 0..times(4, 30) {
+        let (id, _gone) = started(docker, "seq 1 2000")?;
+        docker.ok(&["wait", &id])?;
+        // The VM is still on: it writes, says goodbye, goes off.
+        for _ in 0..12 {
+            let log = docker.run_within(&["logs", &id], Duration::from_secs(60))?;
+            crate::output::same("log", &log.ok()?.stdout, &crate::output::seq(2000))?;
+        }
+    }
+    Ok(())
 }
 
 fn follow(docker: &Docker) -> Result<()> {

@@ -46,6 +46,10 @@ impl Containers {
                 status.session.is_none() || status.gone
             })
             .await;
+        // Over a serial port a VM that was killed says no goodbye, and nothing else tells its end.
+        if let Some(session) = container.modify(|status| status.session.take()) {
+            session.end();
+        }
         let status = container.status();
         if status.gone || status.removing {
             return;

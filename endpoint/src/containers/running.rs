@@ -88,6 +88,9 @@ impl Containers {
         self.execs.link_lost(container.id());
         // Where the watch has missed a short life, this finds it.
         self.check_power(&container).await;
+        // A stream that was opened while the tether said goodbye would wait for ever: a serial port that goes silent is
+        // taken for one that comes back.
+        session.end();
     }
 
     fn message(

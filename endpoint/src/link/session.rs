@@ -117,6 +117,12 @@ impl Session {
             .take();
     }
 
+    /// Ends the link itself, with all streams, whoever still holds one: nothing more comes.
+    pub fn end(&self) {
+        self.close();
+        self.sender.close();
+    }
+
     /// Opens a stream that the guest does not know of yet.
     ///
     /// # Errors
