@@ -1,5 +1,6 @@
 //! The command lines of the parts.
 
+use crate::network::{Layout, PUBLIC, TRUNK};
 use crate::options::{Boot, Options};
 use std::path::Path;
 
@@ -7,6 +8,12 @@ use std::path::Path;
 pub const BOOT_FOLDER: &str = "boot";
 /// The datastore that hostsim offers.
 pub const DATASTORE: &str = "datastore1";
+
+/// Port group of the default network, where there are port groups.
+pub const PORT_GROUP: &str = "mooring-bridge";
+/// The endpoint knows `--network-pool`, `--router`, `--trunk`, `--public` and `--publish-api`. While it does not, it is
+/// not given them, and `vch up` takes user-mode networks by default.
+pub const ENDPOINT_ROUTES: bool = false;
 
 /// What `hostsim serve` says when it is ready: `https://HOST:PORT thumbprint=SHA256`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +45,32 @@ impl Hypervisor {
     }
 }
 
+/// Words that are among the arguments of this state folder's hostsim, and of no other process.
+pub fn hostsim_words(state: &Path) -> [String; 3] {
+    [
+        "serve".into(),
+        "--state".into(),
+        path(&state.join("hostsim")),
+    ]
+}
+
+/// The same for its endpoint.
+pub fn endpoint_words(state: &Path) -> [String; 3] {
+    [
+        "serve".into(),
+        "--run-dir".into(),
+        path(&state.join("endpoint")),
+    ]
+}
+
 /// Arguments of `hostsim`. `listen` is where it listened before, so that its clients find it again.
-pub fn hostsim(state: &Path, listen: &str, options: &Options) -> Vec<String> {
+/// `bridges`: the layout of the network, where it is on bridges.
+pub fn hostsim(
+    state: &Path,
+    listen: &str,
+    bridges: Option<&Layout>,
+    options: &Options,
+) -> Vec<String> {
     let mut args = vec![
         "serve".into(),
         "--state".into(),
@@ -49,6 +80,12 @@ pub fn hostsim(state: &Path, listen: &str, options: &Options) -> Vec<String> {
     ];
     if let Some(strict) = options.strict {
         args.push(format!("--strict={}", strict.as_str()));
+    }
+    if let Some(bridges) = bridges {
+        args.extend(["--switch".into(), path(&bridges.switch())]);
+        for (name, vlan) in bridges.port_groups() {
+            args.extend(["--port-group".into(), format!("{name}={vlan}")]);
+        }
     }
     args.extend(options.hostsim_args.iter().cloned());
     args
@@ -60,6 +97,7 @@ pub fn endpoint(
     vch: &str,
     hypervisor: &Hypervisor,
     boot: [&str; 3],
+    bridges: Option<&Layout>,
     options: &Options,
 ) -> Vec<String> {
     let on_datastore = |name: &str| format!("[{DATASTORE}] {BOOT_FOLDER}/{name}");
@@ -103,7 +141,30 @@ pub fn endpoint(
             args.extend([option.into(), path(file)]);
         }
     }
+    if let Some(bridges) = bridges {
+        args.extend(endpoint_network(bridges, ENDPOINT_ROUTES));
+    }
     args.extend(options.endpoint_args.iter().cloned());
+    args
+}
+
+/// What the endpoint is told of a network on bridges; `routes`: it sets the router up.
+fn endpoint_network(bridges: &Layout, routes: bool) -> Vec<String> {
+    let mut args = vec!["--port-group".into(), PORT_GROUP.into()];
+    if routes {
+        let groups = bridges.port_groups();
+        let pool: Vec<String> = groups.into_iter().skip(1).map(|(name, _)| name).collect();
+        let socket = path(&bridges.publish_api());
+        for (option, value) in [
+            ("--network-pool", pool.join(",")),
+            ("--router", path(&bridges.router())),
+            ("--trunk", TRUNK.to_owned()),
+            ("--public", PUBLIC.to_owned()),
+            ("--publish-api", socket),
+        ] {
+            args.extend([option.into(), value]);
+        }
+    }
     args
 }
 
@@ -142,15 +203,39 @@ mod tests {
             boot_from: Boot::Iso,
             ..Options::default()
         };
-        let args = endpoint(Path::new("/s"), "v", &h, ["k", "i", "b.iso"], &iso);
+        let args = endpoint(Path::new("/s"), "v", &h, ["k", "i", "b.iso"], None, &iso);
         assert!(
             args.contains(&"[datastore1] boot/b.iso".into())
                 && !args.iter().any(|a| a == "--boot-kernel")
         );
         let auto = Options::default();
         assert!(
-            endpoint(Path::new("/s"), "v", &h, ["k", "i", "b.iso"], &auto)
+            endpoint(Path::new("/s"), "v", &h, ["k", "i", "b.iso"], None, &auto)
                 .contains(&"[datastore1] boot/k".into())
+        );
+    }
+
+    #[test]
+    fn port_groups_and_the_router_are_passed_as_agreed() {
+        let layout = Layout::new(Path::new("/s"), 2);
+        let args = hostsim(Path::new("/s"), "h:1", Some(&layout), &Options::default()).join(" ");
+        let switch = layout.switch().display().to_string();
+        let groups = "--port-group mooring-bridge=100 --port-group mooring-net-01=101 --port-group mooring-net-02=102";
+        assert!(
+            args.ends_with(&format!("--switch {switch} {groups}")),
+            "{args}"
+        );
+        assert_eq!(
+            endpoint_network(&layout, false),
+            ["--port-group", "mooring-bridge"]
+        );
+        let router = layout.router().display().to_string();
+        assert_eq!(
+            endpoint_network(&layout, true).join(" "),
+            format!(
+                "--port-group mooring-bridge --network-pool mooring-net-01,mooring-net-02 --router {router} \
+                 --trunk trunk --public public --publish-api /s/uplink/api.sock"
+            )
         );
     }
 }
