@@ -126,7 +126,7 @@ fn the_uplink_gives_the_router_an_address_and_one_that_nobody_noted_is_ended() {
     std::os::unix::net::UnixStream::connect(layout.publish_api()).unwrap();
     // Its sandbox has left the machine's mounts alone.
     assert!(is_namespace(&router) && is_namespace(&layout.switch_name()));
-    assert_eq!(uplinks(layout), [part.process.clone()]);
+    assert_eq!(uplinks(layout), std::slice::from_ref(&part.process));
 
     kill_9(&part.process);
     assert!(!uplink::is_up(layout, &part.process));
