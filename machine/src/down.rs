@@ -1,13 +1,13 @@
 //! `vch down`: ends the VMs, then the endpoint, then the simulated host.
 
 use crate::state::StateDir;
-use crate::{Error, hypervisor, up};
+use crate::{Error, hypervisor, parts, process, up};
 use rustix::process::Signal;
 use std::path::Path;
 use std::time::Duration;
 
 /// How long a part may take to end after SIGTERM.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Ends a virtual container host. Images and stopped containers stay for the next `up`.
 ///
@@ -37,6 +37,8 @@ pub async fn run(state: &Path, seconds: u64) -> Result<(), Error> {
         .endpoint
         .take()
         .map_or(Ok(()), |p| p.process.stop("endpoint", PATIENCE));
+    let left = parts::endpoint_words(dir.path());
+    let endpoint = endpoint.and(process::stop_those_with(&left, "endpoint", PATIENCE));
     // Those that were started while the others were ended.
     let late = match (&vms, up::ensure_hostsim(&dir, &mut record)) {
         (Ok(()), Ok(h)) => hypervisor::shut_down(dir.path(), &h, &record.vch, Duration::ZERO).await,
@@ -46,6 +48,9 @@ pub async fn run(state: &Path, seconds: u64) -> Result<(), Error> {
         .hostsim
         .as_ref()
         .map_or(Ok(()), |p| p.process.stop("hostsim", PATIENCE));
+    // Last, so that containers can say good-bye. Whatever there is of it, whether it was noted or not.
+    let network = up::layout(&dir, &record).remove();
+    record.uplink = None;
     dir.save(&record)?;
-    vms.and(endpoint).and(late).and(hostsim)
+    vms.and(endpoint).and(late).and(hostsim).and(network)
 }

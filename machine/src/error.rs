@@ -67,6 +67,14 @@ pub enum Error {
         /// How long was waited.
         seconds: u64,
     },
+    /// The network could not be made or removed.
+    #[error("cannot {action}: {reason}")]
+    Network {
+        /// What was tried.
+        action: String,
+        /// Why it failed, and what to do about it.
+        reason: String,
+    },
     /// The hypervisor refused something.
     #[error("{action}: {reason}")]
     Hypervisor {

@@ -6,11 +6,13 @@ pub mod boot;
 pub mod down;
 pub mod error;
 pub mod hypervisor;
+pub mod network;
 pub mod options;
 pub mod parts;
 pub mod process;
 pub mod state;
 pub mod status;
 pub mod up;
+pub mod uplink;
 
 pub use error::Error;

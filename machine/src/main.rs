@@ -3,7 +3,8 @@
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use machine::options::{self, Boot, Link, Options, Strict, Tls};
+use machine::network::NETWORKS_MAX;
+use machine::options::{self, Boot, Link, Network, Options, Strict, Tls};
 use machine::{down, status, up};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -74,6 +75,14 @@ struct Up {
     /// none can be pulled or loaded yet). `--strict=link` leaves the upload
     #[arg(long, value_enum, value_name = "WHAT", num_args = 0..=1, default_missing_value = "all", require_equals = true)]
     strict: Option<Strict>,
+    /// Which network the containers have: bridges (root, iproute2 and slirp4netns are needed), or a user-mode network
+    /// for each container by itself
+    #[arg(long, value_enum, default_value_t)]
+    network: Network,
+    /// Networks that can be created beside the default one, on bridges
+    #[arg(long, default_value_t = options::NETWORKS, value_name = "N",
+          value_parser = clap::value_parser!(u16).range(0..=i64::from(NETWORKS_MAX)))]
+    networks: u16,
     /// Certificate (PEM) of the Docker API at --docker tcp://…
     #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
     tls_cert: Option<PathBuf>,
@@ -143,6 +152,8 @@ async fn run() -> anyhow::Result<()> {
                 boot,
                 programs,
                 strict: args.strict,
+                network: args.network,
+                networks: args.networks,
                 hostsim_args: args.hostsim_arg,
                 endpoint_args: args.endpoint_arg,
             };

@@ -40,6 +40,26 @@ pub enum Boot {
     Iso,
 }
 
+/// Which network the containers have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// Bridges where this machine and account allow it, else user-mode.
+    #[default]
+    Auto,
+    /// Bridges in a network namespace of their own; takes root.
+    Bridge,
+    /// A network of QEMU's for each container: containers do not reach each other.
+    User,
+}
+
+/// Networks beside the default one.
+pub const NETWORKS: u16 = 16;
+
+fn networks() -> u16 {
+    NETWORKS
+}
+
 /// What hostsim withholds of that which ESXi does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -86,7 +106,7 @@ pub struct Tls {
 }
 
 /// What `vch up` was told.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
     /// Where the Docker API listens: `unix://PATH` or `tcp://HOST:PORT`.
     pub docker: Vec<String>,
@@ -106,12 +126,37 @@ pub struct Options {
     /// What `tcp://` needs.
     #[serde(default)]
     pub tls: Option<Tls>,
+    /// Which network the containers have.
+    #[serde(default)]
+    pub network: Network,
+    /// Networks that can be created beside the default one.
+    #[serde(default = "networks")]
+    pub networks: u16,
     /// Further arguments for hostsim.
     #[serde(default)]
     pub hostsim_args: Vec<String>,
     /// Further arguments for the endpoint.
     #[serde(default)]
     pub endpoint_args: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            docker: Vec::new(),
+            link: Link::default(),
+            boot_from: Boot::default(),
+            memory_mib: 0,
+            boot: PathBuf::new(),
+            programs: PathBuf::new(),
+            strict: None,
+            tls: None,
+            network: Network::default(),
+            networks: NETWORKS,
+            hostsim_args: Vec::new(),
+            endpoint_args: Vec::new(),
+        }
+    }
 }
 
 /// Parses a memory size as Docker writes it: a number with an optional b, k, m or g (powers of 1,024). Returns MiB.

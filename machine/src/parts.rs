@@ -1,5 +1,6 @@
 //! The command lines of the parts.
 
+use crate::network::{Layout, PUBLIC, TRUNK};
 use crate::options::{Boot, Options};
 use std::path::Path;
 
@@ -7,6 +8,9 @@ use std::path::Path;
 pub const BOOT_FOLDER: &str = "boot";
 /// The datastore that hostsim offers.
 pub const DATASTORE: &str = "datastore1";
+
+/// Port group of the default network, where there are port groups.
+pub const PORT_GROUP: &str = "mooring-bridge";
 
 /// What `hostsim serve` says when it is ready: `https://HOST:PORT thumbprint=SHA256`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +42,32 @@ impl Hypervisor {
     }
 }
 
+/// Words that are among the arguments of this state folder's hostsim, and of no other process.
+pub fn hostsim_words(state: &Path) -> [String; 3] {
+    [
+        "serve".into(),
+        "--state".into(),
+        path(&state.join("hostsim")),
+    ]
+}
+
+/// The same for its endpoint.
+pub fn endpoint_words(state: &Path) -> [String; 3] {
+    [
+        "serve".into(),
+        "--run-dir".into(),
+        path(&state.join("endpoint")),
+    ]
+}
+
 /// Arguments of `hostsim`. `listen` is where it listened before, so that its clients find it again.
-pub fn hostsim(state: &Path, listen: &str, options: &Options) -> Vec<String> {
+/// `bridges`: the layout of the network, where it is on bridges.
+pub fn hostsim(
+    state: &Path,
+    listen: &str,
+    bridges: Option<&Layout>,
+    options: &Options,
+) -> Vec<String> {
     let mut args = vec![
         "serve".into(),
         "--state".into(),
@@ -49,6 +77,12 @@ pub fn hostsim(state: &Path, listen: &str, options: &Options) -> Vec<String> {
     ];
     if let Some(strict) = options.strict {
         args.push(format!("--strict={}", strict.as_str()));
+    }
+    if let Some(bridges) = bridges {
+        args.extend(["--switch".into(), path(&bridges.switch())]);
+        for (name, vlan) in bridges.port_groups() {
+            args.extend(["--port-group".into(), format!("{name}={vlan}")]);
+        }
     }
     args.extend(options.hostsim_args.iter().cloned());
     args
@@ -60,6 +94,7 @@ pub fn endpoint(
     vch: &str,
     hypervisor: &Hypervisor,
     boot: [&str; 3],
+    bridges: Option<&Layout>,
     options: &Options,
 ) -> Vec<String> {
     let on_datastore = |name: &str| format!("[{DATASTORE}] {BOOT_FOLDER}/{name}");
@@ -103,8 +138,28 @@ pub fn endpoint(
             args.extend([option.into(), path(file)]);
         }
     }
+    if let Some(bridges) = bridges {
+        args.extend(endpoint_network(bridges));
+    }
     args.extend(options.endpoint_args.iter().cloned());
     args
+}
+
+/// What the endpoint is told of a network on bridges.
+fn endpoint_network(bridges: &Layout) -> Vec<String> {
+    let groups = bridges.port_groups();
+    let pool: Vec<String> = groups.into_iter().skip(1).map(|(name, _)| name).collect();
+    [
+        ("--port-group", PORT_GROUP.to_owned()),
+        ("--network-pool", pool.join(",")),
+        ("--router", path(&bridges.router())),
+        ("--trunk", TRUNK.to_owned()),
+        ("--public", PUBLIC.to_owned()),
+        ("--publish-api", path(&bridges.publish_api())),
+    ]
+    .into_iter()
+    .flat_map(|(option, value)| [option.to_owned(), value])
+    .collect()
 }
 
 fn path(path: &Path) -> String {
@@ -142,15 +197,34 @@ mod tests {
             boot_from: Boot::Iso,
             ..Options::default()
         };
-        let args = endpoint(Path::new("/s"), "v", &h, ["k", "i", "b.iso"], &iso);
+        let args = endpoint(Path::new("/s"), "v", &h, ["k", "i", "b.iso"], None, &iso);
         assert!(
             args.contains(&"[datastore1] boot/b.iso".into())
                 && !args.iter().any(|a| a == "--boot-kernel")
         );
         let auto = Options::default();
         assert!(
-            endpoint(Path::new("/s"), "v", &h, ["k", "i", "b.iso"], &auto)
+            endpoint(Path::new("/s"), "v", &h, ["k", "i", "b.iso"], None, &auto)
                 .contains(&"[datastore1] boot/k".into())
+        );
+    }
+
+    #[test]
+    fn port_groups_and_the_router_are_passed_as_agreed() {
+        let layout = Layout::new(Path::new("/s"), 2);
+        let args = hostsim(Path::new("/s"), "h:1", Some(&layout), &Options::default()).join(" ");
+        let switch = layout.switch().display().to_string();
+        let groups = "--port-group mooring-bridge=100 --port-group mooring-net-01=101 --port-group mooring-net-02=102";
+        assert!(
+            args.ends_with(&format!("--switch {switch} {groups}")),
+            "{args}"
+        );
+        assert_eq!(
+            endpoint_network(&layout).join(" "),
+            format!(
+                "--port-group mooring-bridge --network-pool mooring-net-01,mooring-net-02 --router {router} \
+                 --trunk trunk --public public --publish-api /s/uplink/api.sock"
+            )
         );
     }
 }

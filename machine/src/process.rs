@@ -5,7 +5,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -117,6 +117,43 @@ pub fn start(
     args: &[String],
     log: &Path,
 ) -> Result<(Process, String), Error> {
+    let (reader, writer) = io::pipe().map_err(Error::file("make a pipe for", log))?;
+    let files = (Stdio::null(), Some(Stdio::from(writer)));
+    start_and_wait(name, program, args, log, files, move || {
+        let mut lines = BufReader::new(reader).lines().map_while(Result::ok);
+        lines.find_map(|line| line.strip_prefix("ready: ").map(str::to_owned))
+    })
+}
+
+/// Starts a program that nobody here wrote as [`start`] does, and waits until it writes a byte into its standard input,
+/// which is a pipe for that. What it prints goes into the log.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_with_pipe(
+    name: &'static str,
+    program: &Path,
+    args: &[String],
+    log: &Path,
+) -> Result<Process, Error> {
+    let (mut reader, writer) = io::pipe().map_err(Error::file("make a pipe for", log))?;
+    let files = (Stdio::from(writer), None);
+    let started = start_and_wait(name, program, args, log, files, move || {
+        reader.read_exact(&mut [0]).ok()
+    });
+    started.map(|(process, ())| process)
+}
+
+/// Starts a part with these files as standard input and output (`None`: the log), and waits until `ready` tells that it
+/// is, on a thread; `None` from there: it never will be.
+fn start_and_wait<T: Send + 'static>(
+    name: &'static str,
+    program: &Path,
+    args: &[String],
+    log: &Path,
+    (stdin, stdout): (Stdio, Option<Stdio>),
+    ready: impl FnOnce() -> Option<T> + Send + 'static,
+) -> Result<(Process, T), Error> {
     let out = OpenOptions::new()
         .create(true)
         .append(true)
@@ -128,27 +165,25 @@ pub fn start(
         reason,
         log: tail(log, from),
     };
-    let mut child = Command::new(program)
+    let to_log = out.try_clone().map_err(Error::file("open", log))?;
+    let mut command = Command::new(program);
+    command
         .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdin(stdin)
+        .stdout(stdout.unwrap_or_else(|| to_log.into()))
         .stderr(out)
         // Ctrl-C at the terminal is for vch alone, which then ends the parts in their order.
-        .process_group(0)
-        .spawn()
-        .map_err(|e| fail(format!("{}: {e}", program.display())))?;
+        .process_group(0);
+    let spawned = command.spawn();
+    // It holds our copy of the pipe's end.
+    drop(command);
+    let mut child = spawned.map_err(|e| fail(format!("{}: {e}", program.display())))?;
     let process = Process::of(child.id()).ok_or_else(|| fail("it ended at once".into()))?;
-    let Some(stdout) = child.stdout.take() else {
-        return Err(fail("it has no standard output".into()));
-    };
 
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || {
-        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            if let Some(rest) = line.strip_prefix("ready: ") {
-                let _ = send.send(rest.to_owned());
-                return;
-            }
+        if let Some(line) = ready() {
+            let _ = send.send(line);
         }
     });
     match receive.recv_timeout(READY_WITHIN) {
@@ -172,6 +207,36 @@ pub fn start(
             )))
         }
     }
+}
+
+/// Ends the processes with these among their arguments: those that a `vch` that was killed had no time to note.
+///
+/// # Errors
+/// [`Error::Stop`] where one had to be killed. All are ended.
+pub fn stop_those_with(
+    wanted: &[impl AsRef<str>],
+    name: &'static str,
+    patience: Duration,
+) -> Result<(), Error> {
+    let wanted: Vec<&str> = wanted.iter().map(AsRef::as_ref).collect();
+    with_arguments(&wanted)
+        .iter()
+        .map(|process| process.stop(name, patience))
+        .fold(Ok(()), Result::and)
+}
+
+/// The processes that have all of these among their arguments, word for word.
+pub fn with_arguments(wanted: &[&str]) -> Vec<Process> {
+    let has_them = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        wanted.iter().all(|want| words.contains(&want.as_bytes()))
+    };
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(has_them)
+        .filter_map(Process::of)
+        .collect()
 }
 
 /// The end of what was written to a log since `from`, as indented lines.

@@ -1,6 +1,7 @@
 //! The state folder: who works on it, which parts were started, with which options.
 
 use crate::Error;
+use crate::network::Kind;
 use crate::options::Options;
 use crate::process::Process;
 use rustix::fs::{FlockOperation, flock};
@@ -30,6 +31,12 @@ pub struct Record {
     pub vch: String,
     /// The options of the last `vch up`.
     pub options: Options,
+    /// The kind of network that it was last started with.
+    #[serde(default)]
+    pub network: Option<Kind>,
+    /// The way out of the containers' network, where that is on bridges.
+    #[serde(default)]
+    pub uplink: Option<Part>,
     /// The simulated ESXi host.
     pub hostsim: Option<Part>,
     /// The Docker endpoint.
@@ -43,6 +50,8 @@ impl Record {
             version: VERSION,
             vch,
             options,
+            network: None,
+            uplink: None,
             hostsim: None,
             endpoint: None,
         }

@@ -1,20 +1,21 @@
 //! `vch status`: which parts of a virtual container host run.
 
-use crate::Error;
+use crate::network::Kind;
 use crate::state::{self, Part};
+use crate::{Error, uplink};
 use serde::Serialize;
 use std::path::Path;
 
 /// One part of a virtual container host, as `vch status --json` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PartStatus {
-    /// `hostsim` or `endpoint`.
+    /// `uplink` (on bridges only), `hostsim` or `endpoint`.
     pub name: &'static str,
     /// Its process ID, while it runs.
     pub pid: Option<u32>,
     /// `running`, `dead` (was started, and is gone) or `not started`.
     pub state: &'static str,
-    /// What it serves: hostsim's URL and thumbprint, the endpoint's DOCKER_HOST.
+    /// What it serves: the uplink's network namespace, hostsim's URL and thumbprint, the endpoint's DOCKER_HOST.
     pub serves: Option<String>,
 }
 
@@ -25,6 +26,8 @@ pub struct Status {
     pub vch: Option<String>,
     /// Whether every part runs.
     pub up: bool,
+    /// The network that it was last started with.
+    pub network: Option<Kind>,
     /// The parts.
     pub parts: Vec<PartStatus>,
 }
@@ -55,16 +58,23 @@ pub fn read(state: &Path) -> Result<Status, Error> {
             serves: None,
         },
     };
-    let parts = vec![
+    let network = record.as_ref().and_then(|r| r.network);
+    let mut parts = Vec::new();
+    if network == Some(Kind::Bridge) {
+        let uplink = record.as_ref().and_then(|r| r.uplink.as_ref());
+        parts.push(part(uplink::NAME, uplink));
+    }
+    parts.extend([
         part("hostsim", record.as_ref().and_then(|r| r.hostsim.as_ref())),
         part(
             "endpoint",
             record.as_ref().and_then(|r| r.endpoint.as_ref()),
         ),
-    ];
+    ]);
     Ok(Status {
         vch: record.map(|r| r.vch),
         up: parts.iter().all(|p| p.pid.is_some()),
+        network,
         parts,
     })
 }

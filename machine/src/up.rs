@@ -1,11 +1,12 @@
 //! `vch up`: starts what is missing, and stays to watch over it unless detached.
 
 use crate::boot::BootFiles;
-use crate::options::Options;
+use crate::network::{self, Choice, Kind, Layout};
+use crate::options::{Network, Options};
 use crate::parts::{self, Hypervisor};
 use crate::process;
 use crate::state::{Part, Record, StateDir};
-use crate::{Error, down, hypervisor};
+use crate::{Error, down, hypervisor, uplink};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -60,6 +61,7 @@ fn new_id() -> Result<String, Error> {
 /// Starts every part that does not run.
 pub(crate) async fn ensure(dir: &StateDir, record: &mut Record) -> Result<(), Error> {
     let files = BootFiles::find(&record.options.boot)?;
+    ensure_network(dir, record)?;
     let hypervisor = ensure_hostsim(dir, record)?;
     if record.endpoint.as_ref().is_some_and(|p| p.process.alive()) {
         return Ok(());
@@ -67,12 +69,100 @@ pub(crate) async fn ensure(dir: &StateDir, record: &mut Record) -> Result<(), Er
     let names = hypervisor::upload(dir.path(), &hypervisor, &files).await?;
     let names = [names[0].as_str(), names[1].as_str(), names[2].as_str()];
     let program = process::program(&record.options.programs, "endpoint")?;
+    let left = parts::endpoint_words(dir.path());
+    process::stop_those_with(&left, "endpoint", down::PATIENCE)?;
     progress("starting the Docker endpoint");
     let folder = dir.path().join("endpoint");
     fs::create_dir_all(&folder).map_err(Error::file("make folder", &folder))?;
-    let args = parts::endpoint(dir.path(), &record.vch, &hypervisor, names, &record.options);
+    let bridges = bridges(dir, record);
+    let args = parts::endpoint(
+        dir.path(),
+        &record.vch,
+        &hypervisor,
+        names,
+        bridges.as_ref(),
+        &record.options,
+    );
     let (process, ready) = process::start("endpoint", &program, &args, &folder.join("log"))?;
     record.endpoint = Some(Part { process, ready });
+    dir.save(record)
+}
+
+/// The names of the network's parts.
+pub(crate) fn layout(dir: &StateDir, record: &Record) -> Layout {
+    Layout::new(dir.path(), record.options.networks)
+}
+
+/// The same where the network is on bridges.
+fn bridges(dir: &StateDir, record: &Record) -> Option<Layout> {
+    (record.network == Some(Kind::Bridge)).then(|| layout(dir, record))
+}
+
+fn runs(part: Option<&Part>) -> bool {
+    part.is_some_and(|p| p.process.alive())
+}
+
+/// Chooses the network unless something runs on one already, and makes what is missing of it.
+fn ensure_network(dir: &StateDir, record: &mut Record) -> Result<(), Error> {
+    let running = runs(record.hostsim.as_ref()) || runs(record.endpoint.as_ref());
+    if running {
+        // What an earlier version started knew one kind.
+        return match record.network.unwrap_or(Kind::User) {
+            Kind::Bridge => ensure_bridges(dir, record),
+            Kind::User => Ok(()),
+        };
+    }
+    let mut choice = network::choose(record.options.network)?;
+    if choice.kind == Kind::Bridge {
+        // Noted first: what is made from here on is for the next `down`.
+        record.network = Some(Kind::Bridge);
+        dir.save(record)?;
+        match ensure_bridges(dir, record) {
+            Err(error) if record.options.network == Network::Auto => {
+                choice = Choice {
+                    kind: Kind::User,
+                    why: error.to_string(),
+                };
+            }
+            other => other?,
+        }
+    }
+    eprintln!("{}", network::announcement(&choice));
+    if choice.kind == Kind::User {
+        layout(dir, record).remove()?;
+        record.uplink = None;
+        record.network = Some(Kind::User);
+        dir.save(record)?;
+    }
+    Ok(())
+}
+
+/// Makes what is missing of the namespaces, and starts the uplink if it does not run.
+fn ensure_bridges(dir: &StateDir, record: &mut Record) -> Result<(), Error> {
+    let layout = layout(dir, record);
+    if layout.ensure()? && (runs(record.hostsim.as_ref()) || runs(record.endpoint.as_ref())) {
+        eprintln!(
+            "note: the network's namespaces were gone and are made anew; containers that run are cut off until they are started again"
+        );
+        // They hold on to what is gone, and take up the new ones when they start.
+        let parts = [
+            ("endpoint", record.endpoint.take()),
+            ("hostsim", record.hostsim.clone()),
+        ];
+        for (name, part) in parts {
+            part.map_or(Ok(()), |p| p.process.stop(name, down::PATIENCE))?;
+        }
+    }
+    if record
+        .uplink
+        .as_ref()
+        .is_some_and(|p| uplink::is_up(&layout, &p.process))
+    {
+        return Ok(());
+    }
+    uplink::end_all(&layout)?;
+    progress("starting the network's uplink");
+    record.uplink = Some(uplink::start(&layout)?);
     dir.save(record)
 }
 
@@ -88,12 +178,18 @@ pub(crate) fn ensure_hostsim(dir: &StateDir, record: &mut Record) -> Result<Hype
         return Ok(hypervisor.clone());
     }
     let program = process::program(&record.options.programs, "hostsim")?;
+    let left = parts::hostsim_words(dir.path());
+    process::stop_those_with(&left, "hostsim", down::PATIENCE)?;
     let folder = dir.path().join("hostsim");
     fs::create_dir_all(&folder).map_err(Error::file("make folder", &folder))?;
     progress("starting the simulated ESXi host");
     // Where it was before, so that the endpoint finds it again.
     let listen = before.as_ref().map_or("127.0.0.1:0", Hypervisor::address);
-    let args = parts::hostsim(dir.path(), listen, &record.options);
+    let bridges = bridges(dir, record);
+    if let Some(layout) = &bridges {
+        layout.ensure()?;
+    }
+    let args = parts::hostsim(dir.path(), listen, bridges.as_ref(), &record.options);
     let (process, ready) = process::start("hostsim", &program, &args, &folder.join("log"))?;
     let hypervisor = Hypervisor::parse(&ready).ok_or_else(|| Error::Start {
         name: "hostsim",
@@ -163,8 +259,12 @@ fn status_line(record: &Record) {
         p.as_ref()
             .map_or_else(|| "-".to_owned(), |p| p.process.pid.to_string())
     };
+    let uplink = match &record.uplink {
+        Some(part) => format!("uplink (process {}), ", part.process.pid),
+        None => String::new(),
+    };
     eprintln!(
-        "running: hostsim (process {}), endpoint (process {})",
+        "running: {uplink}hostsim (process {}), endpoint (process {})",
         pid(&record.hostsim),
         pid(&record.endpoint)
     );
@@ -173,6 +273,7 @@ fn status_line(record: &Record) {
 /// Waits until one of the parts has ended; gives its name.
 async fn any_ended(record: &Record) -> &'static str {
     tokio::select! {
+        () = ended(record.uplink.as_ref()) => uplink::NAME,
         () = ended(record.hostsim.as_ref()) => "hostsim",
         () = ended(record.endpoint.as_ref()) => "endpoint",
     }

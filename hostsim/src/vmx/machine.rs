@@ -82,8 +82,10 @@ pub(super) async fn run(
             .supervise(phase, &mut commands, &mut ran, reset.take())
             .await;
         set_state(phase, |status| status.state = VmxState::Stopping);
-        // A reset keeps what was plugged in and out.
-        spec.nics = vm.nics.specs();
+        if matches!(end, End::Reset(_)) {
+            // What was plugged in and out stays so.
+            spec.nics = vm.nics.after_reset();
+        }
         vm.drain().await;
         match end {
             End::Ended(reason) => break reason,

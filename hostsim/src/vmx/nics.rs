@@ -58,8 +58,12 @@ impl Nics {
         self.cards.insert(spec.slot, Card { spec, port });
     }
 
-    /// As a new QEMU is to have them.
-    pub(super) fn specs(&self) -> Vec<NicSpec> {
+    /// As the QEMU after a reset is to have them. One that the guest was asked to let go it has let go now.
+    pub(super) fn after_reset(&mut self) -> Vec<NicSpec> {
+        if let Some(leaving) = self.leaving.take() {
+            self.cards.remove(&leaving.slot);
+            let _ = leaving.done.send(Ok(()));
+        }
         self.cards.values().map(|card| card.spec.clone()).collect()
     }
 
@@ -282,4 +286,28 @@ async fn remove_netdev(slot: u8, qmp: &mut Qmp) {
     let _ = qmp
         .execute("netdev_del", json!({ "id": netdev_id(slot) }))
         .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_end_of_a_vnic_is_taken_for_one() {
+        let event = |name: &str, data| Event {
+            name: name.to_owned(),
+            data,
+        };
+        let gone = |data| deleted(&event("DEVICE_DELETED", data));
+        assert_eq!(gone(json!({ "device": "nic7", "path": "/x" })), Some(7));
+        assert_eq!(gone(json!({ "device": "scsi0" })), None);
+        assert_eq!(gone(json!({ "path": "/x" })), None);
+        assert_eq!(
+            deleted(&event(
+                "DEVICE_UNPLUG_GUEST_ERROR",
+                json!({ "device": "nic7" })
+            )),
+            None
+        );
+    }
 }

@@ -29,7 +29,16 @@ impl Netns {
 
     /// The vNICs that are in it.
     pub fn taps(&self) -> Vec<String> {
-        let all = ip(&["-n", &self.0, "-o", "link"]);
+        self.named_nic(&["link"])
+    }
+
+    /// Those of them that are in a VLAN.
+    pub fn taps_in(&self, vlan: u16) -> Vec<String> {
+        self.named_nic(&["link", "show", "master", &format!("vlan{vlan}")])
+    }
+
+    fn named_nic(&self, what: &[&str]) -> Vec<String> {
+        let all = ip(&[&["-n", &self.0, "-o"], what].concat());
         let names = all.lines().filter_map(|line| line.split(": ").nth(1));
         names
             .filter(|name| name.starts_with("nic"))

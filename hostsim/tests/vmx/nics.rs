@@ -165,6 +165,33 @@ async fn a_killed_qemu_leaves_no_tap_and_a_killed_shim_none_either() {
 }
 
 #[tokio::test]
+async fn a_guest_that_keeps_a_vnic_keeps_it_connected_and_the_request_fails_until_a_reset() {
+    let Some((boot, netns)) = rig() else { return };
+    let dir = Folder::new();
+    let spec = VmxSpec {
+        nics: vec![nic(&netns, 0, 1, 100)],
+        // Nothing to boot: only firmware runs, which never lets go.
+        boot: None,
+        ..spec(dir.path(), &boot, "none").await
+    };
+    let vm = power_on(dir.path(), &spec).await;
+    let kept = timeout(LONG, vm.unplug_nic(0)).await.unwrap().unwrap_err();
+    assert!(kept.to_string().contains("has not let"), "{kept}");
+    assert_eq!(netns.taps_in(100).len(), 1);
+    // Asked again it waits again, cut off meanwhile; and a reset lets go of everything.
+    let (asked, reset) = tokio::join!(vm.unplug_nic(0), async {
+        while !netns.taps_in(100).is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        timeout(LONG, vm.reset()).await.unwrap()
+    });
+    asked.unwrap();
+    reset.unwrap();
+    assert!(netns.taps().is_empty());
+    timeout(LONG, vm.power_off()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_user_mode_vnic_is_plugged_in_and_taken_out_too_and_cannot_move() {
     let Some(boot) = boot() else { return };
     let dir = Folder::new();

@@ -189,7 +189,7 @@ fn a_tap_is_gone_with_its_descriptor_and_no_other_is_taken_for_it() {
     assert_eq!(netns.links("nic").len(), 3);
     let gone = a.index;
     drop((a, b, c));
-    assert_eq!(netns.links("nic"), [const { String::new() }; 0]);
+    assert!(netns.links("nic").is_empty());
     let other = switch.open_port(Some(100)).unwrap();
     assert_ne!(other.index, gone);
     let error = switch.move_port(gone, Some(101)).unwrap_err();
