@@ -280,6 +280,8 @@ impl Containers {
             let place = self
                 .networks
                 .find(&name)
+                // A 404 would have the client pull the image.
+                .map_err(|error| Error::bad(error.message))
                 .and_then(|network| self.networks.attach(&network, wanted));
             match place {
                 Ok(place) => made.push(place),
