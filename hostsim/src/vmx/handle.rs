@@ -279,7 +279,8 @@ impl VmxHandle {
         self.done(&Request::Reset).await
     }
 
-    /// Plug a vNIC into a free slot while the VM runs; the guest finds it by itself.
+    /// Plug a vNIC into a free slot while the VM runs; the guest finds it by itself, but must have
+    /// booted: firmware and kernel can run astray of a card that comes while they look for devices.
     ///
     /// # Errors
     /// [`VmxError::Refused`] where it cannot be plugged in; [`VmxError::Exited`] where the VM has ended.

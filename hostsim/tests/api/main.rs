@@ -8,6 +8,7 @@ mod files;
 mod guest;
 mod limits;
 #[path = "../vmx/netns.rs"]
+#[allow(dead_code, reason = "a part of it is for the other test program")]
 mod netns;
 mod networks;
 mod pyvmomi;
