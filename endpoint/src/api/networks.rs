@@ -194,7 +194,12 @@ async fn create(State(app): State<Arc<App>>, JsonBody(body): JsonBody<Value>) ->
 fn active(app: &App, network: &Network) -> Vec<String> {
     let members = app.containers.members(network).into_iter();
     members
-        .filter(|(_, status, _)| matches!(status.phase, Phase::Running | Phase::Starting))
+        .filter(|(_, status, _)| {
+            matches!(
+                status.phase,
+                Phase::Running | Phase::Starting | Phase::Restarting
+            )
+        })
         .map(|(_, status, place)| {
             let id: String = place.endpoint.chars().take(SHORT_ID).collect();
             format!("name:\"{}\" id:\"{id}\"", status.name)

@@ -100,7 +100,7 @@ impl Containers {
 
     /// The record first: whatever is cut off behind it, the next start sees to the vNICs.
     async fn change_places(
-        &self,
+        self: &Arc<Self>,
         container: &Arc<Container>,
         places: Vec<Attachment>,
     ) -> Result<()> {
@@ -322,7 +322,10 @@ pub fn dns_names(container: &Container, status: &Status, place: &Attachment) -> 
 }
 
 fn alive(status: &Status) -> bool {
-    matches!(status.phase, Phase::Running | Phase::Starting)
+    matches!(
+        status.phase,
+        Phase::Running | Phase::Starting | Phase::Restarting
+    )
 }
 
 impl Containers {

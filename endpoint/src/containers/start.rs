@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 use wire::{config::Restart, restart::Backoff};
 
 /// A VM that was asked to end by itself gets this long before it is powered off.
-const OFF_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const OFF_LIMIT: Duration = Duration::from_secs(60);
 /// From power-on to the process: a slow machine boots within this, or not at all.
 const START_LIMIT: Duration = Duration::from_secs(300);
 /// Without any news for so long, the VM's power state is read.

@@ -71,7 +71,8 @@ impl Uplink {
             .map_err(|e| io::Error::other(format!("the uplink's answer is no JSON: {e}")))?;
         match answer.pointer("/error/desc").and_then(Value::as_str) {
             Some(error) => Err(io::Error::new(io::ErrorKind::AddrInUse, error.to_owned())),
-            None => Ok(answer["return"].clone()),
+            // Some answers are wrapped, a list is not.
+            None => Ok(answer.get("return").unwrap_or(&answer).clone()),
         }
     }
 
