@@ -10,6 +10,7 @@ mod hosts;
 mod images;
 mod leaks;
 mod lifecycle;
+mod limits;
 mod logs;
 mod output;
 mod process;
@@ -62,6 +63,7 @@ fn main() {
         process::tests,
         restart::tests,
         health::tests,
+        limits::tests,
     ] {
         trials.extend(module(&hosts));
     }

@@ -78,6 +78,7 @@ pub fn first_place(config: &GuestConfig) -> Place<'static> {
             shm_size: config.shm_size,
             read_only: config.disk.read_only,
             cwd: config.process.cwd.clone(),
+            tmpfs: config.tmpfs.clone(),
         },
         init: config.init,
     }
@@ -161,14 +162,7 @@ impl Vm {
             .ok_or_else(|| StartError::other("the container has no cgroup"))?;
         let config = &self.config;
         let place = first_place(config);
-        let waiting = prepare(
-            &config.process,
-            &config.hostname,
-            cgroup,
-            &self.reaper,
-            place,
-        )
-        .await?;
+        let waiting = prepare(&config.process, config, cgroup, &self.reaper, place).await?;
         let session = self.new_run(waiting.pid);
         let recorder = self.recorder.get().cloned();
         self.record_start();

@@ -433,7 +433,7 @@ impl Vm {
         };
         let waiting = prepare(
             &session.process,
-            &self.config.hostname,
+            &self.config,
             cgroup,
             &self.reaper,
             Place::Beside(&container),

@@ -73,7 +73,7 @@ fn details(app: &App, container: &Container, size: Option<Sizes>) -> Value {
         "ExecIDs": if execs.is_empty() { Value::Null } else { json!(execs) },
         "HostConfig": host_config(spec, &status.changes),
         "GraphDriver": { "Name": "vmdk", "Data": { "Seal": spec.disk.seal } },
-        "Mounts": [],
+        "Mounts": mounts(spec),
         "Config": spec.config,
         "NetworkSettings": network_settings(spec, status.running()),
     });
@@ -117,6 +117,25 @@ fn probe(probe: &Probe) -> Value {
         "ExitCode": probe.code,
         "Output": probe.output,
     })
+}
+
+/// The mounts that Docker shows: those of `--mount`, not those of `--tmpfs`.
+fn mounts(spec: &Spec) -> Vec<Value> {
+    let named = spec.host.get("Mounts").and_then(Value::as_array);
+    named
+        .into_iter()
+        .flatten()
+        .map(|mount| {
+            json!({
+                "Type": mount["Type"],
+                "Source": "",
+                "Destination": mount["Target"],
+                "Mode": "",
+                "RW": mount["ReadOnly"] != true,
+                "Propagation": "",
+            })
+        })
+        .collect()
 }
 
 /// The client's `HostConfig` over dockerd's defaults.
@@ -280,7 +299,7 @@ pub(super) fn summary(
         "Status": status_text(status),
         "HostConfig": { "NetworkMode": if spec.network.is_some() { "bridge" } else { "none" } },
         "NetworkSettings": { "Networks": { (network_name(spec)): endpoint(spec, status.running()) } },
-        "Mounts": [],
+        "Mounts": mounts(spec),
     });
     if let Some(size) = size {
         out["SizeRw"] = json!(size.own);

@@ -16,11 +16,11 @@ pub struct Cgroup {
 
 impl Cgroup {
     /// Makes the container's cgroup in the hierarchy mounted at [`ROOT`], with every controller
-    /// that the kernel has.
+    /// that the kernel has, for `pids` processes and threads at once (0: without limit).
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn create() -> io::Result<Cgroup> {
+    pub fn create(pids: u64) -> io::Result<Cgroup> {
         let controllers = fs::read_to_string(format!("{ROOT}/cgroup.controllers"))?;
         let all: Vec<String> = controllers
             .split_whitespace()
@@ -33,9 +33,25 @@ impl Cgroup {
             }
         }
         fs::create_dir(CONTAINER)?;
-        Ok(Cgroup {
+        let cgroup = Cgroup {
             folder: File::open(CONTAINER)?.into(),
-        })
+        };
+        if pids > 0 {
+            cgroup.limit_pids(pids)?;
+        }
+        Ok(cgroup)
+    }
+
+    /// Sets how many processes and threads there may be at once; 0: without limit.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn limit_pids(&self, most: u64) -> io::Result<()> {
+        let text = match most {
+            0 => "max".to_owned(),
+            most => most.to_string(),
+        };
+        fs::write(format!("{CONTAINER}/pids.max"), text)
     }
 
     /// The folder, for CLONE_INTO_CGROUP.
