@@ -13,6 +13,7 @@ mod lifecycle;
 mod limits;
 mod logs;
 mod output;
+mod pause;
 mod process;
 mod real;
 mod refusals;
@@ -64,6 +65,7 @@ fn main() {
         restart::tests,
         health::tests,
         limits::tests,
+        pause::tests,
     ] {
         trials.extend(module(&hosts));
     }

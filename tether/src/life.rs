@@ -206,6 +206,7 @@ async fn watch_power_button(vm: Rc<Vm>) {
             vm.kill();
             return;
         }
+        vm.thaw();
         let this = Rc::clone(&vm);
         tokio::task::spawn_local(async move {
             tokio::time::sleep(Duration::from_secs(this.config.stop_timeout.into())).await;

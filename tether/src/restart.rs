@@ -96,6 +96,8 @@ impl Vm {
                 .health
                 .as_ref()
                 .map(|_| self.health.borrow().clone()),
+            paused: self.is_paused(),
+            oom: self.oom_kills() > self.restarts.oom_kills.get(),
         }
     }
 
@@ -105,6 +107,9 @@ impl Vm {
             let checks = tokio::task::spawn_local(Rc::clone(&self).watch_health());
             let how = ended.await.unwrap_or(Ended::Signaled(libc::SIGKILL));
             checks.abort();
+            if self.is_paused() {
+                self.set_frozen(false).await;
+            }
             let restarts = &self.restarts;
             let asks = restarts
                 .policy

@@ -89,9 +89,9 @@ fn state(status: &Status) -> Value {
     let mut out = json!({
         "Status": status.word(),
         "Running": status.live() || status.revive,
-        "Paused": false,
+        "Paused": status.paused,
         "Restarting": status.restarting(),
-        "OOMKilled": record.oom && !status.running(),
+        "OOMKilled": if status.running() { status.oom } else { record.oom },
         "Dead": false,
         "Pid": status.pid,
         "ExitCode": if status.running() { 0 } else { record.exit_code },

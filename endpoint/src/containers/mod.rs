@@ -14,6 +14,7 @@ pub mod journal;
 pub mod keys;
 pub mod names;
 pub mod options;
+pub mod pause;
 pub mod remove;
 pub mod restart;
 pub mod running;
@@ -120,6 +121,11 @@ impl Container {
         self.status.borrow().clone()
     }
 
+    /// Memory of its VM, in MiB.
+    pub fn memory_mib(&self) -> u32 {
+        self.spec.memory_mib
+    }
+
     /// How it stands, to be waited on.
     pub fn watch(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
@@ -198,6 +204,12 @@ impl Container {
             }
             if status.restarting() {
                 return Err(Error::restarting(self.id()));
+            }
+            if status.paused {
+                return Err(Error::conflict(format!(
+                    "container {} is paused, unpause the container before attach",
+                    self.id()
+                )));
             }
             match (&status.session, status.phase) {
                 (Some(session), Phase::Running) => session.clone(),

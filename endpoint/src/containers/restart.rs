@@ -32,6 +32,8 @@ impl Containers {
                 return;
             }
             status.record.restarts = life.restarts;
+            status.paused = life.paused;
+            status.oom = life.oom;
             status.health = life.health.map(super::health::bounded);
             if let Some(exit) = life.waiting
                 && status.phase == Phase::Running

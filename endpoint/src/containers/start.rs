@@ -35,6 +35,11 @@ impl Containers {
                 container.id()
             )));
         }
+        if status.paused {
+            return Err(Error::conflict(
+                "cannot start a paused container, try unpause instead",
+            ));
+        }
         if status.live() || status.phase == Phase::Starting {
             return Err(Error::not_modified());
         }

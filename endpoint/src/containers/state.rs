@@ -130,6 +130,10 @@ pub struct Status {
     pub revive: bool,
     /// The pauses before such starts.
     pub backoff: Backoff,
+    /// Its processes are frozen.
+    pub paused: bool,
+    /// The OOM killer ended a process in this run, and that was told.
+    pub oom: bool,
     /// Its health, where that is checked.
     pub health: Option<Health>,
     /// What was changed since its creation.
@@ -158,6 +162,8 @@ impl Status {
             stopping: false,
             revive: false,
             backoff: Backoff::default(),
+            paused: false,
+            oom: false,
             health: None,
             changes: Changes::default(),
             removing: false,
@@ -176,6 +182,8 @@ impl Status {
             "removing"
         } else if self.revive {
             Phase::Restarting.word()
+        } else if self.paused {
+            "paused"
         } else {
             self.phase.word()
         }
@@ -196,8 +204,10 @@ impl Status {
         self.phase == Phase::Restarting || self.revive
     }
 
-    /// One that does not run is not healthy: as dockerd has it.
-    pub fn end_health(&mut self) {
+    /// The run is over. One that does not run is not healthy: as dockerd has it.
+    pub fn end_run(&mut self) {
+        self.pid = 0;
+        self.paused = false;
         if let Some(health) = &mut self.health {
             health.status = HealthStatus::Unhealthy;
         }
@@ -209,7 +219,6 @@ impl Status {
         self.record.exit_code = exit.code;
         self.record.oom = exit.oom;
         self.phase = Phase::Restarting;
-        self.pid = 0;
-        self.end_health();
+        self.end_run();
     }
 }
