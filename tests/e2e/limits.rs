@@ -20,6 +20,12 @@ pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
             "limits::what_is_not_the_container_s_own_is_refused",
             refused,
         ),
+        on(
+            hosts,
+            Link::Vsock,
+            "limits::update_applies_what_can_change",
+            update,
+        ),
         on(hosts, Link::Vsock, "limits::tmpfs_by_both_options", tmpfs),
     ]
 }
@@ -163,5 +169,45 @@ fn tmpfs(docker: &Docker) -> Result<()> {
             "{{range .Mounts}}{{.Type}} {{.Destination}} {{.RW}}{{end}}",
         )?,
         "tmpfs /d true".into(),
+    )
+}
+
+fn update(docker: &Docker) -> Result<()> {
+    let id = docker.ok(&["run", "-d", "-m", "96m", BUSYBOX, "sleep", "3600"])?;
+    let _gone = docker.container(&id);
+    docker.ok(&["update", "--pids-limit", "17", &id])?;
+    let pids = || docker.ok(&["exec", &id, "cat", "/sys/fs/cgroup/pids.max"]);
+    equal("at once", pids()?, "17".into())?;
+    for option in ["--memory=128m", "--cpus=2"] {
+        let out = docker.run(&["update", option, &id])?.exits(1)?;
+        holds(
+            &out.errors(),
+            "cannot change while it is on: stop the container first",
+        )?;
+    }
+    let out = docker
+        .run(&["update", "--cpu-shares", "5", &id])?
+        .exits(1)?;
+    holds(&out.errors(), "--cpu-shares is not supported")?;
+    // The one it has is no change.
+    docker.ok(&["update", "--memory", "96m", &id])?;
+    docker.ok(&["stop", "-t", "0", &id])?;
+    docker.ok(&["update", "--memory", "192m", "--cpus", "2", &id])?;
+    docker.ok(&["start", &id])?;
+    equal("at the next start", pids()?, "17".into())?;
+    equal("CPUs", docker.ok(&["exec", &id, "nproc"])?, "2".into())?;
+    let total = docker.ok(&["exec", &id, "grep", "MemTotal", "/proc/meminfo"])?;
+    let kib: Option<u32> = total.split_whitespace().nth(1).and_then(|n| n.parse().ok());
+    ensure!(
+        kib.is_some_and(|kib| kib > 140_000 && kib < 192 * 1024),
+        "{total}"
+    );
+    equal(
+        "inspect",
+        docker.inspect(
+            &id,
+            "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}",
+        )?,
+        format!("{} 2000000000 17", 192 << 20),
     )
 }

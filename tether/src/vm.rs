@@ -285,7 +285,13 @@ impl Vm {
                 if let Some(policy) = update.restart {
                     self.restarts.set_policy(policy);
                 }
-                answer(request, Reply::Done);
+                let limited = match (update.pids, self.cgroup.get()) {
+                    (Some(most), Some(cgroup)) => cgroup
+                        .limit_pids(most)
+                        .map_err(|e| format!("limiting the container's processes: {e}")),
+                    _ => Ok(()),
+                };
+                answer(request, done(limited));
             }
             ToGuest::Freeze { request, frozen } => drop(tokio::task::spawn_local(async move {
                 answer(request, vm.set_frozen(frozen).await)

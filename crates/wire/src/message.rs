@@ -222,6 +222,8 @@ pub enum ToGuest {
 pub struct Update {
     /// The restart policy.
     pub restart: Option<RestartPolicy>,
+    /// Processes and threads at once; 0: without limit.
+    pub pids: Option<u64>,
 }
 
 /// What became of a request.

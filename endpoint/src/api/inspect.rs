@@ -169,6 +169,18 @@ fn host_config(spec: &Spec, changes: &Changes) -> Value {
             out.insert(field.clone(), value.clone());
         }
     }
+    if let Some(memory) = changes.memory_mib {
+        out.insert("Memory".to_owned(), json!(u64::from(memory) * 1024 * 1024));
+    }
+    if let Some(cpus) = changes.cpus {
+        out.insert(
+            "NanoCpus".to_owned(),
+            json!(u64::from(cpus) * 1_000_000_000),
+        );
+    }
+    if let Some(pids) = changes.pids {
+        out.insert("PidsLimit".to_owned(), json!(pids));
+    }
     if let Some(policy) = changes.restart {
         out.insert("RestartPolicy".to_owned(), policy_object(policy));
     }

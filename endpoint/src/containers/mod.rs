@@ -123,7 +123,14 @@ impl Container {
 
     /// Memory of its VM, in MiB.
     pub fn memory_mib(&self) -> u32 {
-        self.spec.memory_mib
+        let changed = self.status.borrow().changes.memory_mib;
+        changed.unwrap_or(self.spec.memory_mib)
+    }
+
+    /// CPUs of its VM.
+    pub fn cpus(&self) -> u32 {
+        let changed = self.status.borrow().changes.cpus;
+        changed.unwrap_or(self.spec.cpus)
     }
 
     /// How it stands, to be waited on.

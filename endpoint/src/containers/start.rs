@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use wire::{config::Restart, restart::Backoff};
 
 /// A VM that was asked to end by itself gets this long before it is powered off.
-const OFF_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const OFF_LIMIT: Duration = Duration::from_secs(60);
 /// From power-on to the process: a slow machine boots within this, or not at all.
 const START_LIMIT: Duration = Duration::from_secs(300);
 /// Without any news for so long, the VM's power state is read.
@@ -80,7 +80,9 @@ impl Containers {
                     policy: container.restart_policy(),
                     count: status.record.restarts,
                 };
-                let (mut vm_keys, prepared) = self.setup.prepare(&container.spec, boot, restart)?;
+                let (mut vm_keys, prepared) =
+                    self.setup
+                        .prepare(&container.spec, boot, restart, status.changes.pids)?;
                 self.put_record(&mut vm_keys, container, boot)?;
                 let port = self
                     .setup

@@ -42,6 +42,12 @@ pub struct Record {
 pub struct Changes {
     /// The restart policy.
     pub restart: Option<RestartPolicy>,
+    /// Processes and threads at once; 0: without limit.
+    pub pids: Option<u64>,
+    /// Memory of the VM in MiB.
+    pub memory_mib: Option<u32>,
+    /// CPUs of the VM.
+    pub cpus: Option<u32>,
 }
 
 impl Changes {
@@ -49,6 +55,7 @@ impl Changes {
     pub fn for_guest(&self) -> Update {
         Update {
             restart: self.restart,
+            pids: self.pids,
         }
     }
 }

@@ -12,10 +12,12 @@ mod resources;
 mod restart;
 mod table;
 mod tmpfs;
+mod update;
 
 pub use network::{check_networking, mac_address, mac_of};
 pub use resources::MEMORY_MIN_MIB;
 pub use restart::restart_policy;
+pub use update::{Resources, check_update};
 
 use crate::errors::{Error, Kind, Result};
 use capabilities::capabilities;
