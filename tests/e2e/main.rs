@@ -10,9 +10,11 @@ mod hosts;
 mod images;
 mod leaks;
 mod lifecycle;
+mod limits;
 mod logs;
 mod networks;
 mod output;
+mod pause;
 mod process;
 mod real;
 mod refusals;
@@ -64,6 +66,8 @@ fn main() {
         restart::tests,
         health::tests,
         networks::tests,
+        limits::tests,
+        pause::tests,
     ] {
         trials.extend(module(&hosts));
     }

@@ -21,6 +21,8 @@ impl Vm {
             let running = crate::io::now().saturating_sub(started);
             let pause = self.health.borrow().pause(check, running);
             tokio::time::sleep(Duration::from_nanos(pause)).await;
+            // The VM holds the sender: this ends when the container goes on.
+            let _ = self.paused.subscribe().wait_for(|paused| !*paused).await;
             let probe = self.probe(check).await;
             let told = {
                 let mut health = self.health.borrow_mut();

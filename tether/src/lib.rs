@@ -3,7 +3,8 @@
 //!
 //! Read top-down: [`life`] is one VM's life; [`boot`] how it comes up; [`vm`] what the endpoint may
 //! ask of it; [`session`] a process;
-//! [`restart`] what follows its end; [`health`] its checks; [`container`] what a process sees; [`io`] where its bytes go.
+//! [`restart`] what follows its end; [`health`] its checks; [`pause`]
+//! what concerns all its processes; [`container`] what a process sees; [`io`] where its bytes go.
 //!
 //! One thread runs an event loop; a second one, which makes system calls only, syncs the journal.
 #![deny(unsafe_code)]
@@ -14,6 +15,7 @@ pub mod health;
 pub mod io;
 pub mod life;
 pub mod net;
+pub mod pause;
 pub mod reaper;
 pub mod restart;
 pub mod session;

@@ -132,12 +132,14 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
             message,
         })?;
     files::write(config)?;
+    system::set_sysctls(&config.limits.sysctls)?;
     tokio::task::yield_now().await;
-    let cgroup = Cgroup::create().map_err(Fault::at("process", "making the container's cgroup"))?;
+    let cgroup = Cgroup::create(config.limits.pids)
+        .map_err(Fault::at("process", "making the container's cgroup"))?;
     // Each is set once, here.
     let (_, cgroup) = (vm.recorder.set(recorder), vm.cgroup.get_or_init(|| cgroup));
     let place = first_place(config);
-    let waiting = prepare(&config.process, &config.hostname, cgroup, &vm.reaper, place)
+    let waiting = prepare(&config.process, config, cgroup, &vm.reaper, place)
         .await
         .map_err(|e| Fault {
             step: "process",
@@ -204,6 +206,7 @@ async fn watch_power_button(vm: Rc<Vm>) {
             vm.kill();
             return;
         }
+        vm.thaw();
         let this = Rc::clone(&vm);
         tokio::task::spawn_local(async move {
             tokio::time::sleep(Duration::from_secs(this.config.stop_timeout.into())).await;

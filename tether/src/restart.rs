@@ -78,6 +78,7 @@ pub fn first_place(config: &GuestConfig) -> Place<'static> {
             shm_size: config.shm_size,
             read_only: config.disk.read_only,
             cwd: config.process.cwd.clone(),
+            tmpfs: config.tmpfs.clone(),
         },
         init: config.init,
     }
@@ -95,6 +96,8 @@ impl Vm {
                 .health
                 .as_ref()
                 .map(|_| self.health.borrow().clone()),
+            paused: self.is_paused(),
+            oom: self.oom_kills() > self.restarts.oom_kills.get(),
         }
     }
 
@@ -104,6 +107,9 @@ impl Vm {
             let checks = tokio::task::spawn_local(Rc::clone(&self).watch_health());
             let how = ended.await.unwrap_or(Ended::Signaled(libc::SIGKILL));
             checks.abort();
+            if self.is_paused() {
+                self.set_frozen(false).await;
+            }
             let restarts = &self.restarts;
             let asks = restarts
                 .policy
@@ -161,14 +167,7 @@ impl Vm {
             .ok_or_else(|| StartError::other("the container has no cgroup"))?;
         let config = &self.config;
         let place = first_place(config);
-        let waiting = prepare(
-            &config.process,
-            &config.hostname,
-            cgroup,
-            &self.reaper,
-            place,
-        )
-        .await?;
+        let waiting = prepare(&config.process, config, cgroup, &self.reaper, place).await?;
         let session = self.new_run(waiting.pid);
         let recorder = self.recorder.get().cloned();
         self.record_start();

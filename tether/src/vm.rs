@@ -61,6 +61,8 @@ pub struct Vm {
     pub restarts: Restarts,
     /// Its health, where that is checked.
     pub health: RefCell<Health>,
+    /// The container's processes are frozen.
+    pub paused: watch::Sender<bool>,
     /// The journal, once its step is done.
     pub recorder: OnceCell<Rc<Recorder>>,
     /// The container's cgroup, once made.
@@ -96,6 +98,7 @@ impl Vm {
             networks: Mutex::new(config.networks.clone()),
             restarts: Restarts::new(config.restart),
             health: RefCell::default(),
+            paused: watch::Sender::new(false),
             config,
             reaper,
             recorder: OnceCell::new(),
@@ -140,6 +143,12 @@ impl Vm {
         state
     }
 
+    /// Pid of the container's first process in this VM.
+    #[must_use]
+    pub fn first_pid(&self) -> i32 {
+        self.first.get()
+    }
+
     /// How many processes of the container the OOM killer ended so far.
     #[must_use]
     pub fn oom_kills(&self) -> u64 {
@@ -167,7 +176,7 @@ impl Vm {
         let sender = link.sender();
         let ready = ToHost::Ready {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_ms: uptime_ms(),
+            uptime_ms: uptime_ns() / 1_000_000,
             container: self.told(self.container().state()),
         };
         let life = ToHost::Life(self.life());
@@ -287,8 +296,19 @@ impl Vm {
                 if let Some(policy) = update.restart {
                     self.restarts.set_policy(policy);
                 }
-                answer(request, Reply::Done);
+                let limited = match (update.pids, self.cgroup.get()) {
+                    (Some(most), Some(cgroup)) => cgroup
+                        .limit_pids(most)
+                        .map_err(|e| format!("limiting the container's processes: {e}")),
+                    _ => Ok(()),
+                };
+                answer(request, done(limited));
             }
+            ToGuest::Freeze { request, frozen } => drop(tokio::task::spawn_local(async move {
+                answer(request, vm.set_frozen(frozen).await)
+            })),
+            ToGuest::Stats { request } => answer(request, self.stats()),
+            ToGuest::Table { request } => answer(request, self.table()),
         }
     }
 
@@ -352,6 +372,7 @@ impl Vm {
         self.record_start();
         match self.container().start(waiting, recorder).await {
             Ok(ended) => {
+                tokio::task::spawn_local(Rc::clone(self).watch_oom());
                 tokio::task::spawn_local(Rc::clone(self).keep_running(ended));
                 Some(running(self))
             }
@@ -435,6 +456,10 @@ impl Vm {
         &self,
         session: &Rc<Session>,
     ) -> Result<tokio::sync::oneshot::Receiver<Ended>, StartError> {
+        // It would freeze, too, before it could say that it is there.
+        if self.is_paused() {
+            return Err(StartError::other("the container is paused"));
+        }
         let container = self
             .container()
             .pidfd()
@@ -444,7 +469,7 @@ impl Vm {
         };
         let waiting = prepare(
             &session.process,
-            &self.config.hostname,
+            &self.config,
             cgroup,
             &self.reaper,
             Place::Beside(&container),
@@ -501,8 +526,9 @@ impl Vm {
     }
 
     /// SIGKILL to the container and so to all in it; without one, the VM ends.
-    pub fn kill(&self) {
+    pub fn kill(self: &Rc<Vm>) {
         self.restarts.keep_down();
+        self.thaw();
         if self.container().state().started == 0 && !self.starting.get() {
             let _ = self.end.send(End::Shutdown);
         }
@@ -521,9 +547,11 @@ fn count(counter: &watch::Sender<usize>) -> impl FnOnce() + 'static {
     move || counter.send_modify(|n| *n = n.saturating_sub(1))
 }
 
-fn uptime_ms() -> u64 {
+/// ns since the kernel's start.
+#[must_use]
+pub fn uptime_ns() -> u64 {
     use nix::time::{ClockId, clock_gettime};
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |t| {
-        t.tv_sec().unsigned_abs() * 1000 + t.tv_nsec().unsigned_abs() / 1_000_000
+        t.tv_sec().unsigned_abs() * 1_000_000_000 + t.tv_nsec().unsigned_abs()
     })
 }

@@ -6,6 +6,7 @@
 //! It is a derived copy: the endpoint never reads it back as truth (design.md, "The record").
 
 use crate::health::HealthCheck;
+use crate::limits::{Limits, Tmpfs};
 use crate::restart::RestartPolicy;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
@@ -167,6 +168,12 @@ pub struct GuestConfig {
     /// How its health is checked; `None`: not at all.
     #[serde(default)]
     pub health: Option<HealthCheck>,
+    /// What bounds its processes.
+    #[serde(default)]
+    pub limits: Limits,
+    /// File systems in memory, an outer one before what is in it.
+    #[serde(default)]
+    pub tmpfs: Vec<Tmpfs>,
 }
 
 /// The restart policy of a boot.

@@ -4,7 +4,8 @@
 //! cuts a reliable byte stream into frames; [`handshake`] proves both ends to each other;
 //! [`mux`] carries control messages ([`message`]) and streams with credit. [`vspc`] is VMware's
 //! telnet protocol between a serial port and its concentrator, [`config`] what a boot is told,
-//! [`restart`] when a process that has ended is started again, [`health`] what its checks say.
+//! [`restart`] when a process that has ended is started again, [`health`] what its checks say,
+//! [`limits`] what bounds it.
 //! The crate `link` drives all of it over tokio.
 #![forbid(unsafe_code)]
 
@@ -14,6 +15,7 @@ pub mod frame;
 pub mod handshake;
 pub mod health;
 pub mod keys;
+pub mod limits;
 pub mod log;
 pub mod message;
 pub mod mux;

@@ -209,6 +209,23 @@ pub enum ToGuest {
         /// To what.
         update: Update,
     },
+    /// Freeze all processes of the container, or let them go on. Answered once it is so.
+    Freeze {
+        /// Number of this request.
+        request: u32,
+        /// Freeze them.
+        frozen: bool,
+    },
+    /// What the container uses. Answered with `Stats`.
+    Stats {
+        /// Number of this request.
+        request: u32,
+    },
+    /// As `Processes`, with all that `ps` may show. Answered with `Table`.
+    Table {
+        /// Number of this request.
+        request: u32,
+    },
 }
 
 /// What `docker update` changes in the guest; `None` leaves it.
@@ -216,6 +233,8 @@ pub enum ToGuest {
 pub struct Update {
     /// The restart policy.
     pub restart: Option<RestartPolicy>,
+    /// Processes and threads at once; 0: without limit.
+    pub pids: Option<u64>,
 }
 
 /// What became of a request.
@@ -243,6 +262,90 @@ pub enum Reply {
     Sessions(Vec<SessionState>),
     /// The request could not be carried out.
     Error(String),
+    /// What the container uses.
+    Stats(Stats),
+    /// Its processes.
+    Table(Vec<TableRow>),
+}
+
+/// What a container uses, counted since its VM's boot. Times in ns, sizes in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// When this was read, ns since 1970.
+    pub at: u64,
+    /// Processor time.
+    pub cpu: u64,
+    /// Of it, in user mode.
+    pub cpu_user: u64,
+    /// Of it, in the kernel.
+    pub cpu_kernel: u64,
+    /// Periods of the processor limit.
+    pub periods: u64,
+    /// Periods in which it held processes back.
+    pub throttled: u64,
+    /// For how long.
+    pub throttled_for: u64,
+    /// Time of all processors together since the boot, idle or not.
+    pub system: u64,
+    /// Processors.
+    pub cpus: u32,
+    /// Memory.
+    pub memory: u64,
+    /// Figures of memory.stat (cgroup-v2.rst), by name.
+    pub memory_stat: Vec<(String, u64)>,
+    /// Processes and threads.
+    pub pids: u64,
+    /// How many there may be; 0: no limit.
+    pub pids_limit: u64,
+    /// By device.
+    pub io: Vec<Io>,
+    /// By interface, without loopback.
+    pub networks: Vec<NetworkStats>,
+}
+
+/// What went to and from a block device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Io {
+    /// The device's numbers.
+    pub major: u32,
+    /// See `major`.
+    pub minor: u32,
+    /// Bytes.
+    pub read: u64,
+    /// Bytes.
+    pub written: u64,
+}
+
+/// What went over an interface: bytes, packets, errors, dropped packets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkStats {
+    /// The interface.
+    pub name: String,
+    /// In.
+    pub received: [u64; 4],
+    /// Out.
+    pub sent: [u64; 4],
+}
+
+/// One process, with all that `ps` may show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRow {
+    /// What `docker top` shows by itself.
+    pub row: ProcessRow,
+    /// Effective user ID.
+    pub uid: u32,
+    /// The kernel's letter for its state.
+    pub state: char,
+    /// Nice value.
+    pub nice: i32,
+    /// Threads.
+    pub threads: u32,
+    /// Address space in bytes.
+    pub vsz: u64,
+    /// Resident memory in bytes.
+    pub rss: u64,
+    /// Name of its program.
+    pub comm: String,
 }
 
 /// One process of `docker top`.
@@ -365,6 +468,8 @@ pub enum ToHost {
         /// Its result.
         probe: Probe,
     },
+    /// The OOM killer ended a process of the container.
+    Oom,
 }
 
 /// How a container stands beyond its process.
@@ -377,4 +482,8 @@ pub struct Life {
     pub waiting: Option<ExitStatus>,
     /// Its health, where that is checked.
     pub health: Option<Health>,
+    /// Its processes are frozen.
+    pub paused: bool,
+    /// The OOM killer ended a process in this run.
+    pub oom: bool,
 }

@@ -57,6 +57,8 @@ fn config(args: Vec<String>) -> GuestConfig {
         seed: String::new(),
         restart: Restart::default(),
         health: None,
+        limits: Default::default(),
+        tmpfs: Vec::new(),
     }
 }
 

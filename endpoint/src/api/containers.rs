@@ -1,7 +1,7 @@
 //! Containers: create, list, start, stop and the like. Attach, logs, wait, inspect and exec have
 //! files of their own.
 
-use super::{JsonBody, Target, attach, inspect, logs, ok, query::Query, update, wait};
+use super::{JsonBody, Target, attach, inspect, logs, ok, query::Query, stats, top, update, wait};
 use crate::{
     app::App,
     containers::{create::CreateRequest, filters::Selection, state::Phase},
@@ -17,7 +17,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
-use wire::message::{ProcessRow, Reply, SessionId, ToGuest};
+use wire::message::SessionId;
 
 /// The calls under `/containers`.
 pub fn router() -> Router<Arc<App>> {
@@ -36,7 +36,10 @@ pub fn router() -> Router<Arc<App>> {
         .route("/containers/{id}/attach", post(attach::attach))
         .route("/containers/{id}/resize", post(resize))
         .route("/containers/{id}/logs", get(logs::logs))
-        .route("/containers/{id}/top", get(top))
+        .route("/containers/{id}/top", get(top::top))
+        .route("/containers/{id}/stats", get(stats::stats))
+        .route("/containers/{id}/pause", post(pause))
+        .route("/containers/{id}/unpause", post(unpause))
         .route("/containers/{id}/update", post(update::update))
         .route("/containers/{id}/{other}", any(not_yet))
         .route("/containers/{id}/attach/ws", any(attach_ws))
@@ -246,53 +249,12 @@ async fn resize(at: Target) -> Result<StatusCode> {
     Ok(StatusCode::OK)
 }
 
-async fn top(at: Target) -> Result<Response> {
-    match at.query.text("ps_args") {
-        "" | "-ef" => {}
-        other => {
-            return Err(Error::bad(format!(
-                "top: ps options {other:?} are not supported by Mooring: leave them out"
-            )));
-        }
-    }
-    match at
-        .container
-        .session()
-        .await?
-        .request(|request| ToGuest::Processes { request })
-        .await?
-    {
-        Reply::Processes(rows) => {
-            let rows: Vec<Value> = rows.iter().map(|row| json!(process(row))).collect();
-            let titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
-            Ok(ok(json!({ "Titles": titles, "Processes": rows })))
-        }
-        Reply::Error(message) => Err(Error::internal(message)),
-        other => Err(Error::internal(format!(
-            "unexpected answer of the guest: {other:?}"
-        ))),
-    }
+async fn pause(at: Target) -> Result<StatusCode> {
+    own_task(async move { at.app.containers.pause(&at.container).await }).await
 }
 
-/// A row as `ps -ef` prints it.
-fn process(row: &ProcessRow) -> [String; 8] {
-    let started = timestamps::log_stamp(row.started);
-    let seconds = row.cpu_time / 1_000_000_000;
-    [
-        row.user.clone(),
-        row.pid.to_string(),
-        row.ppid.to_string(),
-        (row.cpu_permille / 10).to_string(),
-        started.get(11..16).unwrap_or("").to_owned(),
-        row.tty.clone(),
-        format!(
-            "{:02}:{:02}:{:02}",
-            seconds / 3600,
-            seconds / 60 % 60,
-            seconds % 60
-        ),
-        row.command.clone(),
-    ]
+async fn unpause(at: Target) -> Result<StatusCode> {
+    own_task(async move { at.app.containers.unpause(&at.container).await }).await
 }
 
 async fn attach_ws() -> Error {
@@ -304,7 +266,7 @@ async fn not_yet(
     Path((name, what)): Path<(String, String)>,
 ) -> Result<Response> {
     let command = match what.as_str() {
-        "stats" | "pause" | "unpause" | "export" => what.as_str(),
+        "export" => what.as_str(),
         "archive" => "cp",
         "changes" => "diff",
         _ => return Err(Error::not_found("page not found")),

@@ -80,7 +80,7 @@ fn details(app: &App, container: &Container, size: Option<Sizes>) -> Value {
         "ExecIDs": if execs.is_empty() { Value::Null } else { json!(execs) },
         "HostConfig": host_config(spec, &status.changes),
         "GraphDriver": { "Name": "vmdk", "Data": { "Seal": spec.disk.seal } },
-        "Mounts": [],
+        "Mounts": mounts(spec),
         "Config": spec.config,
         "NetworkSettings": network_settings(container, &status),
     });
@@ -96,9 +96,9 @@ fn state(status: &Status) -> Value {
     let mut out = json!({
         "Status": status.word(),
         "Running": status.live() || status.revive,
-        "Paused": false,
+        "Paused": status.paused,
         "Restarting": status.restarting(),
-        "OOMKilled": record.oom && !status.running(),
+        "OOMKilled": if status.running() { status.oom } else { record.oom },
         "Dead": false,
         "Pid": status.pid,
         "ExitCode": if status.running() { 0 } else { record.exit_code },
@@ -124,6 +124,25 @@ fn probe(probe: &Probe) -> Value {
         "ExitCode": probe.code,
         "Output": probe.output,
     })
+}
+
+/// The mounts that Docker shows: those of `--mount`, not those of `--tmpfs`.
+fn mounts(spec: &Spec) -> Vec<Value> {
+    let named = spec.host.get("Mounts").and_then(Value::as_array);
+    named
+        .into_iter()
+        .flatten()
+        .map(|mount| {
+            json!({
+                "Type": mount["Type"],
+                "Source": "",
+                "Destination": mount["Target"],
+                "Mode": "",
+                "RW": mount["ReadOnly"] != true,
+                "Propagation": "",
+            })
+        })
+        .collect()
 }
 
 /// The client's `HostConfig` over dockerd's defaults.
@@ -161,6 +180,18 @@ fn host_config(spec: &Spec, changes: &Changes) -> Value {
         "NetworkMode".to_owned(),
         json!(networks::mode(&spec.host, &spec.networks)),
     );
+    if let Some(memory) = changes.memory_mib {
+        out.insert("Memory".to_owned(), json!(u64::from(memory) * 1024 * 1024));
+    }
+    if let Some(cpus) = changes.cpus {
+        out.insert(
+            "NanoCpus".to_owned(),
+            json!(u64::from(cpus) * 1_000_000_000),
+        );
+    }
+    if let Some(pids) = changes.pids {
+        out.insert("PidsLimit".to_owned(), json!(pids));
+    }
     if let Some(policy) = changes.restart {
         out.insert("RestartPolicy".to_owned(), policy_object(policy));
     }
@@ -336,7 +367,7 @@ pub(super) fn summary(
         "Status": status_text(status),
         "HostConfig": { "NetworkMode": networks::mode(&spec.host, &spec.networks) },
         "NetworkSettings": { "Networks": endpoints(container, status) },
-        "Mounts": [],
+        "Mounts": mounts(spec),
     });
     if let Some(size) = size {
         out["SizeRw"] = json!(size.own);

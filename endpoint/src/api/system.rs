@@ -100,16 +100,17 @@ async fn version(State(app): State<Arc<App>>) -> Response {
 
 async fn info(State(app): State<Arc<App>>) -> Result<Response> {
     let all = app.containers.all();
-    let running = all.iter().filter(|c| c.status().live()).count();
+    let paused = all.iter().filter(|c| c.status().paused).count();
+    let live = all.iter().filter(|c| c.status().live()).count();
     let (host, host_version) = app.vsphere.about();
     let setup = app.containers.setup();
     let (cpus, memory) = app.vsphere.hardware().await?;
     Ok(ok(json!({
         "ID": app.settings.vch_id,
         "Containers": all.len(),
-        "ContainersRunning": running,
-        "ContainersPaused": 0,
-        "ContainersStopped": all.len() - running,
+        "ContainersRunning": live - paused,
+        "ContainersPaused": paused,
+        "ContainersStopped": all.len() - live,
         "Images": app.images.all().len(),
         "Driver": "vmdk",
         "DriverStatus": [
@@ -125,7 +126,7 @@ async fn info(State(app): State<Arc<App>>) -> Result<Response> {
         "CpuCfsQuota": false,
         "CPUShares": false,
         "CPUSet": false,
-        "PidsLimit": false,
+        "PidsLimit": true,
         "OomKillDisable": false,
         "IPv4Forwarding": true,
         "Debug": false,

@@ -15,6 +15,12 @@ pub(super) async fn update(
     JsonBody(body): JsonBody<Map<String, Value>>,
 ) -> Result<Response> {
     let named = |policy: &&Value| policy["Name"].as_str().is_some_and(|name| !name.is_empty());
+    let wanted = options::check_update(&body)?;
+    // What it has already changes nothing.
+    let memory = wanted
+        .memory_mib
+        .filter(|m| *m != at.container.memory_mib());
+    let cpus = wanted.cpus.filter(|n| *n != at.container.cpus());
     let restart = body
         .get("RestartPolicy")
         .filter(named)
@@ -31,6 +37,9 @@ pub(super) async fn update(
         .containers
         .change(&at.container, |changes| {
             changes.restart = restart.or(changes.restart);
+            changes.pids = wanted.pids.or(changes.pids);
+            changes.memory_mib = memory.or(changes.memory_mib);
+            changes.cpus = cpus.or(changes.cpus);
         })
         .await?;
     Ok(ok(json!({ "Warnings": [] })))

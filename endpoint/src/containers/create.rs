@@ -144,20 +144,22 @@ impl From<KeyError> for Error {
 }
 
 impl Setup {
-    /// Keys that one boot needs, and what the endpoint remembers of it.
+    /// Keys that one boot needs, and what the endpoint remembers of it; `pids`: a limit of processes
+    /// in place of the container's.
     pub(super) fn prepare(
         &self,
         spec: &Spec,
         boot: u64,
         network: GuestNetwork,
         restart: Restart,
+        pids: Option<u64>,
     ) -> Result<(Keys, Prepared)> {
         let prepared = Prepared {
             boot,
             secret: random_hex()?,
             at: self.link.place(),
         };
-        let guest = spec.guest_config(
+        let mut guest = spec.guest_config(
             boot,
             self.link.transport(),
             prepared.secret.clone(),
@@ -165,6 +167,9 @@ impl Setup {
             network,
             restart,
         );
+        if let Some(pids) = pids {
+            guest.limits.pids = pids;
+        }
         let mut out: Keys = to_chunks(&guest)
             .map_err(|e| Error::bad(e.to_string()))?
             .into_iter()
@@ -363,7 +368,7 @@ impl Containers {
         };
         // The first boot is prepared here, so that the first start is one call less.
         let network = self.setup.guest_network(&spec, &spec.networks, Vec::new());
-        let (boot_keys, prepared) = self.setup.prepare(&spec, 1, network, restart)?;
+        let (boot_keys, prepared) = self.setup.prepare(&spec, 1, network, restart, None)?;
         vm_keys.extend(boot_keys.into_iter().filter(|(_, value)| !value.is_empty()));
         let vm = self
             .vsphere

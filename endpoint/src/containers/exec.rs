@@ -171,6 +171,12 @@ impl Containers {
         if container.status().restarting() {
             return Err(Error::restarting(container.id()));
         }
+        if container.status().paused {
+            return Err(Error::conflict(format!(
+                "Container {} is paused, unpause the container before exec",
+                container.id()
+            )));
+        }
         if !container.status().running() {
             return Err(Error::not_running(container.id()));
         }

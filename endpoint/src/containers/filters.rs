@@ -265,7 +265,8 @@ pub fn status_text(status: &Status) -> String {
                 }
                 Some(health) => format!(" ({})", health.status.word()),
             };
-            format!("Up {}{health}", ago(status.record.started))
+            let paused = if status.paused { " (Paused)" } else { "" };
+            format!("Up {}{health}{paused}", ago(status.record.started))
         }
         Phase::Exited | Phase::Restarting => format!(
             "Exited ({}) {} ago",

@@ -13,6 +13,7 @@ pub mod journal;
 pub mod keys;
 pub mod names;
 pub mod options;
+pub mod pause;
 pub mod places;
 pub mod remove;
 pub mod restart;
@@ -121,6 +122,18 @@ impl Container {
         self.status.borrow().clone()
     }
 
+    /// Memory of its VM, in MiB.
+    pub fn memory_mib(&self) -> u32 {
+        let changed = self.status.borrow().changes.memory_mib;
+        changed.unwrap_or(self.spec.memory_mib)
+    }
+
+    /// CPUs of its VM.
+    pub fn cpus(&self) -> u32 {
+        let changed = self.status.borrow().changes.cpus;
+        changed.unwrap_or(self.spec.cpus)
+    }
+
     /// How it stands, to be waited on.
     pub fn watch(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
@@ -199,6 +212,12 @@ impl Container {
             }
             if status.restarting() {
                 return Err(Error::restarting(self.id()));
+            }
+            if status.paused {
+                return Err(Error::conflict(format!(
+                    "container {} is paused, unpause the container before attach",
+                    self.id()
+                )));
             }
             match (&status.session, status.phase) {
                 (Some(session), Phase::Running) => session.clone(),

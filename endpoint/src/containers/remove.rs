@@ -23,11 +23,16 @@ impl Containers {
         }
         if !force && (status.live() || status.phase == Phase::Starting) {
             return Err(Error::conflict(format!(
-                "cannot remove container \"/{}\": container is {}: stop the container before removing or force remove",
+                "cannot remove container \"/{}\": container is {}: {} the container before removing or force remove",
                 status.name,
                 match status.phase {
                     Phase::Starting => "starting",
                     _ => status.word(),
+                },
+                if status.paused {
+                    "unpause and then stop"
+                } else {
+                    "stop"
                 },
             )));
         }

@@ -3,6 +3,7 @@
 
 use super::{
     Container, Containers,
+    start::OFF_LIMIT,
     state::{Changes, Phase},
 };
 use crate::errors::{Error, Result};
@@ -32,6 +33,8 @@ impl Containers {
                 return;
             }
             status.record.restarts = life.restarts;
+            status.paused = life.paused;
+            status.oom = life.oom;
             status.health = life.health.map(super::health::bounded);
             if let Some(exit) = life.waiting
                 && status.phase == Phase::Running
@@ -179,8 +182,32 @@ impl Containers {
                 container.id()
             )));
         }
-        let mut changes = status.changes;
+        if matches!(status.phase, Phase::Exited | Phase::Created) {
+            // What is changed of a VM that is off stays.
+            self.wait_off(container, OFF_LIMIT).await?;
+        }
+        let status = container.status();
+        let mut changes = status.changes.clone();
         make(&mut changes);
+        let resized =
+            (changes.memory_mib, changes.cpus) != (status.changes.memory_mib, status.changes.cpus);
+        if resized {
+            // A VM that runs may get neither: its devices were counted at its boot.
+            if status.on {
+                return Err(Error::conflict(format!(
+                    "Cannot update container {}: memory and CPUs are those of its VM, which cannot change while it is on: stop the container first",
+                    container.id()
+                )));
+            }
+            let _task = container.vm_task.lock().await;
+            self.vsphere
+                .resize(
+                    &container.vm,
+                    changes.memory_mib.unwrap_or(container.spec.memory_mib),
+                    changes.cpus.unwrap_or(container.spec.cpus),
+                )
+                .await?;
+        }
         self.keep_changes(container, &changes).await?;
         container.modify(|status| status.changes = changes.clone());
         if matches!(status.phase, Phase::Running | Phase::Restarting) {

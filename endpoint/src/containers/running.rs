@@ -127,6 +127,7 @@ impl Containers {
                 streak,
                 probe,
             } => self.probed(container, session.boot, (status, streak), probe),
+            ToHost::Oom => self.oom(container, session.boot),
             ToHost::Restarting { status, restarts } => {
                 self.restarting(container, session.boot, status, restarts);
             }
@@ -283,9 +284,8 @@ impl Containers {
             status.record.exit_code = exit.code;
             status.record.oom = exit.oom;
             status.phase = Phase::Exited;
-            status.pid = 0;
             status.exits += 1;
-            status.end_health();
+            status.end_run();
             true
         });
         if news && !told {
@@ -298,7 +298,9 @@ impl Containers {
 
     /// The events of an end of the container's process, as its record has it.
     pub(super) fn emit_end(&self, container: &Container, oom: bool) {
-        if oom {
+        // Told by itself, unless the link was away.
+        let told = container.modify(|status| std::mem::take(&mut status.oom));
+        if oom && !told {
             self.emit(container, "oom", &[]);
         }
         let record = container.status().record;

@@ -144,6 +144,8 @@ impl Spec {
             seed,
             restart,
             health: self.config.health_check(),
+            limits: self.options.limits.clone(),
+            tmpfs: self.options.tmpfs.clone(),
         }
     }
 }

@@ -38,6 +38,11 @@ impl Containers {
                 container.id()
             )));
         }
+        if status.paused {
+            return Err(Error::conflict(
+                "cannot start a paused container, try unpause instead",
+            ));
+        }
         if status.live() || status.phase == Phase::Starting {
             return Err(Error::not_modified());
         }
@@ -103,9 +108,13 @@ impl Containers {
                 let network = self
                     .setup
                     .guest_network(&container.spec, &status.networks, linked);
-                let (mut vm_keys, prepared) =
-                    self.setup
-                        .prepare(&container.spec, boot, network, restart)?;
+                let (mut vm_keys, prepared) = self.setup.prepare(
+                    &container.spec,
+                    boot,
+                    network,
+                    restart,
+                    status.changes.pids,
+                )?;
                 self.put_record(&mut vm_keys, container, boot)?;
                 let text =
                     serde_json::to_string(ports).map_err(|e| Error::internal(e.to_string()))?;

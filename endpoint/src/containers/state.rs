@@ -45,6 +45,12 @@ pub struct Record {
 pub struct Changes {
     /// The restart policy.
     pub restart: Option<RestartPolicy>,
+    /// Processes and threads at once; 0: without limit.
+    pub pids: Option<u64>,
+    /// Memory of the VM in MiB.
+    pub memory_mib: Option<u32>,
+    /// CPUs of the VM.
+    pub cpus: Option<u32>,
 }
 
 impl Changes {
@@ -52,6 +58,7 @@ impl Changes {
     pub fn for_guest(&self) -> Update {
         Update {
             restart: self.restart,
+            pids: self.pids,
         }
     }
 }
@@ -137,6 +144,10 @@ pub struct Status {
     pub revive: bool,
     /// The pauses before such starts.
     pub backoff: Backoff,
+    /// Its processes are frozen.
+    pub paused: bool,
+    /// The OOM killer ended a process in this run, and that was told.
+    pub oom: bool,
     /// Its health, where that is checked.
     pub health: Option<Health>,
     /// What was changed since its creation.
@@ -173,6 +184,8 @@ impl Status {
             stopping: false,
             revive: false,
             backoff: Backoff::default(),
+            paused: false,
+            oom: false,
             health: None,
             changes: Changes::default(),
             removing: false,
@@ -191,6 +204,8 @@ impl Status {
             "removing"
         } else if self.revive {
             Phase::Restarting.word()
+        } else if self.paused {
+            "paused"
         } else {
             self.phase.word()
         }
@@ -211,8 +226,10 @@ impl Status {
         self.phase == Phase::Restarting || self.revive
     }
 
-    /// One that does not run is not healthy: as dockerd has it.
-    pub fn end_health(&mut self) {
+    /// The run is over. One that does not run is not healthy: as dockerd has it.
+    pub fn end_run(&mut self) {
+        self.pid = 0;
+        self.paused = false;
         if let Some(health) = &mut self.health {
             health.status = HealthStatus::Unhealthy;
         }
@@ -224,7 +241,6 @@ impl Status {
         self.record.exit_code = exit.code;
         self.record.oom = exit.oom;
         self.phase = Phase::Restarting;
-        self.pid = 0;
-        self.end_health();
+        self.end_run();
     }
 }

@@ -50,6 +50,7 @@ impl Containers {
         // Between two runs there is no process: its tether ends the VM at once.
         if container.status().running() && self.signal(container, signal).await.is_ok() {
             self.emit(container, "kill", &[("signal", signal.to_string())]);
+            self.unpause_to_end(container).await;
             let limit = u64::try_from(timeout).ok().map(Duration::from_secs);
             if container.until(limit, ended).await.is_none()
                 && self.signal(container, signals::KILL).await.is_ok()
@@ -134,6 +135,9 @@ impl Containers {
             return Ok(());
         }
         let sent = self.signal(container, signal).await;
+        if stops && sent.is_ok() {
+            self.unpause_to_end(container).await;
+        }
         if signal != signals::KILL {
             sent?;
             self.emit(container, "kill", &[("signal", signal.to_string())]);

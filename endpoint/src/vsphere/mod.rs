@@ -373,6 +373,22 @@ impl Vsphere {
             .map_err(call(format!("cannot rename {vm} to {name}")))
     }
 
+    /// Sets memory (MiB) and CPUs of a VM that is off.
+    ///
+    /// # Errors
+    /// vSphere's.
+    pub async fn resize(&self, vm: &VmRef, memory_mib: u32, cpus: u32) -> Result<()> {
+        let spec = VirtualMachineConfigSpec {
+            memory_mb: Some(i64::from(memory_mib)),
+            num_cpus: Some(i32::try_from(cpus).unwrap_or(i32::MAX)),
+            ..VirtualMachineConfigSpec::default()
+        };
+        self.client
+            .reconfigure_vm(vm, spec)
+            .await
+            .map_err(call(format!("cannot reconfigure {vm}")))
+    }
+
     /// Powers a VM on.
     ///
     /// # Errors

@@ -89,6 +89,8 @@ pub fn config(disk: &Disk, process: Process) -> GuestConfig {
         seed: String::new(),
         restart: Restart::default(),
         health: None,
+        limits: Default::default(),
+        tmpfs: Vec::new(),
     }
 }
 

@@ -6,6 +6,24 @@ use nix::mount::{MsFlags, mount};
 
 const STEP: &str = "modules";
 
+/// Sets kernel settings: names with dots, values.
+///
+/// # Errors
+/// The fault of the step `process`, in runc's words.
+pub fn set_sysctls(sysctls: &[(String, String)]) -> Result<(), Fault> {
+    for (name, value) in sysctls {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        std::fs::write(&path, value).map_err(|error| Fault {
+            step: "process",
+            message: format!(
+                "write sysctl key {name}: open {path}: {}",
+                crate::container::reason(&error)
+            ),
+        })?;
+    }
+    Ok(())
+}
+
 /// Mounts them. The initramfs's /modules are reachable at `/modules` afterwards.
 ///
 /// # Errors

@@ -1,12 +1,14 @@
 //! The container's cgroup (v2): all its processes, and nothing of the tether's.
 
+use super::notices::{Notices, value};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 
 /// Where the tether mounts the hierarchy, in its own root.
 pub const ROOT: &str = "/cg";
-const CONTAINER: &str = "/cg/container";
+/// The container's folder in it.
+pub const CONTAINER: &str = "/cg/container";
 
 /// The container's cgroup.
 #[derive(Debug)]
@@ -16,11 +18,11 @@ pub struct Cgroup {
 
 impl Cgroup {
     /// Makes the container's cgroup in the hierarchy mounted at [`ROOT`], with every controller
-    /// that the kernel has.
+    /// that the kernel has, for `pids` processes and threads at once (0: without limit).
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn create() -> io::Result<Cgroup> {
+    pub fn create(pids: u64) -> io::Result<Cgroup> {
         let controllers = fs::read_to_string(format!("{ROOT}/cgroup.controllers"))?;
         let all: Vec<String> = controllers
             .split_whitespace()
@@ -33,9 +35,25 @@ impl Cgroup {
             }
         }
         fs::create_dir(CONTAINER)?;
-        Ok(Cgroup {
+        let cgroup = Cgroup {
             folder: File::open(CONTAINER)?.into(),
-        })
+        };
+        if pids > 0 {
+            cgroup.limit_pids(pids)?;
+        }
+        Ok(cgroup)
+    }
+
+    /// Sets how many processes and threads there may be at once; 0: without limit.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn limit_pids(&self, most: u64) -> io::Result<()> {
+        let text = match most {
+            0 => "max".to_owned(),
+            most => most.to_string(),
+        };
+        fs::write(format!("{CONTAINER}/pids.max"), text)
     }
 
     /// The folder, for CLONE_INTO_CGROUP.
@@ -48,11 +66,31 @@ impl Cgroup {
     #[must_use]
     pub fn oom_kills(&self) -> u64 {
         let events = fs::read_to_string(format!("{CONTAINER}/memory.events")).unwrap_or_default();
+        value(&events, "oom_kill")
+    }
+
+    /// What tells of OOM kills.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn oom_notices(&self) -> io::Result<Notices> {
+        Notices::open(&format!("{CONTAINER}/memory.events"))
+    }
+
+    /// Freezes its processes or lets them go on; returns when they have stopped.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub async fn freeze(&self, frozen: bool) -> io::Result<()> {
+        let events = Notices::open(&format!("{CONTAINER}/cgroup.events"))?;
+        fs::write(
+            format!("{CONTAINER}/cgroup.freeze"),
+            if frozen { "1" } else { "0" },
+        )?;
         events
-            .lines()
-            .find_map(|l| l.strip_prefix("oom_kill "))
-            .and_then(|n| n.trim().parse().ok())
-            .unwrap_or(0)
+            .other_than("frozen", u64::from(!frozen))
+            .await
+            .map(drop)
     }
 
     /// Its processes, as the tether numbers them.

@@ -7,17 +7,21 @@ use super::mounts::{self, Plan};
 use super::{StartError, caps, environment, init, lookup, seccomp, users};
 use crate::sys::{process as sys, tty};
 use nix::fcntl::{OFlag, open};
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, fchown};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use wire::config::Process;
+use wire::config::{GuestConfig, Process};
 
-/// Docker's limit of open files.
-const NOFILE: u64 = 1_048_576;
+/// Docker's limits, where the container has no others: 1,048,576 open files, as many processes and
+/// as large cores as there can be.
+const DEFAULT_LIMITS: [(u32, u64, u64); 3] = [
+    (libc::RLIMIT_NOFILE, 1_048_576, 1_048_576),
+    (libc::RLIMIT_NPROC, u64::MAX, u64::MAX),
+    (libc::RLIMIT_CORE, u64::MAX, u64::MAX),
+];
 
 /// How the child gets into the container.
 #[derive(Debug)]
@@ -45,10 +49,10 @@ pub struct Ends {
 }
 
 /// Runs in the child; returns only if the program could not be started.
-pub fn run(process: &Process, hostname: &str, entry: Entry<'_>, ends: Ends) -> i32 {
+pub fn run(process: &Process, config: &GuestConfig, entry: Entry<'_>, ends: Ends) -> i32 {
     let mut status = File::from(ends.status);
     let go = File::from(ends.go);
-    let error = match start(process, hostname, entry, ends.stdio, &mut status, go) {
+    let error = match start(process, config, entry, ends.stdio, &mut status, go) {
         Ok(never) => match never {},
         Err(error) => error,
     };
@@ -64,7 +68,7 @@ pub fn run(process: &Process, hostname: &str, entry: Entry<'_>, ends: Ends) -> i
 
 fn start(
     process: &Process,
-    hostname: &str,
+    config: &GuestConfig,
     entry: Entry<'_>,
     stdio: Option<[OwnedFd; 3]>,
     status: &mut File,
@@ -122,7 +126,7 @@ fn start(
     let passwd = users::read_bounded("/etc/passwd");
     let group = users::read_bounded("/etc/group");
     let who = users::resolve(&process.user, &process.groups, &passwd, &group)?;
-    let env = environment::complete(&process.env, hostname, process.tty, &who.home);
+    let env = environment::complete(&process.env, &config.hostname, process.tty, &who.home);
     let held = caps::resolve(&process.cap_add, &process.cap_drop).map_err(StartError::other)?;
 
     nix::unistd::setsid()
@@ -143,15 +147,26 @@ fn start(
             let _ = fchown(fd, Some(Uid::from_raw(who.uid)), None::<Gid>);
         }
     }
-    setrlimit(Resource::RLIMIT_NOFILE, NOFILE, NOFILE)
-        .map_err(errno)
-        .map_err(what("limit the open files of"))?;
-    for unlimited in [Resource::RLIMIT_NPROC, Resource::RLIMIT_CORE] {
-        setrlimit(unlimited, libc::RLIM_INFINITY, libc::RLIM_INFINITY)
-            .map_err(errno)
-            .map_err(what("set the limits of"))?;
+    for (resource, soft, hard) in DEFAULT_LIMITS.into_iter().chain(
+        config
+            .limits
+            .ulimits
+            .iter()
+            .map(|u| (u.resource, u.soft, u.hard)),
+    ) {
+        sys::limit(resource, soft, hard).map_err(|e| {
+            let reason = super::reason(&e);
+            StartError::other(format!("error setting rlimit type {resource}: {reason}"))
+        })?;
     }
-    std::fs::write("/proc/self/oom_score_adj", "0").map_err(what("set oom_score_adj of"))?;
+    std::fs::write(
+        "/proc/self/oom_score_adj",
+        config.limits.oom_score_adj.to_string(),
+    )
+    .map_err(what("set oom_score_adj of"))?;
+    if config.limits.no_new_privileges {
+        sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map_err(what("set no_new_privs of"))?;
+    }
     umask(Mode::from_bits_truncate(0o022));
     // Before the capabilities go: without no_new_privs a filter needs CAP_SYS_ADMIN.
     sys::install_seccomp(&seccomp::compile(held)).map_err(what("install the seccomp filter of"))?;

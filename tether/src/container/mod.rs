@@ -7,9 +7,11 @@ pub mod environment;
 pub mod init;
 pub mod lookup;
 pub mod mounts;
+pub mod notices;
 pub mod seccomp;
 mod seccomp_table;
 pub mod spawn;
+pub mod stats;
 pub mod top;
 pub mod users;
 

@@ -9,6 +9,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use wire::limits::Tmpfs;
 
 /// What Docker hides: a file by /dev/null, a folder by an empty read-only one. /sys/firmware holds
 /// the fw_cfg files and with them the link's secret.
@@ -57,6 +58,8 @@ pub struct Plan {
     pub read_only: bool,
     /// The working directory, to be made where it does not exist; empty: none.
     pub cwd: String,
+    /// File systems in memory.
+    pub tmpfs: Vec<Tmpfs>,
 }
 
 const SAFE: MsFlags = MsFlags::MS_NOSUID
@@ -105,6 +108,11 @@ pub fn enter(plan: &Plan) -> Result<(), StartError> {
         make_file(target)?;
         let path = CString::new(*target).map_err(|_| StartError::other("a path with NUL"))?;
         attach_tree(tree.as_fd(), &path).map_err(|e| StartError::system("bind on", target, &e))?;
+    }
+    for tmpfs in &plan.tmpfs {
+        make_folder(&tmpfs.path)?;
+        let flags = MsFlags::from_bits_truncate(tmpfs.flags) | MsFlags::MS_NODEV;
+        mount_at("tmpfs", &tmpfs.path, flags, &tmpfs.data)?;
     }
     if !plan.cwd.is_empty() {
         make_folder(&plan.cwd)?;

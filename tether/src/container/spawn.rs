@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
-use wire::config::Process;
+use wire::config::{GuestConfig, Process};
 
 /// Where the process is started.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub struct Waiting {
 /// Why it could not be made ready. The child, if any, has ended or will at once.
 pub async fn prepare(
     process: &Process,
-    hostname: &str,
+    config: &GuestConfig,
     cgroup: &Cgroup,
     reaper: &Reaper,
     place: Place<'_>,
@@ -103,7 +103,7 @@ pub async fn prepare(
             };
             let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
             sys::spawn(flags, Some(cgroup.folder().as_fd()), || {
-                child::run(process, hostname, Entry::First { plan, init }, ends)
+                child::run(process, config, Entry::First { plan, init }, ends)
             })
         }
         Place::Beside(container) => {
@@ -111,7 +111,7 @@ pub async fn prepare(
             sys::join_namespaces(container.as_fd(), libc::CLONE_NEWPID)
                 .map_err(|e| StartError::system("enter", "the container (has it ended?)", &e))?;
             let child = sys::spawn(0, Some(cgroup.folder().as_fd()), || {
-                child::run(process, hostname, Entry::Join(container), ends)
+                child::run(process, config, Entry::Join(container), ends)
             });
             // Children of the tether that are not the container's are never cloned after this fails.
             sys::join_namespaces(own.as_fd(), libc::CLONE_NEWPID).map_err(system)?;

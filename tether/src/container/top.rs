@@ -5,10 +5,13 @@ use super::users;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use wire::message::ProcessRow;
+use wire::message::{ProcessRow, TableRow};
 
 /// Rows at most: a fork bomb must not fill the link.
 const ROWS_MAX: usize = 10_000;
+/// USER_HZ, and bytes of a page: x86-64 has no others.
+const TICKS: u64 = 100;
+const PAGE: u64 = 4096;
 /// Bytes of a command line at most.
 const COMMAND_MAX: usize = 4096;
 
@@ -17,12 +20,16 @@ const COMMAND_MAX: usize = 4096;
 /// # Errors
 /// Those of reading the cgroup.
 pub fn list(cgroup: &Cgroup, container_pid: i32) -> io::Result<Vec<ProcessRow>> {
+    let rows = table(cgroup, container_pid)?;
+    Ok(rows.into_iter().map(|row| row.row).collect())
+}
+
+/// As [`list`], with all that `ps` may show.
+///
+/// # Errors
+/// Those of reading the cgroup.
+pub fn table(cgroup: &Cgroup, container_pid: i32) -> io::Result<Vec<TableRow>> {
     let passwd = passwd_of(container_pid);
-    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
-        .ok()
-        .flatten()
-        .unwrap_or(100)
-        .unsigned_abs();
     let boot = boot_time();
     let uptime: f64 = fs::read_to_string("/proc/uptime")
         .ok()
@@ -33,20 +40,23 @@ pub fn list(cgroup: &Cgroup, container_pid: i32) -> io::Result<Vec<ProcessRow>> 
         .iter()
         .filter_map(|pid| Some((*pid, inner_pid(*pid)?)))
         .collect();
-    let row = |pid: &i32| -> Option<ProcessRow> {
+    let row = |pid: &i32| -> Option<TableRow> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let comm = stat.get(stat.find('(')? + 1..stat.rfind(')')?)?;
         let fields: Vec<&str> = stat
             .get(stat.rfind(')')? + 2..)?
             .split_whitespace()
             .collect();
-        let number = |i: usize| {
+        // Counted from the field behind the name (proc(5): field 3).
+        let signed = |i: usize| {
             fields
                 .get(i)
-                .and_then(|f| f.parse::<u64>().ok())
+                .and_then(|f| f.parse::<i64>().ok())
                 .unwrap_or(0)
         };
+        let number = |i: usize| signed(i).unsigned_abs();
         let (parent, tty, used, started) = (
-            number(1) as i32,
+            signed(1) as i32,
             number(4),
             number(11) + number(12),
             number(19),
@@ -63,23 +73,33 @@ pub fn list(cgroup: &Cgroup, container_pid: i32) -> io::Result<Vec<ProcessRow>> 
             })
             .unwrap_or_default();
         if command.is_empty() {
-            command = format!("[{}]", stat.get(stat.find('(')? + 1..stat.rfind(')')?)?);
+            command = format!("[{comm}]");
         }
-        let alive = (uptime - started as f64 / ticks as f64).max(0.01);
-        Some(ProcessRow {
-            user: users::name_of(uid, &passwd).map_or_else(|| uid.to_string(), ToString::to_string),
-            pid: *inner.get(pid)?,
-            ppid: inner.get(&parent).copied().unwrap_or(0),
-            cpu_permille: ((used as f64 / ticks as f64) / alive * 1000.0) as u32,
-            started: boot + started * (1_000_000_000 / ticks),
-            // Major 136 to 143 are PTYs (devices.txt); the minor is split around bit 20.
-            tty: if (136..144).contains(&(tty >> 8 & 0xfff)) {
-                format!("pts/{}", tty & 0xff | tty >> 12 & 0xfff00)
-            } else {
-                "?".into()
+        let alive = (uptime - started as f64 / TICKS as f64).max(0.01);
+        Some(TableRow {
+            row: ProcessRow {
+                user: users::name_of(uid, &passwd)
+                    .map_or_else(|| uid.to_string(), ToString::to_string),
+                pid: *inner.get(pid)?,
+                ppid: inner.get(&parent).copied().unwrap_or(0),
+                cpu_permille: ((used as f64 / TICKS as f64) / alive * 1000.0) as u32,
+                started: boot + started * (1_000_000_000 / TICKS),
+                // Major 136 to 143 are PTYs (devices.txt); the minor is split around bit 20.
+                tty: if (136..144).contains(&(tty >> 8 & 0xfff)) {
+                    format!("pts/{}", tty & 0xff | tty >> 12 & 0xfff00)
+                } else {
+                    "?".into()
+                },
+                cpu_time: used * (1_000_000_000 / TICKS),
+                command,
             },
-            cpu_time: used * (1_000_000_000 / ticks),
-            command,
+            uid,
+            state: fields.first()?.chars().next()?,
+            nice: signed(16) as i32,
+            threads: number(17) as u32,
+            vsz: number(20),
+            rss: number(21) * PAGE,
+            comm: comm.to_owned(),
         })
     };
     Ok(pids.iter().take(ROWS_MAX).filter_map(row).collect())

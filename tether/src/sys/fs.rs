@@ -170,3 +170,17 @@ pub fn register(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd names the same open descriptor for as long as the AsyncFd owns it.
     unsafe { Ok(tokio::io::unix::AsyncFd::register(fd)?) }
 }
+
+/// Puts a descriptor on the event loop for what the kernel tells by POLLPRI.
+///
+/// # Errors
+/// Those of epoll_ctl(2).
+pub fn register_notices(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    let interest = tokio::io::Interest::PRIORITY;
+    // SAFETY: as above.
+    unsafe {
+        Ok(tokio::io::unix::AsyncFd::register_with_interest(
+            fd, interest,
+        )?)
+    }
+}

@@ -267,6 +267,25 @@ pub fn set_capabilities(set: u64) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
 }
 
+/// Sets a resource limit of this process (prlimit64(2)); `u64::MAX`: none.
+///
+/// # Errors
+/// Those of prlimit64(2); `EINVAL` for a resource that there is not.
+pub fn limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+    let limits: [u64; 2] = [soft, hard];
+    // SAFETY: `limits` has the layout of `struct rlimit64`; a null old limit is allowed.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            limits.as_ptr(),
+            std::ptr::null::<u64>(),
+        )
+    })
+    .map(drop)
+}
+
 /// Becomes `uid`, `gid` with exactly these additional groups.
 ///
 /// # Errors

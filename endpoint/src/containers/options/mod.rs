@@ -5,14 +5,18 @@
 
 mod capabilities;
 mod fields;
+mod limits;
 mod modes;
 mod network;
 mod resources;
 mod restart;
 mod table;
+mod tmpfs;
+mod update;
 
 pub use resources::MEMORY_MIN_MIB;
 pub use restart::restart_policy;
+pub use update::{Resources, check_update};
 
 use crate::errors::{Error, Kind, Result};
 use crate::networks::publish::{self, PortRequest};
@@ -20,7 +24,10 @@ use capabilities::capabilities;
 use fields::Fields;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use wire::restart::RestartPolicy;
+use wire::{
+    limits::{Limits, Tmpfs},
+    restart::RestartPolicy,
+};
 
 /// What the checked options mean for the VM and the guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +69,10 @@ pub struct Options {
     pub console_size: Option<(u16, u16)>,
     /// When the process is started again.
     pub restart: RestartPolicy,
+    /// What bounds its processes.
+    pub limits: Limits,
+    /// File systems in memory.
+    pub tmpfs: Vec<Tmpfs>,
 }
 
 /// JSON's or Go's zero value: what a client sends that was not asked for anything.
@@ -163,6 +174,8 @@ pub fn check_host(host: &Map<String, Value>) -> Result<Options> {
         restart: host
             .get("RestartPolicy")
             .map_or(Ok(RestartPolicy::No), restart_policy)?,
+        limits: limits::limits(&fields)?,
+        tmpfs: tmpfs::mounts(&fields)?,
     })
 }
 

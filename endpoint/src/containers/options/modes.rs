@@ -46,10 +46,5 @@ pub(super) fn check(host: &Map<String, Value>) -> Result<()> {
             ));
         }
     }
-    if let Some(limit) = fields.number("PidsLimit")?
-        && limit > 0
-    {
-        return Err(refused("--pids-limit", "leave it out"));
-    }
     Ok(())
 }

@@ -24,8 +24,6 @@ pub(super) const REFUSED: &[(&str, &[(&str, &str)])] = &[
             ("CpuRealtimeRuntime", "--cpu-rt-runtime"),
             ("CpusetMems", "--cpuset-mems"),
             ("OomKillDisable", "--oom-kill-disable"),
-            ("OomScoreAdj", "--oom-score-adj"),
-            ("Sysctls", "--sysctl"),
         ],
     ),
     (
@@ -49,10 +47,6 @@ pub(super) const REFUSED: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
-        "set the limit in the container's command",
-        &[("Ulimits", "--ulimit")],
-    ),
-    (
         "it is for Windows",
         &[
             ("CpuPercent", "CpuPercent"),
@@ -62,7 +56,7 @@ pub(super) const REFUSED: &[(&str, &[(&str, &str)])] = &[
     ),
     (
         "volumes come with a later version; copy files into the image",
-        &[("Binds", "--volume"), ("Mounts", "--mount")],
+        &[("Binds", "--volume")],
     ),
     (
         "volumes come with a later version",
@@ -71,7 +65,6 @@ pub(super) const REFUSED: &[(&str, &[(&str, &str)])] = &[
             ("VolumeDriver", "--volume-driver"),
         ],
     ),
-    ("it comes with volumes", &[("Tmpfs", "--tmpfs")]),
     (
         "the container's processes are in a VM of their own",
         &[("PidMode", "--pid")],
@@ -87,10 +80,6 @@ pub(super) const REFUSED: &[(&str, &[(&str, &str)])] = &[
     (
         "what it opens is not settled; use --cap-add for single capabilities",
         &[("Privileged", "--privileged")],
-    ),
-    (
-        "the default profile applies",
-        &[("SecurityOpt", "--security-opt")],
     ),
     (
         "the disk has the size of the image store",
@@ -116,6 +105,12 @@ pub(super) const TAKEN: &[&str] = &[
     "CpuPeriod",
     "CpuQuota",
     "PidsLimit",
+    "OomScoreAdj",
+    "Sysctls",
+    "Ulimits",
+    "SecurityOpt",
+    "Tmpfs",
+    "Mounts",
     "Init",
     "ContainerIDFile",
     "LogConfig",

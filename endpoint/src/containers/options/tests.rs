@@ -77,11 +77,6 @@ fn an_unsupported_option_is_refused_by_its_name_and_never_ignored() {
             "--publish",
         ),
         (
-            "Ulimits",
-            json!([{"Name": "nofile", "Soft": 1, "Hard": 1}]),
-            "--ulimit",
-        ),
-        (
             "SecurityOpt",
             json!(["seccomp=unconfined"]),
             "--security-opt",
@@ -100,7 +95,6 @@ fn an_unsupported_option_is_refused_by_its_name_and_never_ignored() {
             "--log-opt",
         ),
         ("MaskedPaths", json!([]), "MaskedPaths"),
-        ("PidsLimit", json!(5), "--pids-limit"),
         ("MemorySwap", json!(-1), "--memory-swap"),
         ("CapAdd", json!(["ALL"]), "--cap-add ALL"),
         ("CapAdd", json!(["MKNOD"]), "--cap-add MKNOD"),
@@ -167,11 +161,13 @@ fn supported_options_reach_the_vm() {
 }
 
 #[test]
-fn volumes_and_health_checks_are_refused_in_the_configuration() {
+fn volumes_and_wrong_health_checks_are_refused_in_the_configuration() {
     let check = |value: Value| check_config(value.as_object().unwrap());
     assert!(check(json!({"Volumes": {}, "Healthcheck": null, "Image": "x"})).is_ok());
     assert!(check(json!({"Healthcheck": {"Test": ["NONE"]}})).is_ok());
-    assert!(check(json!({"Healthcheck": {"Test": ["CMD", "x"]}})).is_err());
+    assert!(check(json!({"Healthcheck": {"Test": ["CMD", "x"], "Interval": 1_000_000}})).is_ok());
+    assert!(check(json!({"Healthcheck": {"Interval": 999_999}})).is_err());
+    assert!(check(json!({"Healthcheck": {"Retries": -1}})).is_err());
     assert!(check(json!({"Volumes": {"/data": {}}})).is_err());
     assert!(check(json!({"Surprise": 1})).is_err());
 }

@@ -1,0 +1,213 @@
+//! What bounds a container's processes: ulimits, sysctls, privileges, processes; and file systems in memory.
+
+use crate::hosts::{BUSYBOX, Hosts, Link, equal, holds, on};
+use anyhow::{Result, ensure};
+use libtest_mimic::Trial;
+use std::sync::Arc;
+use tests::docker::Docker;
+
+pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
+    vec![
+        on(
+            hosts,
+            Link::Vsock,
+            "limits::reach_the_process_and_its_execs",
+            limits,
+        ),
+        on(
+            hosts,
+            Link::Vsock,
+            "limits::what_is_not_the_container_s_own_is_refused",
+            refused,
+        ),
+        on(
+            hosts,
+            Link::Vsock,
+            "limits::update_applies_what_can_change",
+            update,
+        ),
+        on(hosts, Link::Vsock, "limits::tmpfs_by_both_options", tmpfs),
+    ]
+}
+
+fn limits(docker: &Docker) -> Result<()> {
+    let options = [
+        "--ulimit",
+        "nofile=100:200",
+        "--ulimit",
+        "core=0",
+        "--sysctl",
+        "net.ipv4.ip_forward=1",
+        "--sysctl",
+        "kernel.shmmax=12345",
+        "--security-opt",
+        "no-new-privileges",
+        "--oom-score-adj",
+        "321",
+        "--pids-limit",
+        "30",
+    ];
+    let show = "ulimit -Sn; ulimit -Hn; ulimit -c; cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmax; grep NoNewPrivs /proc/self/status; cat /proc/self/oom_score_adj; cat /sys/fs/cgroup/pids.max";
+    let is = "100\n200\n0\n1\n12345\nNoNewPrivs:\t1\n321\n30";
+    let script = format!("{show}; exec sleep 3600");
+    let id = docker.ok(&[
+        &["run", "-d"],
+        &options[..],
+        &[BUSYBOX, "sh", "-c", &script],
+    ]
+    .concat())?;
+    let _gone = docker.container(&id);
+    crate::hosts::logs_come_to_hold(docker, &id, is)?;
+    equal(
+        "of an exec",
+        docker.ok(&["exec", &id, "sh", "-c", show])?,
+        is.into(),
+    )?;
+    // Docker's defaults.
+    let plain = "ulimit -Sn; ulimit -Hn; ulimit -u; ulimit -c; grep NoNewPrivs /proc/self/status; cat /proc/self/oom_score_adj /sys/fs/cgroup/pids.max";
+    equal(
+        "defaults",
+        docker.ok(&["run", "--rm", BUSYBOX, "sh", "-c", plain])?,
+        "1048576\n1048576\nunlimited\nunlimited\nNoNewPrivs:\t0\n0\nmax".into(),
+    )?;
+    // More processes than there may be.
+    let out = docker.run(&[
+        "run",
+        "--rm",
+        "--pids-limit",
+        "5",
+        BUSYBOX,
+        "sh",
+        "-c",
+        "for i in 1 2 3 4 5 6 7 8; do sleep 60 & done",
+    ])?;
+    holds(&out.errors(), "can't fork")
+}
+
+fn refused(docker: &Docker) -> Result<()> {
+    for (options, code, words) in [
+        (
+            &["--sysctl", "kernel.core_pattern=x"][..],
+            125,
+            "sysctl 'kernel.core_pattern=x' is not allowed",
+        ),
+        (
+            &["--security-opt", "seccomp=unconfined"],
+            125,
+            "is not supported",
+        ),
+        (
+            &["--security-opt", "what=ever"],
+            125,
+            "invalid --security-opt",
+        ),
+        (
+            &["--sysctl", "net.nothing=1"],
+            127,
+            "write sysctl key net.nothing: open /proc/sys/net/nothing: no such file or directory",
+        ),
+        (
+            &["--ulimit", "nofile=2000000"],
+            125,
+            "error setting rlimit type 7: operation not permitted",
+        ),
+        (&["--tmpfs", "/x:what"], 125, "nvalid tmpfs option"),
+        (&["--tmpfs", "/x:dev"], 125, "is not supported"),
+        (&["--tmpfs", "/proc/x"], 125, "inside /proc"),
+        (
+            &["--mount", "type=bind,source=/etc,target=/x"],
+            125,
+            "is not supported",
+        ),
+    ] {
+        let out = docker
+            .run(&[&["run", "--rm"], options, &[BUSYBOX, "true"]].concat())?
+            .exits(code)?;
+        holds(&out.errors(), words)?;
+    }
+    Ok(())
+}
+
+fn tmpfs(docker: &Docker) -> Result<()> {
+    let options = [
+        "--read-only",
+        "--tmpfs",
+        "/a",
+        "--tmpfs",
+        "/b/c:size=64k,mode=0750,uid=5,gid=6,exec",
+        "--mount",
+        "type=tmpfs,destination=/d,tmpfs-size=1m,tmpfs-mode=0700",
+    ];
+    let script = "exec 2>&1; grep ' /[abd]' /proc/mounts; stat -c '%a %u %g' /a /b/c /d; cp /bin/busybox /a/true && /a/true; echo $?; head -c 100000 /dev/zero > /b/c/x; stat -c %s /b/c/x; exec sleep 3600";
+    let id = docker.ok(&[&["run", "-d"], &options[..], &[BUSYBOX, "sh", "-c", script]].concat())?;
+    let _gone = docker.container(&id);
+    crate::hosts::logs_come_to_hold(docker, &id, "65536")?;
+    let log = docker.run(&["logs", &id])?.ok()?;
+    let mounts = log.text();
+    for (path, holds, lacks) in [
+        ("/a", "nodev,noexec", "size"),
+        ("/b/c", "size=64k,mode=750,uid=5,gid=6", "noexec"),
+        ("/d", "size=1024k,mode=700", "\0"),
+    ] {
+        let line = mounts
+            .lines()
+            .find(|l| l.starts_with(&format!("tmpfs {path} ")))
+            .unwrap_or_default();
+        ensure!(
+            line.contains(holds) && line.contains("nodev") && !line.contains(lacks),
+            "{path}: {mounts}"
+        );
+    }
+    ensure!(
+        mounts.contains("1777 0 0\n750 5 6\n700 0 0\nsh: /a/true: Permission denied\n126"),
+        "{mounts}"
+    );
+    equal(
+        "Mounts",
+        docker.inspect(
+            &id,
+            "{{range .Mounts}}{{.Type}} {{.Destination}} {{.RW}}{{end}}",
+        )?,
+        "tmpfs /d true".into(),
+    )
+}
+
+fn update(docker: &Docker) -> Result<()> {
+    let id = docker.ok(&["run", "-d", "-m", "96m", BUSYBOX, "sleep", "3600"])?;
+    let _gone = docker.container(&id);
+    docker.ok(&["update", "--pids-limit", "17", &id])?;
+    let pids = || docker.ok(&["exec", &id, "cat", "/sys/fs/cgroup/pids.max"]);
+    equal("at once", pids()?, "17".into())?;
+    for option in ["--memory=128m", "--cpus=2"] {
+        let out = docker.run(&["update", option, &id])?.exits(1)?;
+        holds(
+            &out.errors(),
+            "cannot change while it is on: stop the container first",
+        )?;
+    }
+    let out = docker
+        .run(&["update", "--cpu-shares", "5", &id])?
+        .exits(1)?;
+    holds(&out.errors(), "--cpu-shares is not supported")?;
+    // The one it has is no change.
+    docker.ok(&["update", "--memory", "96m", &id])?;
+    docker.ok(&["stop", "-t", "0", &id])?;
+    docker.ok(&["update", "--memory", "192m", "--cpus", "2", &id])?;
+    docker.ok(&["start", &id])?;
+    equal("at the next start", pids()?, "17".into())?;
+    equal("CPUs", docker.ok(&["exec", &id, "nproc"])?, "2".into())?;
+    let total = docker.ok(&["exec", &id, "grep", "MemTotal", "/proc/meminfo"])?;
+    let kib: Option<u32> = total.split_whitespace().nth(1).and_then(|n| n.parse().ok());
+    ensure!(
+        kib.is_some_and(|kib| kib > 140_000 && kib < 192 * 1024),
+        "{total}"
+    );
+    equal(
+        "inspect",
+        docker.inspect(
+            &id,
+            "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}",
+        )?,
+        format!("{} 2000000000 17", 192 << 20),
+    )
+}
