@@ -278,7 +278,7 @@ impl Vm {
                 self.kill();
             }
             ToGuest::KeepDown { request } => {
-                self.restarts.keep_down();
+                self.restarts.stopped_by_client();
                 answer(request, Reply::Done);
             }
             ToGuest::Update { request, update } => {
