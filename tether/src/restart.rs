@@ -22,6 +22,8 @@ pub struct Restarts {
     backoff: Cell<Backoff>,
     /// The process is not started again, whatever the policy says.
     down: watch::Sender<bool>,
+    /// Because a client said so: not because the host goes down.
+    by_client: Cell<bool>,
     /// How the run before the next one ended.
     waiting: Cell<Option<ExitStatus>>,
     /// OOM kills that are accounted for.
@@ -37,6 +39,7 @@ impl Restarts {
             count: Cell::new(restart.count),
             backoff: Cell::default(),
             down: watch::Sender::new(false),
+            by_client: Cell::new(false),
             waiting: Cell::new(None),
             oom_kills: Cell::new(0),
         }
@@ -45,6 +48,12 @@ impl Restarts {
     /// Another policy, from the next end on.
     pub fn set_policy(&self, policy: RestartPolicy) {
         self.policy.set(policy);
+    }
+
+    /// No further start: a client wants it so.
+    pub fn stopped_by_client(&self) {
+        self.by_client.set(true);
+        self.keep_down();
     }
 
     /// No further start.
@@ -61,7 +70,7 @@ impl Restarts {
     /// Why the last run is the last one, for the exit record.
     #[must_use]
     pub fn reason(&self) -> String {
-        let reason = if *self.down.borrow() {
+        let reason = if self.by_client.get() {
             journal::STOPPED
         } else {
             ""

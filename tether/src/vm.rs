@@ -289,7 +289,7 @@ impl Vm {
                 self.kill();
             }
             ToGuest::KeepDown { request } => {
-                self.restarts.keep_down();
+                self.restarts.stopped_by_client();
                 answer(request, Reply::Done);
             }
             ToGuest::Update { request, update } => {

@@ -31,7 +31,7 @@ pub use writer::Writer;
 /// Most bytes in one output record; the writer splits longer output.
 pub const OUTPUT_MAX: usize = 64 * 1024;
 
-/// The reason of an exit on purpose (`docker stop`, `kill`, a guest shutdown): whatever the restart
+/// The reason of an exit that a client asked for (`docker stop`, `kill`): whatever the restart
 /// policy, it was the last run.
 pub const STOPPED: &str = "stopped";
 

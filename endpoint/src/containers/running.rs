@@ -236,8 +236,8 @@ impl Containers {
                     status.health = checked.then(Health::default);
                     status.record.error.clear();
                     // The end of the run may have been told already.
+                    status.record.started = status.record.started.max(at);
                     if status.record.ended < session.boot && status.phase == Phase::Starting {
-                        status.record.started = at;
                         status.pid = pid;
                         status.phase = Phase::Running;
                     }
