@@ -95,6 +95,7 @@ pub async fn run(settings: Serve) -> Result<(), ServeError> {
     let system = |what| move |source| ServeError::System { what, source };
     let mut terminate = signal(SignalKind::terminate()).map_err(system("cannot catch SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("cannot catch SIGINT"))?;
+    let mut again = signal(SignalKind::hangup()).map_err(system("cannot catch SIGHUP"))?;
     let mut hold = signal(SignalKind::user_defined1()).map_err(system("cannot catch SIGUSR1"))?;
     let serving = serve(settings);
     tokio::pin!(serving);
@@ -107,6 +108,10 @@ pub async fn run(settings: Serve) -> Result<(), ServeError> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            // The way out of the networks was made anew: it knows nothing of published ports.
+            _ = again.recv() => if let Err(error) = stop.app.containers.networks().reconcile().await {
+                tracing::warn!(%error, "the networks could not be set up again");
+            },
             _ = hold.recv() => stop.app.containers.hold_restarts(),
         }
     }

@@ -59,8 +59,7 @@ fn decide(asked: Network, missing: &[&'static str]) -> Result<Choice, Error> {
     let list = missing.join(", ");
     let choice = |kind, why: String| Ok(Choice { kind, why });
     match asked {
-        Network::User if parts::ENDPOINT_ROUTES => choice(Kind::User, "--network user".into()),
-        Network::User => choice(Kind::User, "--network user, the default for now".into()),
+        Network::User => choice(Kind::User, "--network user".into()),
         Network::Auto if !missing.is_empty() => choice(Kind::User, format!("not there: {list}")),
         Network::Auto => choice(Kind::Bridge, "root, ip and slirp4netns are there".into()),
         Network::Bridge if missing.is_empty() => choice(Kind::Bridge, "--network bridge".into()),

@@ -219,6 +219,7 @@ mod tests {
             args.ends_with(&format!("--switch {switch} {groups}")),
             "{args}"
         );
+        let router = layout.router().display().to_string();
         assert_eq!(
             endpoint_network(&layout).join(" "),
             format!(

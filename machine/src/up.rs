@@ -7,6 +7,7 @@ use crate::parts::{self, Hypervisor};
 use crate::process;
 use crate::state::{Part, Record, StateDir};
 use crate::{Error, down, hypervisor, uplink};
+use rustix::process::Signal;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -163,6 +164,10 @@ fn ensure_bridges(dir: &StateDir, record: &mut Record) -> Result<(), Error> {
     uplink::end_all(&layout)?;
     progress("starting the network's uplink");
     record.uplink = Some(uplink::start(&layout)?);
+    if let Some(endpoint) = &record.endpoint {
+        // Published ports went with the old one: the endpoint asks for them again.
+        endpoint.process.signal(Signal::HUP);
+    }
     dir.save(record)
 }
 

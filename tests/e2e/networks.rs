@@ -656,6 +656,13 @@ fn crash() -> Result<()> {
         equal("port", host_port(docker, "e2e-up", "80")?, at.clone())?;
         comes(docker, asker, "http://e2e-up/", "up")?;
     }
+    // The way out is gone, and with it the port, until it is brought back.
+    vch.kill("uplink")?;
+    ensure!(get(&at).is_err(), "who answers at {at}?");
+    vch.up()?;
+    eventually("the port is open again", || {
+        Ok(get(&at).is_ok_and(|word| word == "up"))
+    })?;
     // The whole host down and up: networks and addresses are as they were.
     let id = docker.ok(&["network", "inspect", "e2e-crash", "--format", "{{.Id}}"])?;
     vch.down()?;
