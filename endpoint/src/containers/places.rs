@@ -4,6 +4,7 @@ use super::{
     Container, Containers, keys,
     keys::Keys,
     names::SHORT_ID,
+    start::OFF_LIMIT,
     state::{Phase, Status},
 };
 use crate::{
@@ -119,9 +120,24 @@ impl Containers {
         Ok(())
     }
 
-    async fn change_nics(&self, container: &Arc<Container>, places: &[Attachment]) -> Result<()> {
+    async fn change_nics(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        places: &[Attachment],
+    ) -> Result<()> {
+        let status = container.status();
+        if status.phase == Phase::Restarting {
+            return Err(Error::conflict(format!(
+                "Container {} is restarting, wait until the container is running",
+                container.id()
+            )));
+        }
+        let running = status.phase == Phase::Running;
+        if !running {
+            // A VM on its way off has no ear for its devices.
+            self.wait_off(container, OFF_LIMIT).await?;
+        }
         self.settle_nics(container, places).await?;
-        let running = container.status().phase == Phase::Running;
         if !running {
             return Ok(());
         }
