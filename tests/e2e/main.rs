@@ -20,6 +20,7 @@ mod restart;
 mod run;
 mod serial;
 mod tokens;
+mod volumes;
 
 use hosts::Hosts;
 use libtest_mimic::{Arguments, Trial};
@@ -62,6 +63,7 @@ fn main() {
         process::tests,
         restart::tests,
         health::tests,
+        volumes::tests,
     ] {
         trials.extend(module(&hosts));
     }

@@ -78,6 +78,7 @@ pub fn first_place(config: &GuestConfig) -> Place<'static> {
             shm_size: config.shm_size,
             read_only: config.disk.read_only,
             cwd: config.process.cwd.clone(),
+            mounts: crate::boot::volumes::planned(config),
         },
         init: config.init,
     }

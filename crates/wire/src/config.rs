@@ -7,6 +7,7 @@
 
 use crate::health::HealthCheck;
 use crate::restart::RestartPolicy;
+use crate::volume::Mount;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -167,6 +168,9 @@ pub struct GuestConfig {
     /// How its health is checked; `None`: not at all.
     #[serde(default)]
     pub health: Option<HealthCheck>,
+    /// Its volumes, sorted by path.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
 }
 
 /// The restart policy of a boot.

@@ -57,6 +57,7 @@ fn config(args: Vec<String>) -> GuestConfig {
         seed: String::new(),
         restart: Restart::default(),
         health: None,
+        mounts: Vec::new(),
     }
 }
 

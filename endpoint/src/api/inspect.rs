@@ -17,6 +17,7 @@ use crate::{
         record::{BRIDGE, NONE, builtin_id},
     },
     timestamps::rfc3339,
+    volumes::record::DRIVER,
 };
 use axum::response::Response;
 use serde_json::{Map, Value, json};
@@ -80,7 +81,7 @@ fn details(app: &App, container: &Container, size: Option<Sizes>) -> Value {
         "ExecIDs": if execs.is_empty() { Value::Null } else { json!(execs) },
         "HostConfig": host_config(spec, &status.changes),
         "GraphDriver": { "Name": "vmdk", "Data": { "Seal": spec.disk.seal } },
-        "Mounts": [],
+        "Mounts": mounts(app, spec),
         "Config": spec.config,
         "NetworkSettings": network_settings(container, &status),
     });
@@ -89,6 +90,24 @@ fn details(app: &App, container: &Container, size: Option<Sizes>) -> Value {
         out["SizeRootFs"] = json!(size.all);
     }
     out
+}
+
+/// What is mounted, as inspect and ps have it.
+fn mounts(app: &App, spec: &Spec) -> Vec<Value> {
+    let all = spec.mounts.iter();
+    all.map(|mount| {
+        json!({
+            "Type": "volume",
+            "Name": mount.volume,
+            "Source": app.containers.volumes().disk(&mount.volume).to_string(),
+            "Destination": mount.target,
+            "Driver": DRIVER,
+            "Mode": mount.mode,
+            "RW": !mount.read_only,
+            "Propagation": "",
+        })
+    })
+    .collect()
 }
 
 fn state(status: &Status) -> Value {
@@ -336,7 +355,7 @@ pub(super) fn summary(
         "Status": status_text(status),
         "HostConfig": { "NetworkMode": networks::mode(&spec.host, &spec.networks) },
         "NetworkSettings": { "Networks": endpoints(container, status) },
-        "Mounts": [],
+        "Mounts": mounts(app, spec),
     });
     if let Some(size) = size {
         out["SizeRw"] = json!(size.own);

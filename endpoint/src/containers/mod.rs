@@ -22,6 +22,7 @@ pub mod spec;
 pub mod start;
 pub mod state;
 pub mod stop;
+pub mod volumes;
 
 use crate::{
     errors::{Error, Result},
@@ -31,6 +32,7 @@ use crate::{
         session::{Stream, Wants},
     },
     networks::Networks,
+    volumes::Volumes,
     vsphere::{Boot, VmRef, Vsphere},
 };
 pub(crate) use create::random_hex;
@@ -248,6 +250,9 @@ pub struct Containers {
     events: Events,
     setup: Setup,
     networks: Arc<Networks>,
+    volumes: Arc<Volumes>,
+    /// IDs of containers that are about to be on.
+    claims: Mutex<Vec<String>>,
     index: Mutex<Index>,
     execs: exec::Execs,
     /// What settles the ends of boots: none of it may be cut off by an orderly end.
@@ -263,12 +268,15 @@ impl Containers {
         events: Events,
         setup: Setup,
         networks: Arc<Networks>,
+        volumes: Arc<Volumes>,
     ) -> Self {
         Self {
             vsphere,
             events,
             setup,
             networks,
+            volumes,
+            claims: Mutex::default(),
             index: Mutex::new(Index::default()),
             execs: exec::Execs::default(),
             settling: TaskTracker::new(),
@@ -298,6 +306,11 @@ impl Containers {
     /// The networks.
     pub fn networks(&self) -> &Arc<Networks> {
         &self.networks
+    }
+
+    /// The volumes.
+    pub fn volumes(&self) -> &Arc<Volumes> {
+        &self.volumes
     }
 
     /// What VMs are made with.

@@ -89,6 +89,7 @@ pub fn config(disk: &Disk, process: Process) -> GuestConfig {
         seed: String::new(),
         restart: Restart::default(),
         health: None,
+        mounts: Vec::new(),
     }
 }
 

@@ -60,17 +60,6 @@ pub(super) const REFUSED: &[(&str, &[(&str, &str)])] = &[
             ("IOMaximumBandwidth", "IOMaximumBandwidth"),
         ],
     ),
-    (
-        "volumes come with a later version; copy files into the image",
-        &[("Binds", "--volume"), ("Mounts", "--mount")],
-    ),
-    (
-        "volumes come with a later version",
-        &[
-            ("VolumesFrom", "--volumes-from"),
-            ("VolumeDriver", "--volume-driver"),
-        ],
-    ),
     ("it comes with volumes", &[("Tmpfs", "--tmpfs")]),
     (
         "the container's processes are in a VM of their own",
@@ -138,6 +127,10 @@ pub(super) const TAKEN: &[&str] = &[
     "IpcMode",
     "ReadonlyRootfs",
     "ShmSize",
+    "Binds",
+    "Mounts",
+    "VolumesFrom",
+    "VolumeDriver",
     "Runtime",
     "Isolation",
     "MaskedPaths",
