@@ -120,6 +120,9 @@ pub struct Serve {
     /// Memory of a container VM in MiB, where the container asks for none.
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     pub memory: u32,
+    /// Capacity of a volume that names none, such as 10G. Its disk takes room as it is written to.
+    #[arg(long, value_name = "SIZE", default_value = "10G", value_parser = volume_capacity)]
+    pub volume_capacity: u64,
     /// CPUs of a container VM, where the container asks for none.
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     pub cpus: u32,
@@ -134,6 +137,10 @@ pub struct Serve {
     /// There is no database and nothing to switch on: accepted so that scripts can say so.
     #[arg(long, hide = true)]
     pub state_less: bool,
+}
+
+fn volume_capacity(text: &str) -> Result<u64, String> {
+    crate::volumes::request::read_capacity(text).map_err(|e| e.message)
 }
 
 /// Reads `NAME=VALUE`; the names that the endpoint itself uses are refused.

@@ -21,4 +21,5 @@ pub mod records;
 pub mod serve;
 mod sys;
 pub mod timestamps;
+pub mod volumes;
 pub mod vsphere;

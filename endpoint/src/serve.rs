@@ -19,6 +19,7 @@ use crate::{
         NetworkSetup, Networks, choose::DEFAULT_POOLS, dns::forward::resolv_conf, router::Router,
     },
     timestamps,
+    volumes::Volumes,
     vsphere::{Boot, Capabilities, Vsphere, VsphereError},
 };
 use serde::Deserialize;
@@ -57,6 +58,9 @@ pub enum ServeError {
     /// The images' records.
     #[error("the images cannot be read: {0}")]
     Images(String),
+    /// The volumes.
+    #[error("the volumes cannot be read: {0}")]
+    Volumes(String),
     /// The networks.
     #[error("the networks cannot be set up: {0}")]
     Networks(String),
@@ -155,11 +159,16 @@ async fn serve(settings: Serve) -> Result<Running, ServeError> {
     let (link, listening) = links(&settings, vsphere.capabilities()).await?;
     let setup = setup(&settings, vsphere.capabilities(), link)?;
     let networks = networks(&settings, &vsphere, events.clone()).await?;
+    let capacity = settings.volume_capacity;
+    let volumes = Volumes::open(vsphere.clone(), &settings.vch_id, capacity, events.clone())
+        .await
+        .map_err(|error| ServeError::Volumes(error.message))?;
     let containers = Arc::new(Containers::new(
         vsphere.clone(),
         events.clone(),
         setup,
         networks.clone(),
+        volumes,
     ));
     let (first, read) = oneshot::channel();
     tokio::spawn(containers.clone().follow(first));

@@ -21,6 +21,8 @@ pub struct State {
     pub names: BTreeSet<String>,
     /// Folders that are being used for VMs in the making.
     pub folders: BTreeSet<String>,
+    /// Which VMDKs are open.
+    pub locks: crate::vm::locks::DiskLocks,
     /// Last ID given to a VM.
     pub last_vm: u64,
     /// Tasks by number.

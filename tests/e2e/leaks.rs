@@ -48,19 +48,22 @@ fn random_moments(mut random: Random) -> Result<()> {
     let vch = Vch::start(Settings::link("auto"))?;
     load(&vch.docker, "busybox")?;
     let docker = &vch.docker;
+    // With a volume that has no name, and goes with its container.
+    let create = ["create", "--name", "leak", "-v", "/data", BUSYBOX, "true"];
     let base = files(&vch.datastore())?;
-    for round in 0..times(9, 50) {
+    for round in 0..times(12, 60) {
         let part = if random.below(3) == 0 {
             "hostsim"
         } else {
             "endpoint"
         };
-        let (kind, args): (&str, Vec<&str>) = match round % 3 {
+        let (kind, args): (&str, Vec<&str>) = match round % 4 {
             0 => ("pull", vec!["pull", "-q", &odd]),
-            1 => ("create", vec!["create", "--name", "leak", BUSYBOX, "true"]),
+            1 => ("create", create.to_vec()),
+            2 => ("volume", vec!["volume", "create", "named"]),
             _ => {
-                docker.ok(&["create", "--name", "leak", BUSYBOX, "true"])?;
-                ("rm", vec!["rm", "leak"])
+                docker.ok(&create)?;
+                ("rm", vec!["rm", "-v", "leak"])
             }
         };
         let child = docker.spawn(&args)?;
@@ -89,6 +92,17 @@ fn random_moments(mut random: Random) -> Result<()> {
                     docker.ok(&["rmi", &odd])?;
                 }
             }
+            "volume" => {
+                let there = docker.run(&["volume", "inspect", "named"])?.code == 0;
+                ensure!(
+                    there || outcome.code != 0,
+                    "round {round}: a volume that was confirmed is gone"
+                );
+                if there {
+                    docker.ok(&["run", "--rm", "-v", "named:/x", BUSYBOX, "true"])?;
+                    docker.ok(&["volume", "rm", "named"])?;
+                }
+            }
             _ => {
                 // One that had begun goes on by itself.
                 let removing = ["ps", "-aq", "--filter", "status=removing"];
@@ -107,8 +121,10 @@ fn random_moments(mut random: Random) -> Result<()> {
                 }
                 if there {
                     docker.run(&["start", "-a", "leak"])?.ok()?;
-                    docker.ok(&["rm", "leak"])?;
+                    docker.ok(&["rm", "-v", "leak"])?;
                 }
+                let volumes = || docker.ok(&["volume", "ls", "-q"]);
+                tests::command::eventually("its volume is gone", || Ok(volumes()?.is_empty()))?;
             }
         }
         // What an upload that broke off has left goes once the hypervisor answers again.

@@ -23,6 +23,7 @@ mod restart;
 mod run;
 mod serial;
 mod tokens;
+mod volumes;
 
 use hosts::Hosts;
 use libtest_mimic::{Arguments, Trial};
@@ -68,6 +69,7 @@ fn main() {
         networks::tests,
         limits::tests,
         pause::tests,
+        volumes::tests,
     ] {
         trials.extend(module(&hosts));
     }

@@ -1,6 +1,6 @@
 //! One VM's life: boot, the container's process, the end.
 
-use crate::boot::{Fault, clock, config, disk, files, modules::Modules, root, system};
+use crate::boot::{Fault, clock, config, disk, files, modules::Modules, root, system, volumes};
 use crate::console;
 use crate::container::cgroup::Cgroup;
 use crate::container::spawn::prepare;
@@ -117,6 +117,7 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
     let partition =
         Partition::open(&device).map_err(Fault::at("journal", format!("opening {what}")))?;
     let recorder = Recorder::open(partition).map_err(Fault::at("journal", what))?;
+    volumes::mount_all(config, events).await?;
     if config
         .networks
         .iter()

@@ -88,6 +88,7 @@ pub fn first_place(config: &GuestConfig) -> Place<'static> {
             read_only: config.disk.read_only,
             cwd: config.process.cwd.clone(),
             tmpfs: config.tmpfs.clone(),
+            mounts: crate::boot::volumes::planned(config),
         },
         init: config.init,
     }

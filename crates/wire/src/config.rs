@@ -8,6 +8,7 @@
 use crate::health::HealthCheck;
 use crate::limits::{Limits, Tmpfs};
 use crate::restart::RestartPolicy;
+use crate::volume::Mount;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -174,6 +175,9 @@ pub struct GuestConfig {
     /// File systems in memory, an outer one before what is in it.
     #[serde(default)]
     pub tmpfs: Vec<Tmpfs>,
+    /// Its volumes, sorted by path.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
 }
 
 /// The restart policy of a boot.

@@ -21,4 +21,5 @@ pub mod message;
 pub mod mux;
 pub mod restart;
 pub mod version;
+pub mod volume;
 pub mod vspc;

@@ -395,7 +395,7 @@ pub struct SessionState {
 
 /// The steps of a boot, in their order; [`ToHost::BootFault`] names one. On the VM's console a fault is a line
 /// `tether: STEP: MESSAGE`: that is where the endpoint finds one of a step before there is a link.
-pub const BOOT_STEPS: [&str; 10] = [
+pub const BOOT_STEPS: [&str; 11] = [
     "modules",
     "configuration",
     "disk",
@@ -403,6 +403,7 @@ pub const BOOT_STEPS: [&str; 10] = [
     "ephemeral",
     "overlay",
     "journal",
+    "volumes",
     "network",
     "files",
     "process",

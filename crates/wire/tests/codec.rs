@@ -59,6 +59,7 @@ fn config(args: Vec<String>) -> GuestConfig {
         health: None,
         limits: Default::default(),
         tmpfs: Vec::new(),
+        mounts: Vec::new(),
     }
 }
 

@@ -60,7 +60,11 @@ async fn create(
     if !platform.is_empty() {
         check_platform(platform, &image.config, &reference)?;
     }
-    let created = app.containers.create(request, &image).await?;
+    let containers = app.containers.clone();
+    // Whole, even if the client goes: what it holds meanwhile would stay held.
+    let created = tokio::spawn(async move { containers.create(request, &image).await })
+        .await
+        .map_err(|e| Error::internal(format!("the request's task ended: {e}")))??;
     let answer = json!({ "Id": created.container.id(), "Warnings": created.warnings });
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
@@ -180,9 +184,14 @@ async fn remove(at: Target) -> Result<StatusCode> {
     if at.query.flag("link") {
         return Err(Error::not_yet("rm --link"));
     }
-    // `v` removes anonymous volumes; there are none.
-    let force = at.query.flag("force");
-    own_task(async move { at.app.containers.remove(&at.container, force).await }).await
+    let (force, volumes) = (at.query.flag("force"), at.query.flag("v"));
+    own_task(async move {
+        at.app
+            .containers
+            .remove(&at.container, force, volumes)
+            .await
+    })
+    .await
 }
 
 async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
@@ -206,7 +215,7 @@ async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
         {
             continue;
         }
-        match app.containers.remove(&container, false).await {
+        match app.containers.remove(&container, false, false).await {
             Ok(()) => deleted.push(container.id().to_owned()),
             Err(error) => tracing::info!(id = container.id(), %error, "not pruned"),
         }

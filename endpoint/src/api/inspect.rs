@@ -17,6 +17,7 @@ use crate::{
         record::{BRIDGE, NONE, builtin_id},
     },
     timestamps::rfc3339,
+    volumes::record::DRIVER,
 };
 use axum::response::Response;
 use serde_json::{Map, Value, json};
@@ -80,7 +81,7 @@ fn details(app: &App, container: &Container, size: Option<Sizes>) -> Value {
         "ExecIDs": if execs.is_empty() { Value::Null } else { json!(execs) },
         "HostConfig": host_config(spec, &status.changes),
         "GraphDriver": { "Name": "vmdk", "Data": { "Seal": spec.disk.seal } },
-        "Mounts": mounts(spec),
+        "Mounts": mounts(app, spec),
         "Config": spec.config,
         "NetworkSettings": network_settings(container, &status),
     });
@@ -89,6 +90,35 @@ fn details(app: &App, container: &Container, size: Option<Sizes>) -> Value {
         out["SizeRootFs"] = json!(size.all);
     }
     out
+}
+
+/// What is mounted, as inspect and ps have it: volumes, and of the tmpfs those of `--mount`, not those of `--tmpfs`.
+fn mounts(app: &App, spec: &Spec) -> Vec<Value> {
+    let named = spec.host.get("Mounts").and_then(Value::as_array);
+    let in_memory = named.into_iter().flatten().filter(|m| m["Type"] == "tmpfs");
+    let in_memory = in_memory.map(|mount| {
+        json!({
+            "Type": "tmpfs",
+            "Source": "",
+            "Destination": mount["Target"],
+            "Mode": "",
+            "RW": mount["ReadOnly"] != true,
+            "Propagation": "",
+        })
+    });
+    let volumes = spec.mounts.iter().map(|mount| {
+        json!({
+            "Type": "volume",
+            "Name": mount.volume,
+            "Source": app.containers.volumes().disk(&mount.volume).to_string(),
+            "Destination": mount.target,
+            "Driver": DRIVER,
+            "Mode": mount.mode,
+            "RW": !mount.read_only,
+            "Propagation": "",
+        })
+    });
+    volumes.chain(in_memory).collect()
 }
 
 fn state(status: &Status) -> Value {
@@ -124,25 +154,6 @@ fn probe(probe: &Probe) -> Value {
         "ExitCode": probe.code,
         "Output": probe.output,
     })
-}
-
-/// The mounts that Docker shows: those of `--mount`, not those of `--tmpfs`.
-fn mounts(spec: &Spec) -> Vec<Value> {
-    let named = spec.host.get("Mounts").and_then(Value::as_array);
-    named
-        .into_iter()
-        .flatten()
-        .map(|mount| {
-            json!({
-                "Type": mount["Type"],
-                "Source": "",
-                "Destination": mount["Target"],
-                "Mode": "",
-                "RW": mount["ReadOnly"] != true,
-                "Propagation": "",
-            })
-        })
-        .collect()
 }
 
 /// The client's `HostConfig` over dockerd's defaults.
@@ -367,7 +378,7 @@ pub(super) fn summary(
         "Status": status_text(status),
         "HostConfig": { "NetworkMode": networks::mode(&spec.host, &spec.networks) },
         "NetworkSettings": { "Networks": endpoints(container, status) },
-        "Mounts": mounts(spec),
+        "Mounts": mounts(app, spec),
     });
     if let Some(size) = size {
         out["SizeRw"] = json!(size.own);

@@ -119,7 +119,7 @@ async fn info(State(app): State<Arc<App>>) -> Result<Response> {
             ["Link", setup.link.place()],
             ["VM memory", format!("{} MiB", setup.memory_mib)],
         ],
-        "Plugins": { "Volume": [], "Network": ["bridge", "null"], "Authorization": null, "Log": ["json-file"] },
+        "Plugins": { "Volume": ["local"], "Network": ["bridge", "null"], "Authorization": null, "Log": ["json-file"] },
         "MemoryLimit": true,
         "SwapLimit": false,
         "CpuCfsPeriod": false,
@@ -208,11 +208,18 @@ async fn usage(State(app): State<Arc<App>>) -> Response {
             Some(size),
         ));
     }
+    let mut volumes = Vec::new();
+    for (record, users) in app.containers.volumes().all() {
+        let mut row = super::volumes::describe(app.containers.volumes(), &record);
+        let size = app.containers.volumes().size(&record.name).await;
+        row["UsageData"] = json!({ "Size": size.unwrap_or(0), "RefCount": users.len() });
+        volumes.push(row);
+    }
     ok(json!({
         "LayersSize": app.images.all().iter().map(|image| image.size).sum::<u64>(),
         "Images": images,
         "Containers": rows,
-        "Volumes": [],
+        "Volumes": volumes,
         "BuildCache": [],
     }))
 }

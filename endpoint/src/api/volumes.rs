@@ -1,44 +1,134 @@
-//! Volumes: there are none yet, and what asks for one is told so.
+//! Volumes: list, inspect, create, remove, prune.
 
-use super::{ok, query::Query};
+use super::{OptionalJson, ok, query::Query};
 use crate::{
     app::App,
-    errors::{Error, Result},
+    errors::{Error, Kind, Result},
+    timestamps,
+    volumes::{
+        Volumes,
+        record::{DRIVER, VolumeRecord},
+        request::VolumeRequest,
+    },
 };
 use axum::{
-    Router,
-    extract::Path,
-    response::Response,
-    routing::{delete, get, post},
+    Json, Router,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{delete, get, post, put},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// The calls under `/volumes`.
 pub fn router() -> Router<Arc<App>> {
     Router::new()
         .route("/volumes", get(list))
-        .route(
-            "/volumes/create",
-            post(async || Error::not_yet("docker volume create")),
-        )
+        .route("/volumes/create", post(create))
         .route("/volumes/prune", post(prune))
-        .route("/volumes/{name}", get(missing))
-        .route("/volumes/{name}", delete(missing))
+        .route("/volumes/{name}", get(inspect))
+        .route("/volumes/{name}", delete(remove))
+        .route(
+            "/volumes/{name}",
+            put(async || Error::not_yet("docker volume update")),
+        )
 }
 
-async fn list(query: Query) -> Result<Response> {
-    query
-        .filters()?
-        .allow(&["dangling", "driver", "label", "name"])?;
-    Ok(ok(json!({ "Volumes": [], "Warnings": null })))
+/// A volume as Docker shows it.
+pub(super) fn describe(volumes: &Volumes, record: &VolumeRecord) -> Value {
+    json!({
+        "Name": record.name,
+        "Driver": DRIVER,
+        "Mountpoint": volumes.disk(&record.name).to_string(),
+        "CreatedAt": timestamps::rfc3339(record.created),
+        "Status": { "Capacity": record.capacity },
+        "Labels": record.labels,
+        "Scope": "local",
+        "Options": record.options,
+    })
 }
 
-async fn prune(query: Query) -> Result<Response> {
-    query.filters()?.allow(&["all", "label", "label!"])?;
-    Ok(ok(json!({ "VolumesDeleted": [], "SpaceReclaimed": 0 })))
+async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
+    let filters = query.filters()?;
+    filters.allow(&["dangling", "driver", "label", "name"])?;
+    let dangling = filters.flag("dangling")?;
+    let volumes = app.containers.volumes();
+    let rows: Vec<Value> = volumes
+        .all()
+        .into_iter()
+        .filter(|(record, users)| {
+            filters.any("name", |want| record.name.contains(want.as_str()))
+                && filters.any("driver", |want| want == DRIVER)
+                && filters.labels("label", &record.labels)
+                && dangling.is_none_or(|want| want == users.is_empty())
+        })
+        .map(|(record, _)| describe(volumes, &record))
+        .collect();
+    Ok(ok(json!({ "Volumes": rows, "Warnings": null })))
 }
 
-async fn missing(Path(name): Path<String>) -> Error {
-    Error::not_found(format!("get {name}: no such volume"))
+async fn create(
+    State(app): State<Arc<App>>,
+    OptionalJson(body): OptionalJson<Value>,
+) -> Result<Response> {
+    let request = VolumeRequest::read(&body.unwrap_or(Value::Null))?;
+    let volumes = app.containers.volumes().clone();
+    let made = volumes.clone();
+    // Whole, even if the client goes.
+    let record = tokio::spawn(async move { made.create(request).await })
+        .await
+        .map_err(|e| Error::internal(format!("the request's task ended: {e}")))??;
+    Ok((StatusCode::CREATED, Json(describe(&volumes, &record))).into_response())
+}
+
+async fn inspect(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response> {
+    let volumes = app.containers.volumes();
+    Ok(ok(describe(volumes, &*volumes.find(&name)?)))
+}
+
+async fn remove(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Result<StatusCode> {
+    let volumes = app.containers.volumes().clone();
+    let removed = tokio::spawn(async move { volumes.remove(&name).await })
+        .await
+        .map_err(|e| Error::internal(format!("the request's task ended: {e}")))?;
+    match removed {
+        Err(error) if error.kind == Kind::NotFound && query.flag("force") => {}
+        other => other?,
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
+    let filters = query.filters()?;
+    filters.allow(&["all", "label", "label!"])?;
+    let all = filters.flag("all")?.unwrap_or(false);
+    let volumes = app.containers.volumes();
+    let (mut deleted, mut reclaimed) = (Vec::new(), 0);
+    for (record, users) in volumes.all() {
+        let excluded =
+            filters.values("label!").is_some() && filters.labels("label!", &record.labels);
+        if !users.is_empty()
+            || !(all || record.anonymous())
+            || excluded
+            || !filters.labels("label", &record.labels)
+        {
+            continue;
+        }
+        let size = volumes.size(&record.name).await.unwrap_or(0);
+        match volumes.remove(&record.name).await {
+            Ok(()) => {
+                deleted.push(record.name.clone());
+                reclaimed += size;
+            }
+            Err(error) => tracing::info!(volume = record.name, %error, "not pruned"),
+        }
+    }
+    Ok(ok(
+        json!({ "VolumesDeleted": deleted, "SpaceReclaimed": reclaimed }),
+    ))
 }

@@ -24,6 +24,7 @@ impl Containers {
             return there.clone();
         }
         self.networks.note(&container.status().networks);
+        self.volumes.note(&container.spec.mounts, &id);
         index.names.insert(container.status().name, id.clone());
         index.by_vm.insert(container.vm.clone(), id.clone());
         index.by_id.insert(id, container.clone());
@@ -38,6 +39,7 @@ impl Containers {
         index.names.retain(|_, id| id != container.id());
         drop(index);
         self.networks.detach(&container.status().networks);
+        self.volumes.release(container.id());
         let (networks, id) = (self.networks.clone(), container.id().to_owned());
         self.settling
             .spawn(async move { networks.forget(&id).await });

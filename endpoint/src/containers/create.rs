@@ -19,6 +19,7 @@ use crate::{
         guest::{self, GuestNetwork},
     },
     timestamps,
+    volumes::mounts::Requested,
     vsphere::{LinkPort, NewVm, Nic},
 };
 use serde_json::{Map, Value};
@@ -39,6 +40,8 @@ pub struct CreateRequest {
     pub options: Options,
     /// Its networks, by name or ID.
     pub networks: BTreeMap<String, Wanted>,
+    /// Its volumes.
+    pub mounts: Requested,
     /// The name that was asked for.
     pub name: Option<String>,
 }
@@ -62,6 +65,7 @@ impl CreateRequest {
         let host = object("HostConfig")?;
         let config = Config::read(body)?;
         let options = options::check_host(host)?;
+        let mounts = Requested::read(host)?;
         let mode = match host.get("NetworkMode") {
             _ if config.network_disabled => "none",
             None | Some(Value::Null) => "",
@@ -112,6 +116,7 @@ impl CreateRequest {
             host: host.clone(),
             options,
             networks,
+            mounts,
             name: name.map(str::to_owned),
         })
     }
@@ -232,6 +237,7 @@ impl Containers {
             host,
             options,
             networks,
+            mounts,
             name,
         } = request;
         let empty = Map::new();
@@ -250,7 +256,15 @@ impl Containers {
                 return Err(error);
             }
         };
-        let spec = self.spec(
+        let mounts = match self.mounts(&id, mounts, &config).await {
+            Ok(mounts) => mounts,
+            Err(error) => {
+                self.release_name(&name, &id);
+                self.networks.detach(&attachments);
+                return Err(error);
+            }
+        };
+        let mut spec = self.spec(
             id.clone(),
             config,
             host,
@@ -258,6 +272,7 @@ impl Containers {
             image,
             attachments.clone(),
         );
+        spec.mounts = mounts;
         let made = self.make(spec, name.clone(), image.chain.capacity).await;
         match made {
             Ok(container) => {
@@ -353,6 +368,7 @@ impl Containers {
             host,
             options,
             networks,
+            mounts: Vec::new(),
         }
     }
 
@@ -380,6 +396,7 @@ impl Containers {
                 seal: spec.disk.seal.clone(),
                 capacity,
                 nics: spec.networks.iter().map(Nic::from).collect(),
+                volumes: super::volumes::disks(self, &spec.mounts),
                 boot: self.setup.boot.clone(),
                 link: self.setup.link_port(&spec.id, None),
                 keys: vm_keys,

@@ -55,6 +55,7 @@ impl Containers {
             return;
         }
         let boot = status.boot();
+        self.tell_volumes(&container, false);
         if status.record.ended < boot {
             self.settle(&container, boot).await;
         }
@@ -207,7 +208,7 @@ impl Containers {
     }
 
     pub(super) async fn auto_remove(self: &Arc<Self>, container: &Arc<Container>) {
-        if let Err(error) = self.remove(container, true).await
+        if let Err(error) = self.remove(container, true, true).await
             && !container.status().gone
         {
             tracing::warn!(id = container.id(), %error, "auto-remove");

@@ -163,6 +163,10 @@ impl Selection {
             places.any(|p| p.name == *want || p.network.starts_with(want.as_str()))
                 || status.networks.is_empty() && want == NONE
         };
+        let mounts = |want: &String| {
+            let mut mounts = spec.mounts.iter();
+            mounts.any(|mount| mount.volume == *want || mount.target == *want)
+        };
         shown
             && filters.any("id", |want| spec.id.starts_with(want.as_str()))
             && filters.any("name", |want| name_matches(want, &status.name))
@@ -179,7 +183,7 @@ impl Selection {
                 .is_none_or(|ids| ids.contains(&spec.image))
             && self.before.as_ref().is_none_or(|place| order < *place)
             && self.since.as_ref().is_none_or(|place| order > *place)
-            && filters.values("volume").is_none()
+            && filters.any("volume", mounts)
             && filters.any("publish", published)
             && ports("expose")
     }

@@ -23,6 +23,7 @@ pub mod spec;
 pub mod start;
 pub mod state;
 pub mod stop;
+pub mod volumes;
 
 use crate::{
     errors::{Error, Result},
@@ -32,6 +33,7 @@ use crate::{
         session::{Stream, Wants},
     },
     networks::Networks,
+    volumes::Volumes,
     vsphere::{Boot, VmRef, Vsphere},
 };
 pub(crate) use create::random_hex;
@@ -267,6 +269,9 @@ pub struct Containers {
     events: Events,
     setup: Setup,
     networks: Arc<Networks>,
+    volumes: Arc<Volumes>,
+    /// IDs of containers that are about to be on.
+    claims: Mutex<Vec<String>>,
     index: Mutex<Index>,
     execs: exec::Execs,
     /// What settles the ends of boots: none of it may be cut off by an orderly end.
@@ -282,12 +287,15 @@ impl Containers {
         events: Events,
         setup: Setup,
         networks: Arc<Networks>,
+        volumes: Arc<Volumes>,
     ) -> Self {
         Self {
             vsphere,
             events,
             setup,
             networks,
+            volumes,
+            claims: Mutex::default(),
             index: Mutex::new(Index::default()),
             execs: exec::Execs::default(),
             settling: TaskTracker::new(),
@@ -317,6 +325,11 @@ impl Containers {
     /// The networks.
     pub fn networks(&self) -> &Arc<Networks> {
         &self.networks
+    }
+
+    /// The volumes.
+    pub fn volumes(&self) -> &Arc<Volumes> {
+        &self.volumes
     }
 
     /// What VMs are made with.

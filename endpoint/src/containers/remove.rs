@@ -12,11 +12,16 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl Containers {
-    /// Removes a container with its VM and disk.
+    /// Removes a container with its VM and disk, and with its anonymous volumes where those are to go, too.
     ///
     /// # Errors
     /// 409 where it runs and `force` is not set, or where its removal is in progress.
-    pub async fn remove(self: &Arc<Self>, container: &Arc<Container>, force: bool) -> Result<()> {
+    pub async fn remove(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        force: bool,
+        volumes: bool,
+    ) -> Result<()> {
         let status = container.status();
         if status.gone {
             return Err(Error::no_such_container(container.id()));
@@ -42,10 +47,16 @@ impl Containers {
                 container.id()
             )));
         }
-        match self.take_away(container).await {
+        match self.take_away(container, volumes).await {
             Ok(()) => {
                 self.emit(container, "destroy", &[]);
                 self.forget(container);
+                let gone = if volumes {
+                    &container.spec.mounts[..]
+                } else {
+                    &[]
+                };
+                self.volumes.remove_of(container.id(), gone).await;
                 Ok(())
             }
             Err(mut error) => {
@@ -61,7 +72,7 @@ impl Containers {
         }
     }
 
-    async fn take_away(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+    async fn take_away(self: &Arc<Self>, container: &Arc<Container>, volumes: bool) -> Result<()> {
         // A start in progress holds the lock: end its VM first.
         if container.status().phase == Phase::Starting {
             self.power_off(container).await?;
@@ -72,6 +83,7 @@ impl Containers {
             if status.running() {
                 self.emit(container, "kill", &[("signal", "9".to_owned())]);
             }
+            self.end_with_volumes(container).await;
             self.power_off(container).await?;
             if status.running() {
                 let exit = wire::message::ExitStatus {
@@ -81,6 +93,9 @@ impl Containers {
                 };
                 self.exited(container, status.boot(), exit);
             }
+        }
+        if !volumes {
+            self.volumes.keep(&container.spec.mounts).await?;
         }
         let _task = container.vm_task.lock().await;
         self.vsphere.remove(&container.vm, container.id()).await?;
@@ -97,11 +112,13 @@ impl Containers {
             let removed = insist(&id, || this.finish_removal(&vm, &id)).await;
             this.index().leaving.remove(&vm);
             let Some(container) = this.by_id(&id) else {
+                this.volumes.remove_of(&id, &[]).await;
                 return;
             };
             if removed {
                 this.emit(&container, "destroy", &[]);
                 this.forget(&container);
+                this.volumes.remove_of(&id, &[]).await;
             } else {
                 container.modify(|status| status.removing = false);
             }
@@ -143,6 +160,7 @@ impl Containers {
                 self.vsphere.delete_folder(&folder).await?;
             }
         }
+        self.volumes.remove_of(id, &[]).await;
         Ok(())
     }
 
@@ -163,6 +181,7 @@ impl Containers {
         self.vsphere.creations_over().await?;
         let vms = self.vsphere.list_vms().await?.into_iter();
         let known: HashSet<String> = vms.filter_map(|vm| vm.keys?.remove(keys::ID)).collect();
+        self.volumes.sweep(&known).await;
         for folder in folders {
             let is_id = folder.len() == 64 && folder.bytes().all(|b| b.is_ascii_hexdigit());
             if is_id && !known.contains(&folder) {

@@ -4,6 +4,7 @@ use super::{config::Config, options::Options};
 use crate::{
     networks::{attachment::Attachment, guest::GuestNetwork},
     timestamps,
+    volumes::mounts::MountPoint,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -37,6 +38,9 @@ pub struct Spec {
     pub options: Options,
     /// Its networks, as it was created.
     pub networks: Vec<Attachment>,
+    /// Its volumes, sorted by path.
+    #[serde(default)]
+    pub mounts: Vec<MountPoint>,
     /// Where the guest finds its files.
     pub disk: SpecDisk,
     /// Memory of the VM.
@@ -98,6 +102,7 @@ impl Spec {
             .map(|(address, name)| (address.clone(), vec![name.clone()]))
             .collect();
         hosts.extend(network.hosts);
+
         GuestConfig {
             version: CONFIG_VERSION,
             id: self.id.clone(),
@@ -146,6 +151,7 @@ impl Spec {
             health: self.config.health_check(),
             limits: self.options.limits.clone(),
             tmpfs: self.options.tmpfs.clone(),
+            mounts: super::volumes::for_guest(&self.mounts),
         }
     }
 }

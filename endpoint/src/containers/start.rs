@@ -89,6 +89,7 @@ impl Containers {
         ports: &[Binding],
     ) -> Result<()> {
         container.modify(|status| status.ports = ports.to_vec());
+        let _claim = self.claim_volumes(container).await?;
         let task = container.vm_task.lock().await;
         let status = container.status();
         let place = self.setup.link.place();
@@ -146,6 +147,7 @@ impl Containers {
             return Err(error);
         }
         drop(task);
+        self.tell_volumes(container, true);
         self.await_start(container, boot, failures).await
     }
 

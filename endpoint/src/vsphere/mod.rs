@@ -5,7 +5,7 @@ mod spec;
 mod watch;
 
 pub use disk::RemoteFile;
-pub use spec::{Boot, LinkPort, NewVm, Nic};
+pub use spec::{Boot, LinkPort, NewVm, Nic, VolumeDisk};
 pub use watch::{VmChange, VmUpdate, VmWatch};
 
 use crate::{
@@ -76,9 +76,19 @@ impl From<VsphereError> for Error {
     fn from(error: VsphereError) -> Self {
         let kind = match &error {
             VsphereError::Call { source, .. } if source.fault().is_none() => Kind::Unavailable,
+            VsphereError::Call { source, .. } if is_locked(source) => Kind::Conflict,
             _ => Kind::Internal,
         };
         Error::new(kind, error.to_string())
+    }
+}
+
+/// A disk that is to be opened is in use by a VM: what vSphere says of it differs with the way there.
+fn is_locked(error: &vim::Error) -> bool {
+    match error.kind() {
+        Some(FaultKind::FileLocked { .. }) => true,
+        Some(FaultKind::GenericVmConfigFault { reason }) => reason == "Failed to lock the file",
+        _ => false,
     }
 }
 

@@ -56,6 +56,8 @@ pub struct NewVm {
     pub seal: String,
     /// Bytes of the seal.
     pub capacity: u64,
+    /// The disks of its volumes.
+    pub volumes: Vec<VolumeDisk>,
     /// Its vNICs.
     pub nics: Vec<Nic>,
     /// How it boots.
@@ -64,6 +66,64 @@ pub struct NewVm {
     pub link: Option<LinkPort>,
     /// VM keys.
     pub keys: BTreeMap<String, String>,
+}
+
+/// The disk of a volume, which exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeDisk {
+    /// Datastore path.
+    pub file: String,
+    /// Bytes.
+    pub capacity: u64,
+    /// Several VMs may have it at once, none of which writes to it.
+    pub read_only: bool,
+}
+
+impl VolumeDisk {
+    /// As a device, the `number`-th one from 0. No snapshot of the VM takes it in.
+    fn device(&self, number: i32) -> VirtualDevice {
+        let (bus, unit) = place(number);
+        let mode = if self.read_only {
+            "independent_nonpersistent"
+        } else {
+            "independent_persistent"
+        };
+        VirtualDevice {
+            key: key::DISK + bus * 16 + unit,
+            controller_key: Some(key::SCSI + bus),
+            unit_number: Some(unit),
+            backing: Some(Backing::Disk(DiskBacking {
+                file_name: self.file.clone(),
+                disk_mode: mode.to_owned(),
+                ..DiskBacking::default()
+            })),
+            kind: DeviceKind::Disk(DiskMembers {
+                capacity_in_kb: i64::try_from(self.capacity / 1024).unwrap_or(i64::MAX),
+                capacity_in_bytes: None,
+            }),
+            ..VirtualDevice::default()
+        }
+    }
+}
+
+/// SCSI bus and unit of a volume's disk: units 0 to 15 but for 7, which is the controller's own, and 0 of the first bus,
+/// which is the container's.
+fn place(number: i32) -> (i32, i32) {
+    let at = number + 1;
+    let unit = at % 15;
+    (at / 15, if unit < 7 { unit } else { unit + 1 })
+}
+
+fn scsi(bus: i32) -> VirtualDeviceConfigSpec {
+    VirtualDeviceConfigSpec::add(VirtualDevice {
+        key: key::SCSI + bus,
+        kind: DeviceKind::ParaVirtualScsi(ScsiMembers {
+            bus_number: bus,
+            shared_bus: ScsiSharing::NoSharing,
+            ..ScsiMembers::default()
+        }),
+        ..VirtualDevice::default()
+    })
 }
 
 /// A vNIC.
@@ -135,15 +195,7 @@ impl Vsphere {
     pub(super) fn config_spec(&self, vm: &NewVm) -> VirtualMachineConfigSpec {
         let folder = self.container_folder(&vm.id);
         let mut devices = vec![
-            VirtualDeviceConfigSpec::add(VirtualDevice {
-                key: key::SCSI,
-                kind: DeviceKind::ParaVirtualScsi(ScsiMembers {
-                    bus_number: 0,
-                    shared_bus: ScsiSharing::NoSharing,
-                    ..ScsiMembers::default()
-                }),
-                ..VirtualDevice::default()
-            }),
+            scsi(0),
             VirtualDeviceConfigSpec::create(VirtualDevice {
                 key: key::DISK,
                 controller_key: Some(key::SCSI),
@@ -180,7 +232,12 @@ impl Vsphere {
                 ..VirtualDevice::default()
             }),
         ];
+        let volumes = (0..).zip(&vm.volumes);
+        let volumes: Vec<VirtualDevice> = volumes.map(|(n, disk)| disk.device(n)).collect();
+        let last = volumes.last().and_then(|disk| disk.controller_key);
+        devices.extend((1..=last.unwrap_or(0) - key::SCSI).map(scsi));
         let mut add = |device| devices.push(VirtualDeviceConfigSpec::add(device));
+        volumes.into_iter().for_each(&mut add);
         if let Some(port) = &vm.link {
             add(link_port(port));
         }
@@ -214,5 +271,28 @@ impl Vsphere {
             extra_config: super::options(&vm.keys),
             ..VirtualMachineConfigSpec::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use wire::volume::VOLUMES_MAX;
+
+    #[test]
+    fn disks_of_volumes_have_units_of_their_own_on_four_controllers() {
+        assert_eq!((place(0), place(5), place(6)), ((0, 1), (0, 6), (0, 8)));
+        assert_eq!((place(13), place(14)), ((0, 15), (1, 0)));
+        let most = i32::try_from(VOLUMES_MAX).unwrap();
+        let places: BTreeSet<_> = (0..most).map(place).collect();
+        assert_eq!(places.len(), VOLUMES_MAX);
+        assert!(
+            places
+                .iter()
+                .all(|(bus, unit)| *bus < 4 && *unit != 7 && *unit < 16)
+        );
+        assert!(!places.contains(&(0, 0)));
+        assert_eq!(place(most - 1), (3, 15));
     }
 }

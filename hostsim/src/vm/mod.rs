@@ -6,6 +6,7 @@ pub mod config;
 pub mod create;
 pub mod files;
 pub mod info;
+pub mod locks;
 mod placing;
 pub mod power;
 pub mod reconfigure;

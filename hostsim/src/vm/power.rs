@@ -1,6 +1,6 @@
 //! On, off, reset; and what happens when a VM ends by itself.
 
-use super::{Vm, run};
+use super::{Vm, locks, run};
 use crate::datastore::write_durably;
 use crate::host::{Host, system_error};
 use crate::inventory::HOST_NAME;
@@ -55,7 +55,8 @@ pub fn shim_fault(error: &VmxError) -> Fault {
 /// Powers a VM on.
 ///
 /// # Errors
-/// `InvalidPowerState`, `FileNotFound`, `GenericVmConfigFault` with what QEMU says.
+/// `InvalidPowerState`, `FileNotFound`, `GenericVmConfigFault` with what QEMU says, or where another
+/// VM has a disk open.
 pub async fn power_on(
     host: &Arc<Host>,
     reference: &ManagedObjectReference,
@@ -72,8 +73,16 @@ pub async fn power_on(
     let text = serde_json::to_vec(&record).map_err(|e| system_error(e.to_string()))?;
     let (folder, power) = (files.0.clone(), files.power());
     let prepared = vm.clone();
+    let mut held = Held {
+        host,
+        vm: &vm.id,
+        kept: false,
+    };
     let spec = host
         .blocking(move |host| {
+            let opens = locks::opens(host, &prepared)?;
+            let locked = host.change(|state| state.locks.take(&prepared.id, opens));
+            locked.map_err(|path| locks::fault(&path))?;
             std::fs::create_dir_all(&folder)
                 .map_err(|e| system_error(format!("cannot make {}: {e}", folder.display())))?;
             let spec = run::spec(host, &prepared)?;
@@ -104,10 +113,26 @@ pub async fn power_on(
         state.event("VmPoweredOnEvent", Some((reference, &name)), user, message);
         Ok::<u64, Fault>(run)
     })?;
+    held.kept = true;
     if let Some(handle) = handle {
         watch_end(host, reference.clone(), run, handle);
     }
     Ok(())
+}
+
+/// The locks of a VM that is being powered on: gone again where that fails.
+struct Held<'a> {
+    host: &'a Arc<Host>,
+    vm: &'a str,
+    kept: bool,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.host.change(|state| state.locks.release(self.vm));
+        }
+    }
 }
 
 /// Waits for a VM's end in the background.
@@ -147,6 +172,7 @@ pub fn ended(
                 tracing::warn!(file = %file.display(), %error, "cannot remove");
             }
         }
+        state.locks.release(&reference.id);
         let Ok(vm) = state.vm_mut(reference) else {
             return;
         };

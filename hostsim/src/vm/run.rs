@@ -146,7 +146,7 @@ fn add_device(
             path: existing(host, &backing.file_name)?,
             controller: number(controller - SCSI_KEY),
             unit: number(unit),
-            read_only: false,
+            read_only: super::locks::reads_only(&backing.disk_mode),
         }),
         (DeviceKind::Cdrom, Some(Backing::Iso(file))) if connected => {
             if spec.cdrom.is_some() {
@@ -299,7 +299,15 @@ async fn restore_one(host: &Arc<Host>, id: u64, mut vm: Vm) {
         _ => None,
     };
     vm.handle.clone_from(&found);
+    let opens = match (&record, &found, host.settings.state_only) {
+        (Some(_), Some(_), _) | (Some(_), _, true) => super::locks::opens(host, &vm),
+        _ => Ok(Vec::new()),
+    };
     host.change(|state| {
+        let opens = opens.unwrap_or_default();
+        if let Err(path) = state.locks.take(&vm.id, opens) {
+            tracing::error!(vm = %reference, path, "a VM that runs has a disk that another one has");
+        }
         state.vms.insert(id, vm);
         state.touch_structure();
     });

@@ -390,3 +390,48 @@ async fn an_unregistered_vm_can_be_registered_again() {
         "{wrong}"
     );
 }
+
+/// A VM with a disk that exists, in this mode.
+fn with_disk(name: &str, disk: &DatastorePath, mode: &str) -> VirtualMachineConfigSpec {
+    let mut spec = container(name, None);
+    let mut backing = DiskBacking::new(&disk.to_string());
+    backing.disk_mode = mode.to_owned();
+    let device = VirtualDevice::disk(-5, 1000, 1, backing, 1024);
+    spec.device_change
+        .push(VirtualDeviceConfigSpec::add(device));
+    spec
+}
+
+#[tokio::test]
+async fn a_disk_that_a_running_vm_writes_to_must_not_be_opened_by_another() {
+    let rig = Rig::new().await;
+    let c = &rig.client;
+    let disk = path("[datastore1] shared.vmdk");
+    c.create_virtual_disk(None, &disk, 1 << 20).await.unwrap();
+    let writes = "independent_persistent";
+    let reads = "independent_nonpersistent";
+    let mut vms = Vec::new();
+    for (name, mode) in [("w1", writes), ("w2", writes), ("r1", reads), ("r2", reads)] {
+        vms.push(rig.create(with_disk(name, &disk, mode)).await.unwrap());
+    }
+    let refused = async |vm: &ManagedObjectReference| {
+        let error = c.power_on(vm).await.unwrap_err();
+        let Some(FaultKind::GenericVmConfigFault { reason }) = error.kind() else {
+            panic!("{error}")
+        };
+        assert_eq!(reason, "Failed to lock the file");
+        assert!(error.to_string().contains("shared.vmdk"), "{error}");
+        assert_eq!(rig.power_state(vm).await, PowerState::PoweredOff);
+    };
+    c.power_on(&vms[0]).await.unwrap();
+    refused(&vms[1]).await;
+    refused(&vms[2]).await;
+    c.power_off(&vms[0]).await.unwrap();
+    c.power_on(&vms[2]).await.unwrap();
+    c.power_on(&vms[3]).await.unwrap();
+    refused(&vms[0]).await;
+    c.power_off(&vms[2]).await.unwrap();
+    refused(&vms[0]).await;
+    c.power_off(&vms[3]).await.unwrap();
+    c.power_on(&vms[1]).await.unwrap();
+}

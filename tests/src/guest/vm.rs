@@ -91,6 +91,7 @@ pub fn config(disk: &Disk, process: Process) -> GuestConfig {
         health: None,
         limits: Default::default(),
         tmpfs: Vec::new(),
+        mounts: Vec::new(),
     }
 }
 

@@ -129,6 +129,18 @@ fn ask(which: &str) {
     }
 }
 
+/// Has the SCSI hosts ask for the disks of so many volumes, where the kernel was told not to.
+pub(super) fn ask_for_volumes(count: usize) {
+    let mode = fs::read_to_string(SCAN_MODE).unwrap_or_default();
+    if mode.trim_end() == "manual" {
+        // The units are given in their order, the adapter's own left out; from the 15th disk on there are more adapters.
+        let last = if count > 14 { 15 } else { count + 1 };
+        for target in (0..=last).filter(|target| *target != 7) {
+            ask(&format!("0 {target} 0"));
+        }
+    }
+}
+
 fn has_device() -> bool {
     fs::read_dir("/sys/class/scsi_device").is_ok_and(|mut devices| devices.next().is_some())
 }

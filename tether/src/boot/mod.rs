@@ -8,6 +8,7 @@ pub mod files;
 pub mod modules;
 pub mod root;
 pub mod system;
+pub mod volumes;
 
 /// A step of the boot failed. Becomes the error of `docker start`.
 #[derive(Debug, Clone, thiserror::Error)]

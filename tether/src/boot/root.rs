@@ -192,7 +192,7 @@ pub fn overlay(disk: &Disk) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Unmounts overlay and ephemeral partition, so that both are clean.
+/// Unmounts overlay, ephemeral partition and volumes, so that all are clean.
 pub fn unmount() {
     for target in [OVERLAY, "/e"] {
         if let Err(error) = umount2(target, MntFlags::empty()) {
@@ -200,5 +200,6 @@ pub fn unmount() {
             let _ = umount2(target, MntFlags::MNT_DETACH);
         }
     }
+    super::volumes::unmount();
     nix::unistd::sync();
 }

@@ -40,7 +40,9 @@ pub fn mount_all() -> Result<(), Fault> {
         Some("mode=700"),
     )
     .map_err(at("/"))?;
-    for folder in ["proc", "sys", "dev", "cg", "l", "e", "c", "f", "modules"] {
+    for folder in [
+        "proc", "sys", "dev", "cg", "l", "e", "c", "f", "v", "modules",
+    ] {
         std::fs::create_dir(format!("/root/{folder}"))
             .map_err(Fault::at(STEP, format!("making /{folder}")))?;
     }

@@ -2,13 +2,17 @@
 //! in the image can lead out of it.
 
 use super::StartError;
-use crate::sys::mount::{attach_tree, clone_tree, pivot_here};
+use crate::sys::fs::{IN_ROOT, NO_MAGICLINKS, openat2};
+use crate::sys::mount::{attach_tree, clone_at, clone_tree, pivot_here};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use std::ffi::CString;
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
 use wire::limits::Tmpfs;
 
 /// What Docker hides: a file by /dev/null, a folder by an empty read-only one. /sys/firmware holds
@@ -60,6 +64,21 @@ pub struct Plan {
     pub cwd: String,
     /// File systems in memory.
     pub tmpfs: Vec<Tmpfs>,
+    /// Volumes, sorted by target.
+    pub mounts: Vec<VolumeMount>,
+}
+
+/// A volume, or a part of it, to be mounted.
+#[derive(Debug, Clone)]
+pub struct VolumeMount {
+    /// The volume's root in the tether's file tree.
+    pub root: String,
+    /// Which part of it; empty: all.
+    pub subpath: String,
+    /// Where in the container.
+    pub target: String,
+    /// Only to read.
+    pub read_only: bool,
 }
 
 const SAFE: MsFlags = MsFlags::MS_NOSUID
@@ -92,6 +111,11 @@ pub fn enter(plan: &Plan) -> Result<(), StartError> {
             target,
         ));
     }
+    let volumes: Vec<_> = plan
+        .mounts
+        .iter()
+        .map(|mount| Ok((volume_tree(mount)?, mount)))
+        .collect::<Result<_, StartError>>()?;
     nix::unistd::chdir(OVERLAY).map_err(fail("chdir to", OVERLAY))?;
     pivot_here().map_err(|e| StartError::system("pivot_root to", OVERLAY, &e))?;
     umount2(".", MntFlags::MNT_DETACH).map_err(fail("detach", "the old root"))?;
@@ -104,6 +128,9 @@ pub fn enter(plan: &Plan) -> Result<(), StartError> {
     mount_at("sysfs", "/sys", SAFE | MsFlags::MS_RDONLY, "")?;
     mount_at("cgroup2", "/sys/fs/cgroup", SAFE | MsFlags::MS_RDONLY, "")?;
     devices(plan.shm_size)?;
+    for ((tree, folder), mount) in &volumes {
+        attach_volume(tree, *folder, &mount.target)?;
+    }
     for (tree, target) in &files {
         make_file(target)?;
         let path = CString::new(*target).map_err(|_| StartError::other("a path with NUL"))?;
@@ -149,6 +176,84 @@ fn make_file(path: &str) -> Result<(), StartError> {
         .open(path)
         .map(drop)
         .map_err(|e| StartError::system("create", path, &e))
+}
+
+/// A volume, or a part of it, as a tree that can be attached; and whether it is a folder.
+fn volume_tree(mount: &VolumeMount) -> Result<(OwnedFd, bool), StartError> {
+    let fail = |e: io::Error| StartError::system("cannot access path", &mount.subpath, &e);
+    let root = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+        .open(&mount.root)
+        .map_err(|e| StartError::system("open the volume for", &mount.target, &e))?;
+    let place = if mount.subpath.is_empty() {
+        root
+    } else {
+        // The volume is its own root: no link in it leads out.
+        let path = CString::new(mount.subpath.as_str()).map_err(|e| fail(e.into()))?;
+        let flags = libc::O_PATH;
+        let found = openat2(Some(root.as_fd()), &path, flags, IN_ROOT | NO_MAGICLINKS);
+        File::from(found.map_err(fail)?)
+    };
+    let folder = place.metadata().map_err(fail)?.is_dir();
+    let tree = clone_at(place.as_fd(), mount.read_only)
+        .map_err(|e| StartError::system("clone the volume for", &mount.target, &e))?;
+    Ok((tree, folder))
+}
+
+fn attach_volume(tree: &OwnedFd, folder: bool, target: &str) -> Result<(), StartError> {
+    let fail =
+        |e: io::Error| StartError::system("error mounting the volume to rootfs at", target, &e);
+    let place = make_target(Path::new(target), folder).map_err(fail)?;
+    let path = CString::new(place.into_os_string().into_encoded_bytes());
+    attach_tree(tree.as_fd(), &path.map_err(|e| fail(e.into()))?).map_err(fail)
+}
+
+/// Makes what is missing of a path, of which no part is a link then. Links that lead nowhere are followed, too: as
+/// Docker does, inside the root.
+fn make_target(path: &Path, folder: bool) -> io::Result<PathBuf> {
+    const LINKS: u32 = 40;
+    let (mut done, mut links) = (PathBuf::from("/"), 0);
+    let mut left = names(path);
+    while let Some(name) = left.pop() {
+        match name.as_bytes() {
+            b"" | b"." => continue,
+            b".." => {
+                done.pop();
+                continue;
+            }
+            _ => {}
+        }
+        let next = done.join(&name);
+        match std::fs::symlink_metadata(&next) {
+            Ok(found) if found.is_symlink() => {
+                links += 1;
+                if links > LINKS {
+                    return Err(io::Error::from_raw_os_error(libc::ELOOP));
+                }
+                let link = std::fs::read_link(&next)?;
+                if link.is_absolute() {
+                    done = PathBuf::from("/");
+                }
+                left.extend(names(&link));
+                continue;
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            Err(_) if left.is_empty() && !folder => drop(File::create(&next)?),
+            Err(_) => std::fs::create_dir(&next)?,
+        }
+        done = next;
+    }
+    Ok(done)
+}
+
+/// The names in a path, the last one first.
+fn names(path: &Path) -> Vec<OsString> {
+    let parts = path.as_os_str().as_bytes().rsplit(|b| *b == b'/');
+    parts
+        .map(|name| OsStr::from_bytes(name).to_owned())
+        .collect()
 }
 
 /// A /dev of its own: the usual nodes on a tmpfs, the only file system that has device nodes.

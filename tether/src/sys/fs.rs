@@ -184,3 +184,56 @@ pub fn register_notices(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<Owne
         )?)
     }
 }
+
+/// Names of the extended attributes of `path`, which is not followed, each ended by a NUL.
+///
+/// # Errors
+/// Those of llistxattr(2); none where the file system has no attributes.
+pub fn list_attributes(path: &CStr) -> io::Result<Vec<u8>> {
+    grow(|buffer, size| {
+        // SAFETY: the path ends with a NUL; the kernel writes at most `size` bytes, which `buffer` has.
+        unsafe { libc::llistxattr(path.as_ptr(), buffer.cast(), size) }
+    })
+    .or_else(|e| match e.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => Ok(Vec::new()),
+        _ => Err(e),
+    })
+}
+
+/// The value of an extended attribute of `path`, which is not followed.
+///
+/// # Errors
+/// Those of lgetxattr(2).
+pub fn attribute(path: &CStr, name: &CStr) -> io::Result<Vec<u8>> {
+    grow(|buffer, size| {
+        // SAFETY: both texts end with a NUL; the kernel writes at most `size` bytes, which `buffer` has.
+        unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer.cast(), size) }
+    })
+}
+
+/// Sets an extended attribute of `path`, which is not followed.
+///
+/// # Errors
+/// Those of lsetxattr(2).
+pub fn set_attribute(path: &CStr, name: &CStr, value: &[u8]) -> io::Result<()> {
+    // SAFETY: both texts end with a NUL; the kernel reads `value.len()` bytes of `value`.
+    check(i64::from(unsafe {
+        libc::lsetxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    }))
+    .map(drop)
+}
+
+/// Asks for a size, then for as many bytes. The kernel's limit is 64 KiB.
+fn grow(get: impl Fn(*mut u8, usize) -> isize) -> io::Result<Vec<u8>> {
+    let size = check(get(std::ptr::null_mut(), 0) as i64)?;
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+    let got = check(get(bytes.as_mut_ptr(), bytes.len()) as i64)?;
+    bytes.truncate(usize::try_from(got).unwrap_or(0));
+    Ok(bytes)
+}

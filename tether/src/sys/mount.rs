@@ -25,6 +25,53 @@ pub fn clone_tree(path: &CStr) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// Clones the mount that `place` is on into a detached tree with `place` as its root, without devices.
+///
+/// # Errors
+/// Those of open_tree(2) and mount_setattr(2).
+pub fn clone_at(place: BorrowedFd<'_>, read_only: bool) -> io::Result<OwnedFd> {
+    const OPEN_TREE_CLONE: i32 = 1;
+    const MOUNT_ATTR_RDONLY: u64 = 1;
+    const MOUNT_ATTR_NODEV: u64 = 4;
+    /// `struct mount_attr`, linux/mount.h.
+    #[repr(C)]
+    struct MountAttr {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        userns_fd: u64,
+    }
+    // SAFETY: the path is a NUL-terminated literal; the descriptor is borrowed for the call.
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_open_tree,
+            place.as_raw_fd(),
+            c"".as_ptr(),
+            OPEN_TREE_CLONE | libc::O_CLOEXEC | libc::AT_EMPTY_PATH,
+        )
+    })?;
+    // SAFETY: the kernel just returned this descriptor; nobody else owns it.
+    let tree = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let attributes = MountAttr {
+        set: MOUNT_ATTR_NODEV | if read_only { MOUNT_ATTR_RDONLY } else { 0 },
+        clear: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: `attributes` is a live `struct mount_attr` of the size given, which the kernel reads.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<MountAttr>(),
+        )
+    })?;
+    Ok(tree)
+}
+
 /// Attaches a detached tree at `target`.
 ///
 /// # Errors

@@ -1,9 +1,10 @@
-//! Compact VMDKs for upload: header, descriptor, the grain tables in use, then the spooled grains as they are.
+//! VMDKs for upload: header, descriptor, grain tables, then the spooled grains as they are. A compact one has the grain
+//! tables in use only; a writable one has all of them, twice, as `qemu-img create` lays them out.
 
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use super::header::{Header, SECTOR, TABLE_ENTRIES, TABLE_SECTORS};
+use super::header::{FLAG_REDUNDANT, Header, SECTOR, TABLE_ENTRIES, TABLE_SECTORS};
 use super::{Identity, VmdkError, descriptor};
 use crate::io::{ReadAt, past_end};
 use crate::spool::{GRAIN, GrainImage};
@@ -29,6 +30,15 @@ pub struct VmdkBody {
 
 /// Lays out a compact VMDK with these pieces, which must be inside the disk and must not share a grain.
 pub fn body(identity: &Identity, pieces: &[Piece]) -> Result<VmdkBody, VmdkError> {
+    lay_out(identity, pieces, false)
+}
+
+/// As [`body`], but one that a hypervisor can write to: its tables take 2 MiB for each 16 GiB of capacity.
+pub fn writable_body(identity: &Identity, pieces: &[Piece]) -> Result<VmdkBody, VmdkError> {
+    lay_out(identity, pieces, true)
+}
+
+fn lay_out(identity: &Identity, pieces: &[Piece], writable: bool) -> Result<VmdkBody, VmdkError> {
     identity.check()?;
     let unwritable = |reason: String| VmdkError::Unwritable {
         name: identity.name.clone(),
@@ -63,42 +73,57 @@ pub fn body(identity: &Identity, pieces: &[Piece]) -> Result<VmdkBody, VmdkError
         offset += piece.image.stored() / GRAIN;
     }
 
-    let directory = 1 + (descriptor::SIZE as u64) / SECTOR;
-    let first_table = directory + (tables * 4).div_ceil(SECTOR);
+    if writable {
+        for table in &mut entries {
+            table.get_or_insert_with(|| vec![0; TABLE_ENTRIES as usize].into_boxed_slice());
+        }
+    }
+    let start = 1 + (descriptor::SIZE as u64) / SECTOR;
     let used = entries.iter().flatten().count() as u64;
-    let data = (first_table + used * TABLE_SECTORS).next_multiple_of(GRAIN / SECTOR);
+    let directory_sectors = (tables * 4).div_ceil(SECTOR);
+    let copy = directory_sectors + used * TABLE_SECTORS;
+    let (redundant, directory) = if writable {
+        (start, start + copy)
+    } else {
+        (0, start)
+    };
+    let data = (directory + copy).next_multiple_of(GRAIN / SECTOR);
     let len = data * SECTOR + offset * GRAIN;
     if len / SECTOR > u64::from(u32::MAX) {
         return Err(unwritable("its file would be larger than 2 TiB".into()));
     }
     let header = Header {
-        flags: 0,
+        flags: if writable { FLAG_REDUNDANT } else { 0 },
         capacity: identity.capacity / SECTOR,
         grain: GRAIN / SECTOR,
         descriptor: 1,
         descriptor_size: (descriptor::SIZE as u64) / SECTOR,
-        redundant: 0,
+        redundant,
         directory,
         data,
     };
     let mut head = Vec::with_capacity((data * SECTOR) as usize);
     head.extend(header.render());
     head.extend(identity.descriptor()?);
-    let mut next = first_table;
-    for table in &entries {
-        let place = if table.is_some() { next } else { 0 };
-        next += if table.is_some() { TABLE_SECTORS } else { 0 };
-        // Sectors fit: the file's length was checked above.
-        head.extend((place as u32).to_le_bytes());
-    }
-    head.resize((first_table * SECTOR) as usize, 0);
-    for entry in entries.iter().flatten().flat_map(|table| table.iter()) {
-        let sector = if *entry == 0 {
-            0
-        } else {
-            data + u64::from(*entry - 1) * (GRAIN / SECTOR)
-        };
-        head.extend((sector as u32).to_le_bytes());
+    let places = [redundant, directory];
+    for place in places.into_iter().filter(|place| *place != 0) {
+        let first_table = place + directory_sectors;
+        let mut next = first_table;
+        for table in &entries {
+            let place = if table.is_some() { next } else { 0 };
+            next += if table.is_some() { TABLE_SECTORS } else { 0 };
+            // Sectors fit: the file's length was checked above.
+            head.extend((place as u32).to_le_bytes());
+        }
+        head.resize((first_table * SECTOR) as usize, 0);
+        for entry in entries.iter().flatten().flat_map(|table| table.iter()) {
+            let sector = if *entry == 0 {
+                0
+            } else {
+                data + u64::from(*entry - 1) * (GRAIN / SECTOR)
+            };
+            head.extend((sector as u32).to_le_bytes());
+        }
     }
     head.resize((data * SECTOR) as usize, 0);
 
@@ -187,5 +212,50 @@ impl Read for BodyReader {
         self.body.read_exact_at(self.at, &mut buf[..count])?;
         self.at += count as u64;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::ImageWriter;
+    use crate::vmdk::{Chain, SparseFile, write_child};
+
+    fn identity() -> Identity {
+        Identity {
+            name: "volume.vmdk".into(),
+            capacity: 1 << 30,
+            cid: 7,
+            parent: None,
+        }
+    }
+
+    #[test]
+    fn a_writable_body_without_data_is_what_a_new_disk_is() {
+        let body = writable_body(&identity(), &[]).unwrap();
+        let mut streamed = Vec::new();
+        body.reader().read_to_end(&mut streamed).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        write_child(&file, &identity()).unwrap();
+        let mut made = vec![0; file.metadata().unwrap().len() as usize];
+        crate::ReadAt::read_exact_at(&file, 0, &mut made).unwrap();
+        assert!(streamed == made);
+    }
+
+    #[test]
+    fn a_writable_body_gives_its_pieces_back() {
+        let mut image = ImageWriter::in_memory();
+        image.write_at(5 * GRAIN + 3, b"here").unwrap();
+        let image = image.finish(1 << 30).unwrap();
+        let body = writable_body(&identity(), &[Piece { start: 0, image }]).unwrap();
+        let chain = Chain::open_with(SparseFile::open(body).unwrap(), |_, _| {
+            unreachable!("it has no parent")
+        })
+        .unwrap();
+        let mut bytes = [0; 4];
+        chain.read_exact_at(5 * GRAIN + 3, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"here");
+        chain.read_exact_at(900 << 20, &mut bytes).unwrap();
+        assert_eq!(bytes, [0; 4]);
     }
 }

@@ -1,7 +1,7 @@
 //! VMware's sparse virtual disks: *monolithicSparse* VMDKs (VMware, "Virtual Disk Format 5.0"; QEMU, `block/vmdk.c`).
 //!
 //! Written here are two kinds. A [`body`] is *compact*: it has grain tables only where there is data, is never written
-//! to again, and is streamed. A [child](create_child) is what `qemu-img create` makes: all grain tables and their
+//! to again, and is streamed; a [writable one](writable_body) is streamed with all of its grain tables. A [child](create_child) is what `qemu-img create` makes: all grain tables and their
 //! redundant copies are laid out, as holes, so that a hypervisor can write to it. Read are both, as a [`Chain`].
 
 mod body;
@@ -10,7 +10,7 @@ mod descriptor;
 mod header;
 mod read;
 
-pub use body::{BodyReader, Piece, VmdkBody, body};
+pub use body::{BodyReader, Piece, VmdkBody, body, writable_body};
 pub use child::{create_child, write_child};
 pub use descriptor::Parent;
 pub use read::{Chain, SparseFile};

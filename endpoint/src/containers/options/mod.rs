@@ -104,13 +104,6 @@ pub fn check_config(config: &Map<String, Value>) -> Result<()> {
             return Err(refused(name, "no such option is known"));
         }
     }
-    if config
-        .get("Volumes")
-        .and_then(Value::as_object)
-        .is_some_and(|volumes| !volumes.is_empty())
-    {
-        return Err(refused("--volume", "volumes come with a later version"));
-    }
     if let Some(health) = config.get("Healthcheck").and_then(Value::as_object) {
         check_health(health)?;
     }

@@ -55,17 +55,6 @@ pub(super) const REFUSED: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
-        "volumes come with a later version; copy files into the image",
-        &[("Binds", "--volume")],
-    ),
-    (
-        "volumes come with a later version",
-        &[
-            ("VolumesFrom", "--volumes-from"),
-            ("VolumeDriver", "--volume-driver"),
-        ],
-    ),
-    (
         "the container's processes are in a VM of their own",
         &[("PidMode", "--pid")],
     ),
@@ -133,6 +122,10 @@ pub(super) const TAKEN: &[&str] = &[
     "IpcMode",
     "ReadonlyRootfs",
     "ShmSize",
+    "Binds",
+    "Mounts",
+    "VolumesFrom",
+    "VolumeDriver",
     "Runtime",
     "Isolation",
     "MaskedPaths",

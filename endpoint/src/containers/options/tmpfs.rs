@@ -40,7 +40,10 @@ pub(super) fn mounts(fields: &Fields<'_>) -> Result<Vec<Tmpfs>> {
             if !mount.is_object() {
                 return Err(wrong());
             }
-            all.push(mounted(mount)?);
+            // The others are volumes' affair.
+            if mount["Type"] == "tmpfs" {
+                all.push(mounted(mount)?);
+            }
         }
     }
     if all.len() > MOUNTS_MAX {
@@ -154,15 +157,6 @@ fn size(text: &str) -> bool {
 /// One of `Mounts`.
 fn mounted(mount: &Value) -> Result<Tmpfs> {
     let text = |field: &str| mount[field].as_str().unwrap_or("");
-    match text("Type") {
-        "tmpfs" => {}
-        other => {
-            return Err(refused(
-                &format!("--mount type={other}"),
-                "volumes come with a later version; copy files into the image",
-            ));
-        }
-    }
     if !text("Source").is_empty() {
         return Err(Error::bad(
             "invalid mount config for type \"tmpfs\": field Source must not be specified",
@@ -251,10 +245,6 @@ mod tests {
                 "Invalid tmpfs option \"huge=always\"",
             ),
             (json!({"Tmpfs": {"/x": "mode=9"}}), "Invalid tmpfs option"),
-            (
-                json!({"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b"}]}),
-                "--mount type=bind is not supported",
-            ),
             (
                 json!({"Mounts": [{"Type": "tmpfs", "Source": "/a", "Target": "/b"}]}),
                 "Source must not be specified",

@@ -1,0 +1,28 @@
+//! Volumes in a guest's configuration: disks of their own, and where they are mounted.
+
+use serde::{Deserialize, Serialize};
+
+/// Volumes of one container, at most: three further SCSI controllers' worth, beside the container's own disk.
+pub const VOLUMES_MAX: usize = 14 + 3 * 15;
+/// Mounts of one container, at most.
+pub const MOUNTS_MAX: usize = 256;
+
+/// A volume, or a part of one, in the container's file tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// UUID of the volume's file system, an ext4 that fills a disk, 32 hex digits: finds the disk, whatever its name is.
+    /// To a volume all of whose mounts are read-only nothing is written, not even its journal: other VMs may read it at
+    /// the same time.
+    pub volume: String,
+    /// Where in the container: absolute, without `.` and `..`.
+    pub target: String,
+    /// Which part of the volume, relative to its root; empty: all of it.
+    #[serde(default)]
+    pub subpath: String,
+    /// The container cannot write through this mount.
+    #[serde(default)]
+    pub read_only: bool,
+    /// An empty volume gets what the image has at `target`.
+    #[serde(default)]
+    pub copy: bool,
+}

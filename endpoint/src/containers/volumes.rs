@@ -1,0 +1,231 @@
+//! Volumes of containers: what a new one mounts, and who may start with what.
+
+use super::{Container, Containers, config::Config, state::Phase};
+use crate::{
+    errors::{Error, Result},
+    volumes::mounts::{self, MountPoint, Requested},
+    vsphere::VolumeDisk,
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+use wire::{
+    message::ToGuest,
+    volume::{Mount, VOLUMES_MAX},
+};
+
+/// A VM whose process has ended is off within this, or does not count as ending.
+const OFF_LIMIT: Duration = Duration::from_secs(60);
+
+/// A VM that is told to end is off within this, or powered off.
+const END_LIMIT: Duration = Duration::from_secs(30);
+
+/// A container that is about to be on, with its volumes; ends when this goes.
+#[derive(Debug)]
+pub(super) struct Claim<'a> {
+    containers: &'a Containers,
+    id: String,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.containers.claims().retain(|id| *id != self.id);
+    }
+}
+
+/// The disks of these mounts, for the VM.
+pub(super) fn disks(containers: &Containers, mounts: &[MountPoint]) -> Vec<VolumeDisk> {
+    let disks = mounts::disks(mounts).into_iter();
+    disks
+        .map(|(mount, writes)| VolumeDisk {
+            file: containers.volumes.disk(&mount.volume).to_string(),
+            capacity: mount.capacity,
+            read_only: !writes,
+        })
+        .collect()
+}
+
+/// The same for the guest.
+pub(super) fn for_guest(mounts: &[MountPoint]) -> Vec<Mount> {
+    let mounts = mounts.iter().map(|mount| Mount {
+        volume: mount.uuid.clone(),
+        target: mount.target.clone(),
+        subpath: mount.subpath.clone(),
+        read_only: mount.read_only,
+        copy: mount.copy,
+    });
+    mounts.collect()
+}
+
+impl Containers {
+    fn claims(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a new container mounts, sorted by path: others' volumes, its own, then its image's; missing ones are made.
+    ///
+    /// # Errors
+    /// 404 for a container of `--volumes-from`, 400 for too many volumes, those of the volumes. Then nothing is held.
+    pub(super) async fn mounts(
+        &self,
+        id: &str,
+        requested: Requested,
+        config: &Config,
+    ) -> Result<Vec<MountPoint>> {
+        let mut made = BTreeMap::new();
+        match self.try_mounts(id, requested, config, &mut made).await {
+            Ok(()) => Ok(made.into_values().collect()),
+            Err(error) => {
+                self.volumes.remove_of(id, &[]).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_mounts(
+        &self,
+        id: &str,
+        requested: Requested,
+        config: &Config,
+        made: &mut BTreeMap<String, MountPoint>,
+    ) -> Result<()> {
+        for (container, read_only) in requested.from {
+            let other = self.find(&container)?;
+            for mut mount in other.spec.mounts.clone() {
+                // It may have been removed together with the other container by now.
+                self.volumes.find(&mount.volume)?;
+                mount.read_only |= read_only;
+                self.volumes.note(std::slice::from_ref(&mount), id);
+                made.insert(mount.target.clone(), mount);
+            }
+        }
+        for wanted in requested.mounts {
+            let mount = self.volumes.mount(wanted, id).await?;
+            made.insert(mount.target.clone(), mount);
+        }
+        for path in config.volumes.iter().flatten().map(|(path, _)| path) {
+            let wanted = mounts::anonymous_at(path)?;
+            if !made.contains_key(&wanted.target) {
+                let mount = self.volumes.mount(wanted, id).await?;
+                made.insert(mount.target.clone(), mount);
+            }
+        }
+        let all: Vec<MountPoint> = made.values().cloned().collect();
+        let count = mounts::disks(&all).len();
+        if count > VOLUMES_MAX {
+            return Err(Error::bad(format!(
+                "the container has {count} volumes; a VM has room for {VOLUMES_MAX} beside its own disk: put some of them into one, and mount parts of it (volume-subpath)"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Makes sure that a container that is about to start may have its volumes until its VM is off: what one writes to,
+    /// no other has. One whose process has ended, and whose VM is on its way off, is waited for.
+    ///
+    /// # Errors
+    /// 409 that names the volume and who has it.
+    pub(super) async fn claim_volumes(&self, container: &Arc<Container>) -> Result<Claim<'_>> {
+        loop {
+            let Some((holder, volume)) = self.try_claim(container) else {
+                return Ok(Claim {
+                    containers: self,
+                    id: container.id().to_owned(),
+                });
+            };
+            let status = holder.status();
+            let ending = matches!(status.phase, Phase::Exited | Phase::Created);
+            let off = |status: &super::state::Status| !status.on || status.gone;
+            // One that is not on is about to be.
+            if ending && status.on && holder.until(Some(OFF_LIMIT), off).await.is_some() {
+                continue;
+            }
+            return Err(Error::conflict(format!(
+                "cannot start container {}: volume {volume} is in use by container \"/{}\" ({}), which is {}: a volume is a disk, and where one container writes to it no other can have it; stop that container first, or mount the volume read-only in both (--volume {volume}:/path:ro)",
+                container.id(),
+                status.name,
+                holder.id(),
+                if status.live() {
+                    status.word()
+                } else {
+                    "starting"
+                },
+            )));
+        }
+    }
+
+    /// `None`: claimed.
+    fn try_claim(&self, container: &Arc<Container>) -> Option<(Arc<Container>, String)> {
+        let own = mounts::disks(&container.spec.mounts);
+        let mut claims = self.claims();
+        for other in self.all() {
+            if other.id() == container.id()
+                || !(other.status.borrow().on || claims.iter().any(|id| id == other.id()))
+            {
+                continue;
+            }
+            for (mount, writes) in mounts::disks(&other.spec.mounts) {
+                let shared = own.iter().find(|(own, _)| own.volume == mount.volume);
+                if shared.is_some_and(|(_, own_writes)| writes || *own_writes) {
+                    return Some((other.clone(), mount.volume.clone()));
+                }
+            }
+        }
+        claims.push(container.id().to_owned());
+        None
+    }
+
+    /// Ends a VM that is on in such a way that what was written to its volumes is on their disks: Docker loses nothing of
+    /// it by `rm -f` either. The caller powers it off where that takes too long, or where the guest does not answer.
+    pub(super) async fn end_with_volumes(&self, container: &Container) {
+        let status = container.status();
+        if container.spec.mounts.is_empty() || !status.on || status.phase == Phase::Starting {
+            return;
+        }
+        let ask = async {
+            match &status.session {
+                Some(session) => session
+                    .request(|request| ToGuest::Shutdown { request })
+                    .await
+                    .is_ok(),
+                None => !status.live(),
+            }
+        };
+        let off = async {
+            let off = |status: &super::state::Status| !status.on || status.gone;
+            container.until(Some(END_LIMIT), off).await.is_some()
+        };
+        tokio::pin!(off);
+        // A guest that answers and one that goes off without an answer are both well.
+        let well = tokio::select! {
+            asked = ask => asked && off.await,
+            off = &mut off => off,
+        };
+        if !well {
+            tracing::warn!(
+                id = container.id(),
+                "its VM does not end by itself; it is powered off, and its volumes' journals are replayed when they are next mounted"
+            );
+        }
+    }
+
+    /// Tells that a boot has its volumes, or has them no more.
+    pub(super) fn tell_volumes(&self, container: &Container, mounted: bool) {
+        for mount in &container.spec.mounts {
+            let id = ("container", container.id().to_owned());
+            if mounted {
+                let more = [
+                    id,
+                    ("destination", mount.target.clone()),
+                    ("propagation", String::new()),
+                    ("read/write", (!mount.read_only).to_string()),
+                ];
+                self.volumes.tell(&mount.volume, "mount", &more);
+            } else {
+                self.volumes.tell(&mount.volume, "unmount", &[id]);
+            }
+        }
+    }
+}

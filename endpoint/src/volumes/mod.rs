@@ -1,0 +1,444 @@
+//! Volumes: each is a VMDK of its own with an ext4 on it, in the VCH's folder on the datastore
+//! (docs/decisions/0016). Their records are written behind their disks and deleted before them: what has no record is
+//! what an interruption left.
+
+mod disk;
+pub mod mounts;
+pub mod record;
+pub mod request;
+
+use crate::{
+    errors::{Error, Kind, Result},
+    events::Events,
+    records::{self, Records, failed},
+    timestamps,
+    vsphere::Vsphere,
+};
+use mounts::{MountPoint, Wanted};
+use record::{ANONYMOUS, DRIVER, VolumeRecord};
+use request::VolumeRequest;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use vim::DatastorePath;
+
+/// What the name of a volume's record begins with; the volume's name follows.
+const VOLUME: &str = "volume-";
+/// Between two attempts to delete what is left of a volume, at first and at most.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+struct Entry {
+    record: Arc<VolumeRecord>,
+    generation: u64,
+    /// IDs of the containers that mount it.
+    users: BTreeSet<String>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    volumes: BTreeMap<String, Entry>,
+    /// Names of volumes whose disks are being deleted.
+    leaving: BTreeSet<String>,
+}
+
+/// All volumes of a VCH.
+#[derive(Debug)]
+pub struct Volumes {
+    vsphere: Arc<Vsphere>,
+    /// `[ds] mooring/<vch>/volumes`; a folder for each.
+    folder: DatastorePath,
+    records: Records,
+    events: Events,
+    /// Bytes of a volume that names no capacity.
+    capacity: u64,
+    state: Mutex<State>,
+    /// Held for each change of the records.
+    change: tokio::sync::Mutex<()>,
+    /// Volumes that were there at the start.
+    first: Vec<String>,
+}
+
+/// 404 in Docker's words.
+pub fn no_such_volume(name: &str) -> Error {
+    Error::not_found(format!("get {name}: no such volume"))
+}
+
+impl Volumes {
+    /// Reads the volumes of a VCH, and deletes what an interruption has left of others. Called before anyone makes one.
+    ///
+    /// # Errors
+    /// Where the datastore cannot be read.
+    pub async fn open(
+        vsphere: Arc<Vsphere>,
+        vch: &str,
+        capacity: u64,
+        events: Events,
+    ) -> Result<Arc<Self>> {
+        let base = DatastorePath::new(vsphere.datastore(), format!("mooring/{vch}"));
+        let folder = base.join("volumes");
+        records::make_folder(&vsphere, &folder).await?;
+        let records = Records::open(vsphere.clone(), base.join("volume-records")).await?;
+        let mut state = State::default();
+        for (name, record) in records.load().await? {
+            if !name.starts_with(VOLUME) {
+                continue;
+            }
+            let value: VolumeRecord = records::decode(&name, &record.value)?;
+            let entry = Entry {
+                record: Arc::new(value),
+                generation: record.generation,
+                users: BTreeSet::new(),
+            };
+            state.volumes.insert(entry.record.name.clone(), entry);
+        }
+        let this = Arc::new(Self {
+            first: state.volumes.keys().cloned().collect(),
+            vsphere,
+            folder,
+            records,
+            events,
+            capacity,
+            state: Mutex::new(state),
+            change: tokio::sync::Mutex::new(()),
+        });
+        for name in records::names(&this.vsphere, &this.folder).await? {
+            if this.find(&name).is_err() {
+                tracing::info!(
+                    volume = name,
+                    "left by an interrupted create or rm: deleted"
+                );
+                this.clone().delete_disk(name).await;
+            }
+        }
+        Ok(this)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All volumes with the IDs of the containers that mount them, by name.
+    pub fn all(&self) -> Vec<(Arc<VolumeRecord>, Vec<String>)> {
+        let state = self.state();
+        let all = state.volumes.values();
+        all.map(|e| (e.record.clone(), e.users.iter().cloned().collect()))
+            .collect()
+    }
+
+    /// The volume of this name.
+    ///
+    /// # Errors
+    /// 404 in Docker's words.
+    pub fn find(&self, name: &str) -> Result<Arc<VolumeRecord>> {
+        let state = self.state();
+        let entry = state.volumes.get(name);
+        entry
+            .map(|e| e.record.clone())
+            .ok_or_else(|| no_such_volume(name))
+    }
+
+    /// Where a volume's disk is.
+    pub fn disk(&self, name: &str) -> DatastorePath {
+        self.folder.join(name).join(disk::FILE)
+    }
+
+    /// Bytes that a volume's disk takes on the datastore.
+    ///
+    /// # Errors
+    /// Where it is not there.
+    pub async fn size(&self, name: &str) -> Result<u64> {
+        let path = self.disk(name);
+        let client = self.vsphere.client();
+        let stat = client
+            .file_head(self.vsphere.datacenter_name(), &path)
+            .await;
+        Ok(stat
+            .map_err(failed(format!("cannot read the size of {path}")))?
+            .size)
+    }
+
+    /// Makes a volume, or gives the one that has the name.
+    ///
+    /// # Errors
+    /// Those of the datastore; 501 where the host takes no disks.
+    pub async fn create(self: &Arc<Self>, request: VolumeRequest) -> Result<Arc<VolumeRecord>> {
+        let _change = self.change.lock().await;
+        self.create_locked(request, None).await
+    }
+
+    async fn create_locked(
+        self: &Arc<Self>,
+        request: VolumeRequest,
+        container: Option<&str>,
+    ) -> Result<Arc<VolumeRecord>> {
+        let mut labels = request.labels;
+        let name = match request.name {
+            Some(name) => name,
+            None => {
+                labels.insert(ANONYMOUS.to_owned(), String::new());
+                crate::containers::random_hex()?
+            }
+        };
+        if let Ok(there) = self.find(&name) {
+            return Ok(there);
+        }
+        if self.state().leaving.contains(&name) {
+            return Err(Error::conflict(format!(
+                "create {name}: the disk of the volume that had this name is still being deleted; try again in a moment, or use another name"
+            )));
+        }
+        if !self.vsphere.capabilities().disk_upload {
+            return Err(Error::new(
+                Kind::NotImplemented,
+                format!(
+                    "create {name}: this host takes no disks that are uploaded (it does not announce mooring.disk.upload), and the endpoint does not make them by attaching them to itself yet; run the container without a volume"
+                ),
+            ));
+        }
+        let mut uuid = [0u8; 16];
+        getrandom::fill(&mut uuid)
+            .map_err(|e| Error::internal(format!("the system gives no random bytes: {e}")))?;
+        let record = Arc::new(VolumeRecord {
+            created: timestamps::now(),
+            uuid: hex::encode(uuid),
+            capacity: request.capacity.unwrap_or(self.capacity),
+            labels,
+            options: request.options,
+            container: container.map(str::to_owned),
+            name: name.clone(),
+        });
+        match self.write(&record, uuid).await {
+            Ok(generation) => {
+                let entry = Entry {
+                    record: record.clone(),
+                    generation,
+                    users: BTreeSet::new(),
+                };
+                self.state().volumes.insert(name, entry);
+                self.tell(&record.name, "create", &[]);
+                Ok(record)
+            }
+            Err(error) => {
+                self.state().leaving.insert(name.clone());
+                tokio::spawn(self.clone().take_back(name));
+                Err(error)
+            }
+        }
+    }
+
+    /// Disk first, record last.
+    async fn write(&self, record: &VolumeRecord, uuid: [u8; 16]) -> Result<u64> {
+        let (capacity, created) = (record.capacity, record.created);
+        let rendering = tokio::task::spawn_blocking(move || disk::render(uuid, capacity, created));
+        let body = rendering
+            .await
+            .map_err(|e| Error::internal(format!("formatting a volume: {e}")))??;
+        records::make_folder(&self.vsphere, &self.folder.join(&record.name)).await?;
+        let path = self.disk(&record.name);
+        let (length, content) = (body.len(), disk::InMemory(body.reader()));
+        let client = self.vsphere.client();
+        client
+            .file_put_stream(self.vsphere.datacenter_name(), &path, content, Some(length))
+            .await
+            .map_err(failed(format!("cannot upload {path}")))?;
+        let name = format!("{VOLUME}{}", record.name);
+        self.records.save(&name, 0, record).await
+    }
+
+    /// A creation failed. A record of which it was never heard that it was written goes first.
+    async fn take_back(self: Arc<Self>, name: String) {
+        let record = format!("{VOLUME}{name}");
+        insist(&name, || self.records.remove(&record, 1)).await;
+        self.delete_disk(name).await;
+    }
+
+    /// Deletes the disk of a volume that has no record any more; goes on in the background where that fails.
+    async fn delete_disk(self: Arc<Self>, name: String) {
+        let folder = self.folder.join(&name);
+        self.state().leaving.insert(name.clone());
+        match self.vsphere.delete_folder(&folder).await {
+            Ok(()) => drop(self.state().leaving.remove(&name)),
+            Err(error) => {
+                tracing::warn!(volume = name, %error, "a volume's disk is deleted later");
+                tokio::spawn(async move {
+                    let delete = async || Ok(self.vsphere.delete_folder(&folder).await?);
+                    insist(&name, delete).await;
+                    self.state().leaving.remove(&name);
+                });
+            }
+        }
+    }
+
+    /// Removes a volume that no container mounts.
+    ///
+    /// # Errors
+    /// 404 and 409 in Docker's words, those of the datastore.
+    pub async fn remove(self: &Arc<Self>, name: &str) -> Result<()> {
+        let _change = self.change.lock().await;
+        let generation = {
+            let state = self.state();
+            let entry = state
+                .volumes
+                .get(name)
+                .ok_or_else(|| no_such_volume(name))?;
+            if !entry.users.is_empty() {
+                let users: Vec<&str> = entry.users.iter().map(String::as_str).collect();
+                return Err(Error::conflict(format!(
+                    "remove {name}: volume is in use - [{}]",
+                    users.join(", ")
+                )));
+            }
+            entry.generation
+        };
+        // Who wants to mount it waits for `change`.
+        self.records
+            .remove(&format!("{VOLUME}{name}"), generation)
+            .await?;
+        self.state().volumes.remove(name);
+        self.tell(name, "destroy", &[]);
+        self.clone().delete_disk(name.to_owned()).await;
+        Ok(())
+    }
+
+    /// Tells of something that happened to a volume.
+    pub fn tell(&self, name: &str, action: &str, more: &[(&str, String)]) {
+        let mut attributes = BTreeMap::from([("driver".to_owned(), DRIVER.to_owned())]);
+        for (key, value) in more {
+            attributes.insert((*key).to_owned(), value.clone());
+        }
+        self.events.emit("volume", action, name, attributes);
+    }
+
+    /// Makes what a mount asks for, where it is missing, and notes its user.
+    ///
+    /// # Errors
+    /// As [`Volumes::create`].
+    pub async fn mount(self: &Arc<Self>, wanted: Wanted, container: &str) -> Result<MountPoint> {
+        let _change = self.change.lock().await;
+        let anonymous = wanted.volume.name.is_none();
+        let owner = anonymous.then_some(container);
+        let record = self.create_locked(wanted.volume, owner).await?;
+        let mount = MountPoint {
+            volume: record.name.clone(),
+            uuid: record.uuid.clone(),
+            capacity: record.capacity,
+            target: wanted.target,
+            subpath: wanted.subpath,
+            read_only: wanted.read_only,
+            copy: wanted.copy,
+            anonymous,
+            mode: wanted.mode,
+        };
+        self.note(std::slice::from_ref(&mount), container);
+        Ok(mount)
+    }
+
+    /// Notes that a container mounts these.
+    pub fn note(&self, mounts: &[MountPoint], container: &str) {
+        let mut state = self.state();
+        for mount in mounts {
+            match state.volumes.get_mut(&mount.volume) {
+                Some(entry) => drop(entry.users.insert(container.to_owned())),
+                None => {
+                    tracing::warn!(container, volume = mount.volume, "its volume has no record")
+                }
+            }
+        }
+    }
+
+    /// Notes that a container is gone.
+    pub fn release(&self, container: &str) {
+        for entry in self.state().volumes.values_mut() {
+            entry.users.remove(container);
+        }
+    }
+
+    /// A container is gone: removes the anonymous volumes that were made for it and not kept, and those of `mounts`, as
+    /// far as nobody else mounts them.
+    pub async fn remove_of(self: &Arc<Self>, container: &str, mounts: &[MountPoint]) {
+        self.release(container);
+        let mut doomed: BTreeSet<String> = {
+            let state = self.state();
+            let all = state.volumes.values().map(|entry| &entry.record);
+            all.filter(|record| record.container.as_deref() == Some(container))
+                .map(|record| record.name.clone())
+                .collect()
+        };
+        let anonymous = mounts.iter().filter(|mount| mount.anonymous);
+        doomed.extend(anonymous.map(|mount| mount.volume.clone()));
+        for name in doomed {
+            match self.remove(&name).await {
+                Err(error) if !matches!(error.kind, Kind::NotFound | Kind::Conflict) => {
+                    tracing::warn!(volume = name, %error, "an anonymous volume stays");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Writes down that anonymous volumes stay when their container goes.
+    ///
+    /// # Errors
+    /// Those of the datastore.
+    pub async fn keep(&self, mounts: &[MountPoint]) -> Result<()> {
+        let _change = self.change.lock().await;
+        for mount in mounts.iter().filter(|mount| mount.anonymous) {
+            let (record, generation) = {
+                let state = self.state();
+                let entry = state.volumes.get(&mount.volume);
+                match entry.filter(|entry| entry.record.container.is_some()) {
+                    Some(entry) => ((*entry.record).clone(), entry.generation),
+                    None => continue,
+                }
+            };
+            let record = VolumeRecord {
+                container: None,
+                ..record
+            };
+            let name = format!("{VOLUME}{}", mount.volume);
+            let generation = self.records.save(&name, generation, &record).await?;
+            if let Some(entry) = self.state().volumes.get_mut(&mount.volume) {
+                (entry.record, entry.generation) = (Arc::new(record), generation);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the anonymous volumes of containers that have no VM: what an interrupted create or `rm -v` left. Looks
+    /// only at those that were there at the start, since the list of VMs is older than the others.
+    pub async fn sweep(self: &Arc<Self>, known: &HashSet<String>) {
+        for name in &self.first {
+            let Ok(record) = self.find(name) else {
+                continue;
+            };
+            if record
+                .container
+                .as_ref()
+                .is_none_or(|id| known.contains(id))
+            {
+                continue;
+            }
+            tracing::info!(
+                volume = name,
+                "anonymous, of a container that is not there: removed"
+            );
+            if let Err(error) = self.remove(name).await {
+                tracing::warn!(volume = name, %error, "an anonymous volume stays");
+            }
+        }
+    }
+}
+
+/// Tries until it works: vSphere is away, and nothing tells of its return; or a VM that is being removed has the disk.
+async fn insist<F: Future<Output = Result<()>>>(volume: &str, mut attempt: impl FnMut() -> F) {
+    let mut pause = SHORTEST_PAUSE;
+    while let Err(error) = attempt().await {
+        tracing::debug!(volume, %error, "still left of a volume");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}

@@ -1,0 +1,39 @@
+//! What is written down of a volume.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The name of the one volume store there is.
+pub const STORE: &str = "default";
+/// The driver's name, as clients ask for it.
+pub const DRIVER: &str = "local";
+/// dockerd's label of volumes that nobody has named.
+pub const ANONYMOUS: &str = "com.docker.volume.anonymous";
+
+/// A volume as it was created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeRecord {
+    /// Its name, of its folder too.
+    pub name: String,
+    /// When, in ns since 1970.
+    pub created: u64,
+    /// UUID of its file system, 32 hex digits: a guest finds its disk by it.
+    pub uuid: String,
+    /// Bytes of its disk.
+    pub capacity: u64,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Driver options, as the client gave them.
+    pub options: BTreeMap<String, String>,
+    /// The container that it was made for, without a name: without that container it is nobody's. None once it was
+    /// kept on purpose (`docker rm` without `-v`).
+    #[serde(default)]
+    pub container: Option<String>,
+}
+
+impl VolumeRecord {
+    /// Whether nobody has named it.
+    pub fn anonymous(&self) -> bool {
+        self.labels.contains_key(ANONYMOUS)
+    }
+}
