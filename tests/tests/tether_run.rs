@@ -6,7 +6,7 @@ use tests::guest::disk::{Disk, Layer, busybox, ext4};
 use tests::guest::peer::{Attached, Keys, Output, Peer};
 use tests::guest::vm::{Vm, config, process};
 use wire::config::{GuestConfig, Process};
-use wire::message::{Reply, SessionId, ToGuest, ToHost};
+use wire::message::{Reply, SessionId, ToGuest};
 
 /// A disk with the busybox layer and what boots it.
 struct Bench {
@@ -428,16 +428,12 @@ async fn a_fault_of_the_boot_is_told_by_its_step() -> Result<()> {
     // The journal is no ext4.
     config.disk.layers.push(config.disk.journal);
     let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
-    match peer.event().await? {
-        ToHost::BootFault { step, message } => {
-            assert_eq!(step, "layers");
-            assert!(
-                message.contains("layer 2, partition 3 (/dev/sda3)"),
-                "{message}"
-            );
-        }
-        other => panic!("{other:?}"),
-    }
+    let (step, message) = peer.fault().await?;
+    assert_eq!(step, "layers");
+    assert!(
+        message.contains("layer 2, partition 3 (/dev/sda3)"),
+        "{message}"
+    );
     vm.off().await
 }
 
@@ -496,16 +492,12 @@ async fn a_layer_in_a_file_is_mounted_by_a_loop_device() -> Result<()> {
     // A path out of its partition leads nowhere, and the fault names layer and file.
     config.disk.layer_files = vec![file("../../../init")];
     let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
-    match peer.event().await? {
-        ToHost::BootFault { step, message } => {
-            assert_eq!(step, "layers");
-            assert!(
-                message.contains("layer 2, file \"../../../init\" on partition 2"),
-                "{message}"
-            );
-        }
-        other => panic!("{other:?}"),
-    }
+    let (step, message) = peer.fault().await?;
+    assert_eq!(step, "layers");
+    assert!(
+        message.contains("layer 2, file \"../../../init\" on partition 2"),
+        "{message}"
+    );
     vm.off().await
 }
 

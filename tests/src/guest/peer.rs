@@ -292,6 +292,20 @@ impl Peer {
         }
     }
 
+    /// Waits for a fault of the boot: its step, and what it says.
+    ///
+    /// # Errors
+    /// If something else comes, or the link ends before.
+    pub async fn fault(&mut self) -> Result<(String, String)> {
+        loop {
+            match self.event().await? {
+                ToHost::BootFault { step, message } => return Ok((step, message)),
+                ToHost::Life(_) => {}
+                other => anyhow::bail!("no fault: {other:?}"),
+            }
+        }
+    }
+
     /// Waits for `Goodbye`.
     ///
     /// # Errors
