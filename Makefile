@@ -6,7 +6,7 @@ TRIPLE := x86_64-unknown-linux-gnu
 TETHER := $(TARGET)/$(TRIPLE)/guest/tether
 export MOORING_BIN ?= $(abspath $(TARGET)/release)
 
-.PHONY: help setup setup-test build tether iso kernel images run registry test check bench soak fuzz deny fmt clean programs unit e2e
+.PHONY: help setup setup-test build tether iso kernel images run registry test lint check bench soak fuzz deny fmt clean programs unit e2e
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -56,11 +56,13 @@ test: setup-test programs tether kernel iso images ## Everything, real VMs inclu
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory e2e
 
-check: ## Quick: formatting, lints, tests without VMs
+lint: ## Formatting, lints, hygiene
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
-	@cargo test --locked --workspace --exclude tests --lib
 	@scripts/hygiene
+
+check: lint ## Quick: lints, and tests without VMs
+	@cargo test --locked --workspace --exclude tests --lib
 
 bench: setup-test programs tether kernel iso images ## Benchmarks as ratios against floors and peers; writes target/bench.json
 	@cargo run --release --locked -p tests --bin bench -- $(ARGS)

@@ -8,6 +8,7 @@ use crate::images::load::decompressed;
 use crate::images::manifest::{self, Document, LAYERS_MAX, Platform};
 use crate::images::registry::Challenge;
 use crate::images::{Reference, StoredImage};
+use crate::networks::{addresses::Addresses, attachment::Wanted, dns, request::NetworkRequest};
 use std::io::{Read, Write};
 
 /// Bytes that an archive may unpack to here.
@@ -97,6 +98,36 @@ pub fn create(bytes: &[u8]) {
         && let Ok(request) = CreateRequest::read(&body, Some("name"))
     {
         assert!(!request.config.image.is_empty());
+    }
+}
+
+/// The body of `networks/create`, and of `networks/{id}/connect`.
+pub fn network(bytes: &[u8]) {
+    let Ok(body) = serde_json::from_slice(bytes) else {
+        return;
+    };
+    if let Ok(request) = NetworkRequest::read(&body) {
+        for pool in request.pools {
+            assert!(pool.subnet.contains(&pool.gateway));
+            assert!(pool.range.is_none_or(|range| pool.subnet.contains(&range)));
+            let mut addresses = Addresses::default();
+            if let Ok(address) = addresses.take(&pool, None) {
+                assert!(pool.subnet.contains(&address) && address != pool.gateway);
+            }
+        }
+    }
+    if let Ok(wanted) = Wanted::read(&body["EndpointConfig"]) {
+        assert!(wanted.ipv4.is_none_or(|address| address.is_ipv4()));
+    }
+}
+
+/// A question to the name server, from a container.
+pub fn question(bytes: &[u8]) {
+    let asker = std::net::Ipv4Addr::new(10, 0, 0, 9).into();
+    if let Some(answer) = dns::answer_alone(bytes, asker) {
+        // The answer is to that question, and says that it is one.
+        assert_eq!(answer[..2], bytes[..2]);
+        assert_ne!(answer[2] & 0x80, 0);
     }
 }
 
@@ -217,6 +248,22 @@ mod tests {
             r#"{"Image":"x","Cmd":["a"],"Env":["A=b"],"StopSignal":"TERM","HostConfig":{"Memory":134217728,"NanoCpus":1000000000,"CapAdd":["NET_ADMIN"],"ExtraHosts":["a:1.2.3.4"]},"NetworkingConfig":{"EndpointsConfig":{"bridge":{"MacAddress":"00:50:56:00:00:01"}}}}"#,
         ])) {
             create(text.as_bytes());
+        }
+
+        #[test]
+        fn any_network_is_read_or_refused(text in texts(&[
+            r#"{"Name":"x","Internal":true,"IPAM":{"Config":[{"Subnet":"10.1.0.0/16","IPRange":"10.1.2.0/24","Gateway":"10.1.0.1","AuxiliaryAddresses":{"a":"10.1.2.3"}},{"Subnet":"fd00::/64"}]},"Options":{"com.docker.network.driver.mtu":"1400"}}"#,
+            r#"{"Container":"x","EndpointConfig":{"IPAMConfig":{"IPv4Address":"10.0.0.2"},"Aliases":["a"],"Links":["a:b"],"MacAddress":"00:50:56:00:00:01"}}"#,
+        ])) {
+            network(text.as_bytes());
+        }
+
+        #[test]
+        fn any_question_is_answered_or_not(bytes in nearly(vec![
+            b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03web\0\0\x01\0\x01".to_vec(),
+            b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x012\x010\x010\x0210\x07in-addr\x04arpa\0\0\x0c\0\x01".to_vec(),
+        ])) {
+            question(&bytes);
         }
 
         #[test]
