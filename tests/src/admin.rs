@@ -11,8 +11,10 @@ use wire::config::GuestConfig;
 
 async fn client(vch: &Vch) -> Result<vim::Client> {
     let status = vch.status()?;
-    let serves = status["parts"][0]["serves"]
-        .as_str()
+    let serves = status["parts"]
+        .as_array()
+        .and_then(|parts| parts.iter().find(|part| part["name"] == "hostsim"))
+        .and_then(|part| part["serves"].as_str())
         .context("what hostsim serves")?;
     let (url, thumbprint) = serves
         .split_once(" thumbprint=")

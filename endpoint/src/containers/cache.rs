@@ -10,6 +10,7 @@ use super::{
 use crate::vsphere::{VmChange, VmRef, VmUpdate, VsphereError};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
+use wire::health::Health;
 
 /// Between two attempts to watch the VMs again, when vSphere is away.
 const RETRY: Duration = Duration::from_millis(500);
@@ -244,6 +245,8 @@ impl Containers {
         (status.on, status.link, status.changes) = (on, link, changes);
         if on {
             status.ports = self.read_ports(&vm_keys, &spec.id, status.boot());
+            // Until its tether tells.
+            status.health = spec.config.health_check().map(|_| Health::default());
         }
         let container = self.add(Container::new(spec, change.vm, status));
         let this = self.clone();
