@@ -462,6 +462,12 @@ int main(void)
 			fail("connect");
 		memset(buffer, 'x', sizeof buffer);
 		write_all(fd, buffer, sizeof buffer);
+		/*
+		 * write() leaves the bytes with a worker of the kernel's, which the power-off may overtake. A refusal comes
+		 * behind them: the device has them then.
+		 */
+		if (dial(atoi(option("port=")) + 1) >= 0)
+			fail("somebody listens where nobody should");
 	} else if (!strcmp(test, "serial")) {
 		serial(strtoul(option("send="), NULL, 10), strtoul(option("receive="), NULL, 10));
 	} else if (!strcmp(test, "net")) {
