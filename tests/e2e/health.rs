@@ -1,6 +1,6 @@
 //! Health checks: run in the guest, shown by the endpoint.
 
-use crate::hosts::{BUSYBOX, Hosts, Link, alone, equal, holds, load, on, on_both};
+use crate::hosts::{BUSYBOX, Hosts, Link, actions, alone, equal, holds, load, on, on_both};
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use std::sync::Arc;
@@ -83,19 +83,8 @@ fn both_ways(docker: &Docker) -> Result<()> {
         "can't open '/well'",
     )?;
     eventually("both are told", || {
-        let filter = format!("container={id}");
-        let events = docker.ok(&[
-            "events",
-            "--since",
-            "10m",
-            "--until",
-            "0s",
-            "--filter",
-            &filter,
-            "--format",
-            "{{.Action}}",
-        ])?;
-        let told: Vec<&str> = events.lines().filter(|l| l.starts_with("health")).collect();
+        let mut told = actions(docker, &format!("container={id}"))?;
+        told.retain(|action| action.starts_with("health"));
         Ok(told == ["health_status: healthy", "health_status: unhealthy"])
     })?;
     let id = docker.ok(&["run", "-d", "--no-healthcheck", BUSYBOX, "sleep", "3600"])?;

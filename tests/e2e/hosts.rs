@@ -108,6 +108,22 @@ pub fn logs_come_to_hold(docker: &Docker, id: &str, part: &str) -> Result<()> {
     })
 }
 
+/// The actions of the last ten minutes' events of one object (`container=ID`), in order.
+pub fn actions(docker: &Docker, filter: &str) -> Result<Vec<String>> {
+    let told = docker.ok(&[
+        "events",
+        "--since",
+        "10m",
+        "--until",
+        "0s",
+        "--filter",
+        filter,
+        "--format",
+        "{{.Action}}",
+    ])?;
+    Ok(told.lines().map(str::to_owned).collect())
+}
+
 /// A test over one link.
 pub fn on(
     hosts: &Arc<Hosts>,

@@ -1,7 +1,7 @@
 //! What concerns all processes of a container: pause, figures, the OOM killer, `top`.
 
 use crate::exec::sleeper;
-use crate::hosts::{BUSYBOX, Hosts, Link, equal, holds, on, on_both, started};
+use crate::hosts::{BUSYBOX, Hosts, Link, actions, equal, holds, on, on_both, started};
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use std::sync::Arc;
@@ -86,19 +86,9 @@ fn pause(docker: &Docker) -> Result<()> {
         "is not paused",
     )?;
     eventually("both are told", || {
-        let filter = format!("container={id}");
-        let events = docker.ok(&[
-            "events",
-            "--since",
-            "10m",
-            "--until",
-            "0s",
-            "--filter",
-            &filter,
-            "--format",
-            "{{.Action}}",
-        ])?;
-        Ok(events.contains("pause\nunpause"))
+        Ok(actions(docker, &format!("container={id}"))?
+            .join("\n")
+            .contains("pause\nunpause"))
     })
 }
 
@@ -187,19 +177,10 @@ fn oom(docker: &Docker) -> Result<()> {
         "true 137".into(),
     )?;
     eventually("it is told", || {
-        let filter = format!("container={id}");
-        let events = docker.ok(&[
-            "events",
-            "--since",
-            "10m",
-            "--until",
-            "0s",
-            "--filter",
-            &filter,
-            "--format",
-            "{{.Action}}",
-        ])?;
-        Ok(events.lines().any(|l| l == "die") && events.lines().any(|l| l == "oom"))
+        let told = actions(docker, &format!("container={id}"))?;
+        Ok(["die", "oom"]
+            .iter()
+            .all(|want| told.iter().any(|l| l == want)))
     })
 }
 

@@ -1,6 +1,6 @@
 //! Restart policies: in place by the tether, of a VM that died by the endpoint, at the host's next start.
 
-use crate::hosts::{BUSYBOX, Hosts, Link, alone, equal, holds, load, on, on_both};
+use crate::hosts::{BUSYBOX, Hosts, Link, actions, alone, equal, holds, load, on, on_both};
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use std::sync::Arc;
@@ -62,10 +62,8 @@ fn on_failure(docker: &Docker) -> Result<()> {
     ensure!(lines.iter().all(|l| l.1 == lines[0].1), "it booted: {log}");
     // The client gives whole seconds: the last of them comes a moment later.
     eventually("4 starts and 4 ends are told", || {
-        let filter = format!("container={id}");
-        let args = ["--since", "10m", "--until", "0s", "--filter", &filter];
-        let events = docker.ok(&[&["events", "--format", "{{.Action}}"], &args[..]].concat())?;
-        let count = |action: &str| events.lines().filter(|l| *l == action).count();
+        let told = actions(docker, &format!("container={id}"))?;
+        let count = |action: &str| told.iter().filter(|l| *l == action).count();
         Ok((count("start"), count("die")) == (4, 4))
     })?;
     // Where its process ends well, that is the end.

@@ -6,7 +6,6 @@ use crate::{
     app::App,
     containers::{create::CreateRequest, filters::Selection, state::Phase},
     errors::{Error, Result},
-    timestamps,
 };
 use axum::{
     Json, Router,
@@ -197,22 +196,13 @@ async fn remove(at: Target) -> Result<StatusCode> {
 async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
     let filters = query.filters()?;
     filters.allow(&["label", "label!", "until"])?;
-    let until = match filters.values("until") {
-        None => u64::MAX,
-        Some([one]) => timestamps::parse(one, timestamps::now())?,
-        Some(_) => return Err(Error::bad("more than one until filter specified")),
-    };
+    let prune = filters.prune()?;
     let mut deleted = Vec::new();
     for container in app.containers.all() {
         let status = container.status();
         let labels = &container.spec.config.labels;
-        let excluded = filters.values("label!").is_some() && filters.labels("label!", labels);
         let stopped = matches!(status.phase, Phase::Created | Phase::Exited) && !status.removing;
-        if !stopped
-            || container.spec.created > until
-            || !filters.labels("label", labels)
-            || excluded
-        {
+        if !stopped || !prune.takes(labels, container.spec.created) {
             continue;
         }
         match app.containers.remove(&container, false, false).await {

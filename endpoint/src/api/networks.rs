@@ -240,24 +240,13 @@ async fn remove(State(app): State<Arc<App>>, Path(text): Path<String>) -> Result
 async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
     let filters = query.filters()?;
     filters.allow(&["label", "label!", "until"])?;
-    let until = match filters.values("until") {
-        None => u64::MAX,
-        Some([one]) => timestamps::parse(one, timestamps::now())?,
-        Some(_) => return Err(Error::bad("more than one until filter specified")),
-    };
+    let prune = filters.prune()?;
     let mut deleted = Vec::new();
     for network in app.containers.networks().all() {
         let record = &network.record;
-        let excluded =
-            filters.values("label!").is_some() && filters.labels("label!", &record.labels);
         // As Docker: one that a stopped container is on counts as used.
         let used = !app.containers.members(&network).is_empty();
-        if record.builtin()
-            || used
-            || excluded
-            || record.created > until
-            || !filters.labels("label", &record.labels)
-        {
+        if record.builtin() || used || !prune.takes(&record.labels, record.created) {
             continue;
         }
         match remove_unused(&app, &network).await {

@@ -1,6 +1,9 @@
 //! Query parameters as Go's net/http and Docker's httputils read them.
 
-use crate::errors::{Error, Result};
+use crate::{
+    errors::{Error, Result},
+    timestamps,
+};
 use axum::{extract::FromRequestParts, http::request::Parts};
 use serde_json::Value;
 use std::{collections::BTreeMap, convert::Infallible};
@@ -202,6 +205,22 @@ impl Filters {
         })
     }
 
+    /// What a `prune` with the filters `label`, `label!` and `until` takes.
+    ///
+    /// # Errors
+    /// 400 for a wrong or a second `until`.
+    pub fn prune(&self) -> Result<Prune<'_>> {
+        let until = match self.values("until") {
+            None => u64::MAX,
+            Some([one]) => timestamps::parse(one, timestamps::now())?,
+            Some(_) => return Err(Error::bad("more than one until filter specified")),
+        };
+        Ok(Prune {
+            filters: self,
+            until,
+        })
+    }
+
     /// A filter that is a truth value.
     ///
     /// # Errors
@@ -219,6 +238,23 @@ impl Filters {
             }
             _ => Err(Error::bad(format!("invalid filter '{name}={values:?}'"))),
         }
+    }
+}
+
+/// Which objects a `prune` takes, by labels and age.
+#[derive(Debug, Clone, Copy)]
+pub struct Prune<'a> {
+    filters: &'a Filters,
+    /// In ns since 1970.
+    until: u64,
+}
+
+impl Prune<'_> {
+    /// Whether it takes an object with these labels, made then (ns since 1970).
+    pub fn takes(&self, labels: &BTreeMap<String, String>, created: u64) -> bool {
+        let filters = self.filters;
+        let excluded = filters.values("label!").is_some() && filters.labels("label!", labels);
+        created <= self.until && filters.labels("label", labels) && !excluded
     }
 }
 
@@ -258,5 +294,25 @@ mod tests {
             assert!(Filters::parse(wrong).is_err(), "{wrong}");
         }
         assert!(new.allow(&["name"]).is_err());
+    }
+
+    #[test]
+    fn a_prune_takes_what_is_old_and_labelled_so() {
+        let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+        let takes = |text: &str| {
+            Filters::parse(text)
+                .unwrap()
+                .prune()
+                .unwrap()
+                .takes(&labels, 5)
+        };
+        assert!(takes("{}"));
+        assert!(takes(r#"{"label":["a"]}"#));
+        assert!(!takes(r#"{"label":["a=c"]}"#));
+        assert!(!takes(r#"{"label!":["a"]}"#));
+        assert!(takes(r#"{"label!":["x"],"until":["1s"]}"#));
+        assert!(!takes(r#"{"until":["1970-01-01T00:00:00Z"]}"#));
+        let two = Filters::parse(r#"{"until":["1s","2s"]}"#).unwrap();
+        assert!(two.prune().is_err());
     }
 }

@@ -107,16 +107,12 @@ async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
     let filters = query.filters()?;
     filters.allow(&["all", "label", "label!"])?;
     let all = filters.flag("all")?.unwrap_or(false);
+    let prune = filters.prune()?;
     let volumes = app.containers.volumes();
     let (mut deleted, mut reclaimed) = (Vec::new(), 0);
     for (record, users) in volumes.all() {
-        let excluded =
-            filters.values("label!").is_some() && filters.labels("label!", &record.labels);
-        if !users.is_empty()
-            || !(all || record.anonymous())
-            || excluded
-            || !filters.labels("label", &record.labels)
-        {
+        let unused = users.is_empty() && (all || record.anonymous());
+        if !unused || !prune.takes(&record.labels, record.created) {
             continue;
         }
         let size = volumes.size(&record.name).await.unwrap_or(0);

@@ -302,7 +302,16 @@ impl Containers {
                 .find(&name)
                 // A 404 would have the client pull the image.
                 .map_err(|error| Error::bad(error.message))
-                .and_then(|network| self.networks.attach(&network, wanted));
+                .and_then(
+                    |network| match made.iter().find(|place| place.is_on(&network)) {
+                        // By its name and by its ID.
+                        Some(place) => Err(Error::bad(format!(
+                            "network {} is named twice, the second time as {name}",
+                            place.name
+                        ))),
+                        None => self.networks.attach(&network, wanted),
+                    },
+                );
             match place {
                 Ok(place) => made.push(place),
                 Err(error) => {

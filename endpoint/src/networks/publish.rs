@@ -95,7 +95,6 @@ pub fn read(bindings: Option<&Value>) -> Result<Vec<PortRequest>> {
             let host =
                 match text("HostIp") {
                     "" | "0.0.0.0" => None,
-                    "::" | "[::]" => continue,
                     address => Some(address.parse::<Ipv4Addr>().map_err(|_| {
                         match address.parse::<IpAddr>() {
                             Ok(_) => super::unsupported(
@@ -419,7 +418,6 @@ mod tests {
         let requests = read(Some(&json!({
             "80/tcp": [{"HostIp": "", "HostPort": "8080"}, {"HostIp": "127.0.0.1", "HostPort": "8000-8002"}],
             "53/udp": null,
-            "9/tcp": [{"HostIp": "::", "HostPort": "9"}],
         })))
         .unwrap();
         assert_eq!(requests.len(), 3);
@@ -438,6 +436,7 @@ mod tests {
             ),
             (json!({"1/tcp": [{"HostIp": "x"}]}), "invalid IP"),
             (json!({"1/tcp": [{"HostIp": "::1"}]}), "IPv4"),
+            (json!({"1/tcp": [{"HostIp": "::"}]}), "IPv4"),
         ] {
             assert!(read(Some(&wrong)).unwrap_err().message.contains(want));
         }

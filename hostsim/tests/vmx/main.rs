@@ -5,6 +5,7 @@
 mod boot;
 mod guest;
 mod life;
+#[allow(dead_code, reason = "a part of it is for the switch's own tests")]
 mod netns;
 mod nics;
 mod serial;

@@ -22,6 +22,11 @@ impl Netns {
         Some(Netns(name))
     }
 
+    /// Its name, as ip-netns(8) has it.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
     /// Its path, as `--switch` takes it.
     pub fn path(&self) -> PathBuf {
         format!("/run/netns/{}", self.0).into()
@@ -29,20 +34,26 @@ impl Netns {
 
     /// The vNICs that are in it.
     pub fn taps(&self) -> Vec<String> {
-        self.named_nic(&["link"])
+        self.links("nic")
     }
 
     /// Those of them that are in a VLAN.
     pub fn taps_in(&self, vlan: u16) -> Vec<String> {
-        self.named_nic(&["link", "show", "master", &format!("vlan{vlan}")])
+        self.named("nic", &["link", "show", "master", &format!("vlan{vlan}")])
     }
 
-    fn named_nic(&self, what: &[&str]) -> Vec<String> {
+    /// Names of the interfaces whose names begin so.
+    pub fn links(&self, prefix: &str) -> Vec<String> {
+        self.named(prefix, &["link"])
+    }
+
+    fn named(&self, prefix: &str, what: &[&str]) -> Vec<String> {
         let all = ip(&[&["-n", &self.0, "-o"], what].concat());
         let names = all.lines().filter_map(|line| line.split(": ").nth(1));
+        // Behind an `@` is where the other end of it is.
         names
-            .filter(|name| name.starts_with("nic"))
-            .map(str::to_owned)
+            .map(|name| name.split('@').next().unwrap_or(name).to_owned())
+            .filter(|name| name.starts_with(prefix))
             .collect()
     }
 }
@@ -53,7 +64,8 @@ impl Drop for Netns {
     }
 }
 
-fn ip(args: &[&str]) -> String {
+/// What ip(8) says.
+pub fn ip(args: &[&str]) -> String {
     let output = Command::new("ip").args(args).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(

@@ -176,6 +176,7 @@ async fn serve_tcp(listener: TcpListener, context: Context) {
                 });
             }
             Err(error) => {
+                // No descriptor is left: nothing tells when there is one again.
                 tracing::warn!(%error, "name server");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }

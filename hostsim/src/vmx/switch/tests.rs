@@ -5,8 +5,6 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Bytes of the header for offloads (`struct virtio_net_hdr`) before each frame of a tap.
 const OFFLOADS: usize = 10;
@@ -14,51 +12,14 @@ const OFFLOADS: usize = 10;
 const EXPERIMENT: [u8; 2] = [0x88, 0xb5];
 const EVERYBODY: [u8; 6] = [0xff; 6];
 
-/// A network namespace of a test's own.
-struct Netns(String);
+#[path = "../../../tests/vmx/netns.rs"]
+#[allow(dead_code, reason = "a part of it is for the test programs")]
+mod netns;
 
-impl Netns {
-    /// `None` without root, with the reason printed.
-    fn new() -> Option<Netns> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        if !nix::unistd::geteuid().is_root() {
-            println!("skipped: network namespaces take root");
-            return None;
-        }
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("hostsim-unit-{}-{number}", std::process::id());
-        ip(&["netns", "add", &name]);
-        Some(Netns(name))
-    }
+use netns::{Netns, ip};
 
-    fn switch(&self) -> Switch {
-        Switch::new(format!("/run/netns/{}", self.0))
-    }
-
-    /// Names of the interfaces whose names begin so.
-    fn links(&self, prefix: &str) -> Vec<String> {
-        let all = ip(&["-n", &self.0, "-o", "link"]);
-        let names = all.lines().filter_map(|line| line.split(": ").nth(1));
-        let names = names.map(|name| name.split('@').next().unwrap().to_owned());
-        names.filter(|name| name.starts_with(prefix)).collect()
-    }
-}
-
-impl Drop for Netns {
-    fn drop(&mut self) {
-        ip(&["netns", "del", &self.0]);
-    }
-}
-
-fn ip(args: &[&str]) -> String {
-    let output = Command::new("ip").args(args).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(
-        output.status.success(),
-        "ip {args:?}: {}",
-        text(&output.stderr)
-    );
-    text(&output.stdout)
+fn switch(netns: &Netns) -> Switch {
+    Switch::new(netns.path())
 }
 
 fn mac(last: u8) -> [u8; 6] {
@@ -96,7 +57,7 @@ impl Port {
 
 /// A switch with two VLANs, and two ports in the first and one in the second.
 fn three(netns: &Netns) -> (Switch, [Port; 3]) {
-    let switch = netns.switch();
+    let switch = switch(netns);
     switch.prepare([100, 101]).unwrap();
     let port = |vlan| switch.open_port(Some(vlan)).unwrap();
     let ports = [port(100), port(100), port(101)];
@@ -126,7 +87,7 @@ fn a_frame_reaches_its_own_vlan_and_no_other() {
     assert!(a.hears(&answer));
     // And the third one is not deaf.
     let own = frame(EVERYBODY, 4, &EXPERIMENT, "own");
-    let switch = netns.switch();
+    let switch = switch(&netns);
     switch.open_port(Some(101)).unwrap().say(&own).unwrap();
     assert!(c.hears(&own));
     assert!(a.heard().is_empty() && b.heard().is_empty());
@@ -206,7 +167,7 @@ fn listener(netns: &Netns) -> OwnedFd {
             SockProtocol::EthAll,
         )?)
     };
-    netns.switch().inside("open a packet socket", open).unwrap()
+    switch(netns).inside("open a packet socket", open).unwrap()
 }
 
 #[test]
@@ -217,15 +178,25 @@ fn each_vlan_has_its_own_uplink_and_the_namespace_itself_stays_silent() {
     for vlan in [100, 101] {
         let (inner, outer) = (uplink(vlan), format!("trunk.{vlan}"));
         ip(&[
-            "-n", &router.0, "link", "add", &outer, "type", "veth", "peer", "name", &inner,
-            "netns", &netns.0,
+            "-n",
+            router.name(),
+            "link",
+            "add",
+            &outer,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            &inner,
+            "netns",
+            netns.name(),
         ]);
     }
     let (_, [a, b, c]) = three(&netns);
     // Prepared again, as after a restart of hostsim: nothing is lost.
-    netns.switch().prepare([100, 101, 102]).unwrap();
+    switch(&netns).prepare([100, 101, 102]).unwrap();
     assert_eq!(netns.links("vlan"), ["vlan100", "vlan101", "vlan102"]);
-    ip(&["-n", &router.0, "link", "set", "trunk.100", "up"]);
+    ip(&["-n", router.name(), "link", "set", "trunk.100", "up"]);
     let up = listener(&router);
     let heard = || {
         let mut buffer = [0; 4096];
@@ -251,7 +222,7 @@ fn each_vlan_has_its_own_uplink_and_the_namespace_itself_stays_silent() {
     b.heard();
 
     // Neither an address of IPv6 nor an answer to ARP or to a frame for a tap's own address comes out of the namespace.
-    let addresses = ip(&["-n", &netns.0, "addr"]);
+    let addresses = ip(&["-n", netns.name(), "addr"]);
     assert!(!addresses.contains("inet"), "{addresses}");
     let who_has = [
         &[0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1][..],
@@ -269,7 +240,7 @@ fn each_vlan_has_its_own_uplink_and_the_namespace_itself_stays_silent() {
 fn a_port_is_made_in_little_time_and_the_thread_that_asked_stays_where_it_is() {
     let Some(netns) = Netns::new() else { return };
     let here = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
-    let switch = netns.switch();
+    let switch = switch(&netns);
     switch.prepare([100]).unwrap();
     let start = std::time::Instant::now();
     let ports: Vec<Port> = (0..10)
@@ -292,7 +263,7 @@ fn errors_say_what_failed_where_and_what_to_do() {
         "{error}"
     );
     let Some(netns) = Netns::new() else { return };
-    let switch = netns.switch();
+    let switch = switch(&netns);
     switch.prepare([100]).unwrap();
     let error = switch.open_port(Some(7)).unwrap_err().to_string();
     assert!(error.contains("no bridge vlan7"), "{error}");
