@@ -144,6 +144,12 @@ impl Uploads {
         Ok(self.known(id, repository)?.received)
     }
 
+    /// Whether a request works on an upload now: one that comes next ends it.
+    #[must_use]
+    pub fn is_taken(&self, id: &str) -> bool {
+        self.turns.taken(id)
+    }
+
     /// Takes in a chunk; the bytes that are durable now. `range`: where it says it begins, and its length. A chunk of a
     /// client that came back ends the one that was still being waited for.
     ///

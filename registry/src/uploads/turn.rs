@@ -91,6 +91,13 @@ impl Turns {
         }
     }
 
+    /// Whether a request has the turn.
+    pub(super) fn taken(&self, id: &str) -> bool {
+        lock(&self.0)
+            .get(id)
+            .is_some_and(|slot| slot.gate.try_lock().is_err())
+    }
+
     /// When bytes came last for an upload that is worked on, milliseconds since 1970.
     pub(super) fn active(&self, id: &str) -> Option<i64> {
         lock(&self.0)
