@@ -2,6 +2,7 @@
 //!
 //! Run by `make e2e` (or `make test`), with a filter: `make e2e ARGS=exec`.
 
+mod compose;
 mod crash;
 mod exec;
 mod faults;
@@ -70,6 +71,7 @@ fn main() {
         limits::tests,
         pause::tests,
         volumes::tests,
+        compose::tests,
     ] {
         trials.extend(module(&hosts));
     }
