@@ -9,6 +9,7 @@ pub const MOUNTS_MAX: usize = 256;
 
 /// A volume, or a part of one, in the container's file tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Mount {
     /// UUID of the volume's file system, an ext4 that fills a disk, 32 hex digits: finds the disk, whatever its name is.
     /// To a volume all of whose mounts are read-only nothing is written, not even its journal: other VMs may read it at

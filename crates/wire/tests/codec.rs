@@ -119,6 +119,24 @@ fn missing_and_impossible_chunks_are_named() {
 }
 
 #[test]
+fn what_a_tether_does_not_know_is_refused_and_not_left_out() {
+    let config = config(vec!["x".into()]);
+    let text = serde_json::to_string(&config).unwrap();
+    let known: GuestConfig = serde_json::from_str(&text).unwrap();
+    assert_eq!(known, config);
+    for (place, unknown) in [
+        ("{", r#"{"volumes_of_tomorrow":[],"#),
+        (r#""disk":{"#, r#""disk":{"encrypted":true,"#),
+        (r#""process":{"#, r#""process":{"nice":3,"#),
+    ] {
+        let newer = text.replacen(place, unknown, 1);
+        assert_ne!(newer, text);
+        let e = serde_json::from_str::<GuestConfig>(&newer).unwrap_err();
+        assert!(e.to_string().contains("unknown field"), "{e}");
+    }
+}
+
+#[test]
 fn a_newer_configuration_is_named_as_such() {
     let mut config = config(vec!["x".into()]);
     config.version = 2;
