@@ -1,46 +1,45 @@
-//! Projects of real programs under Docker Compose: up, really answering, down, nothing left. A project is a folder of
-//! tests/compose with a `compose.yaml` and a `check`, which is run once it is up.
+//! Projects of real programs under Docker Compose: up, really answering, down, nothing left; and one under which the
+//! host's parts are killed.
 
-use crate::hosts::{Hosts, Link, equal};
-use anyhow::{Context, Result};
+use crate::hosts::{Hosts, Link, alone, equal};
+use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::Trial;
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tests::command;
-use tests::docker::Docker;
-use tests::places;
-use tests::random::Random;
+use tests::command::eventually;
+use tests::compose::{self, Project, Pushed};
+use tests::random::{self, Random};
+use tests::vch::{Settings, Vch};
 
-/// How long one step of a project may take: a database's first start is minutes on a busy machine.
-const STEP: Duration = Duration::from_secs(420);
 /// Projects of a run that is no soak.
 const SAMPLE: usize = 5;
 
 pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
-    let pushed = Arc::new(Mutex::new(HashSet::new()));
-    chosen()
+    let pushed = Arc::new(Pushed::default());
+    let mut trials: Vec<Trial> = chosen()
         .into_iter()
         .map(|name| {
             let (hosts, pushed) = (hosts.clone(), pushed.clone());
-            Trial::test(format!("compose::{name}"), move || {
-                run(&hosts, &pushed, &name).map_err(|e| format!("{e:#}").into())
+            alone(&format!("compose::{name}"), move || {
+                project(&hosts, &pushed, &name)
             })
         })
-        .collect()
+        .collect();
+    let hosts = hosts.clone();
+    trials.push(alone(
+        "compose::goes_on_while_endpoint_and_hostsim_are_killed",
+        move || killed(&hosts, &pushed),
+    ));
+    trials
 }
 
-/// All projects in a soak, or where one is asked for by its name; else a sample by the seed.
+/// All projects in a soak, or where they are asked for by name; else a sample by the seed.
 fn chosen() -> Vec<String> {
-    let mut all: Vec<String> = std::fs::read_dir(folder())
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| folder().join(name).join("compose.yaml").is_file())
-        .collect();
-    all.sort();
+    // Without the folder there is no checkout, and `missing` has said so.
+    let mut all = compose::all().unwrap_or_default();
     let asked = std::env::args().any(|a| a.contains("compose::"));
     if asked || std::env::var_os("MOORING_SOAK").is_some() {
         return all;
@@ -52,135 +51,95 @@ fn chosen() -> Vec<String> {
         }
         Ok(all)
     });
-    // A seed that is no number: no test has run yet, and the ones that use it say so.
+    // A seed that is no number: the tests that use one say so.
     sample.unwrap_or_default()
 }
 
-fn folder() -> PathBuf {
-    places::root().join("tests/compose")
+fn project(hosts: &Hosts, pushed: &Pushed, name: &str) -> Result<()> {
+    let docker = hosts.docker(Link::Vsock)?;
+    let project = Project::new(&docker, &*hosts.registry()?, pushed, name)?;
+    project.up()?;
+    project.check()?;
+    project.down()
 }
 
-/// A project; taken down when this goes out of scope, so that a failed one leaves nothing.
-struct Project<'a> {
-    docker: &'a Docker,
-    folder: PathBuf,
-    name: String,
-    registry: String,
+/// What must be the same afterwards: addresses, and that nothing was started anew.
+fn identity(vch: &Vch) -> Result<String> {
+    let ids = vch.docker.ok(&["ps", "--quiet", "--no-trunc"])?;
+    let format = "{{.Name}} {{.State.StartedAt}} {{.RestartCount}} {{range .NetworkSettings.Networks}}{{.IPAddress}} {{.MacAddress}}{{end}} {{json .NetworkSettings.Ports}}";
+    let mut args = vec!["inspect", "--format", format];
+    args.extend(ids.lines());
+    vch.docker.ok(&args)
 }
 
-impl Project<'_> {
-    fn prepared(&self, mut command: Command) -> Command {
-        let config = self.docker.config().display().to_string();
-        command
-            .current_dir(&self.folder)
-            .env("DOCKER_HOST", self.docker.host())
-            .env("DOCKER_CONFIG", config)
-            .env("REGISTRY", format!("{}/mooring-test", self.registry))
-            .env("COMPOSE_FILE", self.folder.join("compose.yaml"))
-            .env("COMPOSE_PROJECT_NAME", &self.name)
-            .env("COMPOSE_PROGRESS", "plain")
-            .env("COMPOSE_MENU", "false");
-        command
-    }
-
-    fn compose(&self, args: &[&str]) -> Result<String> {
-        let mut c = self.docker.command(&["compose"]);
-        c.args(args);
-        Ok(command::run(self.prepared(c), b"", STEP)?.ok()?.text())
-    }
-
-    fn check(&self) -> Result<()> {
-        let mut c = Command::new("bash");
-        c.args(["-c", "source ../lib.sh; source ./check"]);
-        command::run(self.prepared(c), b"", STEP)?.ok().map(drop)
-    }
-
-    fn down(&self) -> Result<()> {
-        self.compose(&[
-            "--profile",
-            "*",
-            "down",
-            "--volumes",
-            "--remove-orphans",
-            "--timeout",
-            "10",
-        ])
-        .map(drop)
-    }
-}
-
-impl Drop for Project<'_> {
-    fn drop(&mut self) {
-        // It may be down already, as it should.
-        let _ = self.down();
-    }
-}
-
-fn run(hosts: &Hosts, pushed: &Mutex<HashSet<String>>, name: &str) -> Result<()> {
-    let host = hosts.get(Link::Vsock)?;
-    let docker = &host.docker;
-    let registry = hosts.registry()?;
-    plug_in(docker)?;
-    let project = Project {
-        docker,
-        folder: folder().join(name),
-        name: format!("e2e-{name}"),
-        registry: registry.address.clone(),
-    };
-    for image in images(&project.folder)? {
-        let mut pushed = pushed
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if !pushed.contains(&image) {
-            registry.push(&image)?;
-            pushed.insert(image);
-        }
-    }
-    project
-        .compose(&["up", "--detach", "--wait", "--quiet-pull"])
-        .and_then(|_| project.check())
-        .with_context(|| {
-            let logs = project.compose(&["logs", "--no-color", "--tail", "30"]);
-            let all = project.compose(&["ps", "--all"]);
-            format!("{all:?}\n{logs:?}")
-        })?;
-    project.down()?;
-    let label = format!("label=com.docker.compose.project={}", project.name);
-    for list in [
-        &["ps", "--all"] as &[&str],
-        &["network", "ls"],
-        &["volume", "ls"],
-    ] {
-        let args = [list, &["--quiet", "--filter", &label]].concat();
-        equal(
-            &format!("what is left by {list:?}"),
-            docker.ok(&args)?,
-            String::new(),
-        )?;
-    }
+fn ping(connection: &mut BufReader<TcpStream>) -> Result<()> {
+    connection.get_mut().write_all(b"PING\r\n")?;
+    let mut line = String::new();
+    connection.read_line(&mut line)?;
+    ensure!(line == "+PONG\r\n", "instead of a pong: {line:?}");
     Ok(())
 }
 
-/// The test images that a project's services name.
-fn images(folder: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(folder.join("compose.yaml"))?;
-    let mut found: Vec<String> = text
-        .lines()
-        .filter_map(|line| line.split_once("${REGISTRY}/"))
-        .map(|(_, image)| image.trim().to_owned())
-        .collect();
-    found.sort();
-    found.dedup();
-    Ok(found)
+fn connect(address: &str) -> Result<BufReader<TcpStream>> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    Ok(BufReader::new(stream))
 }
 
-/// Makes the client know Compose.
-fn plug_in(docker: &Docker) -> Result<()> {
-    let plugins = docker.config().join("cli-plugins");
-    std::fs::create_dir_all(&plugins)?;
-    let program = places::client("docker-compose");
-    match std::os::unix::fs::symlink(&program, plugins.join("docker-compose")) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e).context("cli-plugins"),
-        _ => Ok(()),
+/// New connections to the published port, one after the other until told to stop; how many were made.
+fn knock(address: &str, stop: &AtomicBool) -> Result<u32> {
+    let mut made = 0;
+    while !stop.load(Ordering::Relaxed) {
+        ping(&mut connect(address)?).with_context(|| format!("new connection {}", made + 1))?;
+        made += 1;
+        std::thread::sleep(Duration::from_millis(50));
     }
+    Ok(made)
+}
+
+fn killed(hosts: &Hosts, pushed: &Pushed) -> Result<()> {
+    let vch = Vch::start(Settings::link("auto"))?;
+    let project = Project::new(&vch.docker, &*hosts.registry()?, pushed, "steady")?;
+    project.up()?;
+    project.check()?;
+    let address = project.compose(&["port", "redis", "6379"])?;
+    let before = identity(&vch)?;
+    let mut held = connect(&address)?;
+    ping(&mut held)?;
+    for round in 1..=random::times(1, 10) {
+        for part in ["endpoint", "hostsim"] {
+            let stop = AtomicBool::new(false);
+            let made = std::thread::scope(|scope| {
+                let knocking = scope.spawn(|| knock(&address, &stop));
+                let back = vch
+                    .kill(part)
+                    .and_then(|()| ping(&mut held).context("the connection that was held"))
+                    .and_then(|()| vch.up());
+                stop.store(true, Ordering::Relaxed);
+                let made = knocking.join();
+                back?;
+                match made {
+                    Ok(made) => made,
+                    Err(_) => bail!("the thread that knocks panicked"),
+                }
+            })
+            .with_context(|| format!("kill -9 of {part}, round {round}"))?;
+            ensure!(made > 0, "no new connection while {part} was away");
+            ping(&mut held).with_context(|| format!("behind {part}, round {round}"))?;
+            equal("addresses and starts", identity(&vch)?, before.clone())
+                .with_context(|| format!("{part}, round {round}\n{}", project.state()))?;
+        }
+    }
+    // Its connection was held, and no name was missed twice in a row: it would have ended.
+    let beats = |project: &Project| -> Result<usize> {
+        let log = project.compose(&["logs", "--no-log-prefix", "asker"])?;
+        let strangers = log.lines().find(|line| !line.starts_with("beat :"));
+        ensure!(strangers.is_none(), "the asker: {strangers:?}");
+        Ok(log.lines().count())
+    };
+    let now = beats(&project)?;
+    eventually("the asker goes on", || Ok(beats(&project)? > now + 3))?;
+    project.up()?;
+    equal("compose up changes nothing", identity(&vch)?, before)?;
+    project.down()
 }

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod command;
+pub mod compose;
 pub mod docker;
 pub mod guest;
 pub mod own_registry;
