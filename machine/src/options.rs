@@ -132,6 +132,9 @@ pub struct Options {
     /// Networks that can be created beside the default one.
     #[serde(default = "networks")]
     pub networks: u16,
+    /// Folders of this machine of which containers may have parts, `PATH[:ro]`.
+    #[serde(default)]
+    pub shares: Vec<String>,
     /// Further arguments for hostsim.
     #[serde(default)]
     pub hostsim_args: Vec<String>,
@@ -153,6 +156,7 @@ impl Default for Options {
             tls: None,
             network: Network::default(),
             networks: NETWORKS,
+            shares: Vec::new(),
             hostsim_args: Vec::new(),
             endpoint_args: Vec::new(),
         }

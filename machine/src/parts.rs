@@ -84,6 +84,9 @@ pub fn hostsim(
             args.extend(["--port-group".into(), format!("{name}={vlan}")]);
         }
     }
+    for share in &options.shares {
+        args.extend(["--share".into(), share.clone()]);
+    }
     args.extend(options.hostsim_args.iter().cloned());
     args
 }

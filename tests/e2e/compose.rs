@@ -11,11 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tests::command::eventually;
 use tests::compose::{self, Project, Pushed};
+use tests::docker::Docker;
 use tests::random::{self, Random};
 use tests::vch::{Settings, Vch};
 
 /// Projects of a run that is no soak.
 const SAMPLE: usize = 5;
+/// The project that has files of its own in its containers, for which the host has to share its folder.
+const SHARING: &str = "mounted";
 
 pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
     let pushed = Arc::new(Pushed::default());
@@ -56,8 +59,18 @@ fn chosen() -> Vec<String> {
 }
 
 fn project(hosts: &Hosts, pushed: &Pushed, name: &str) -> Result<()> {
-    let docker = hosts.docker(Link::Vsock)?;
-    let project = Project::new(&docker, &*hosts.registry()?, pushed, name)?;
+    if name == SHARING {
+        let mut settings = Settings::link("auto");
+        let folder = compose::folder().join(name);
+        settings.more = vec!["--share".into(), folder.display().to_string()];
+        let vch = Vch::start(settings)?;
+        return whole(&vch.docker, hosts, pushed, name);
+    }
+    whole(&hosts.docker(Link::Vsock)?, hosts, pushed, name)
+}
+
+fn whole(docker: &Docker, hosts: &Hosts, pushed: &Pushed, name: &str) -> Result<()> {
+    let project = Project::new(docker, &*hosts.registry()?, pushed, name)?;
     project.up()?;
     project.check()?;
     project.down()

@@ -23,6 +23,7 @@ mod remote;
 mod restart;
 mod run;
 mod serial;
+mod shares;
 mod tokens;
 mod volumes;
 
@@ -59,6 +60,7 @@ fn main() {
         real::tests,
         refusals::tests,
         serial::tests,
+        shares::tests,
         crash::tests,
         leaks::tests,
         faults::tests,

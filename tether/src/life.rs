@@ -118,6 +118,10 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
         Partition::open(&device).map_err(Fault::at("journal", format!("opening {what}")))?;
     let recorder = Recorder::open(partition).map_err(Fault::at("journal", what))?;
     volumes::mount_all(config, events).await?;
+    if !config.shares.is_empty() {
+        modules.load_group("share")?;
+        volumes::shares::mount_all(config)?;
+    }
     if config
         .networks
         .iter()

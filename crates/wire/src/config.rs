@@ -8,7 +8,7 @@
 use crate::health::HealthCheck;
 use crate::limits::{Limits, Tmpfs};
 use crate::restart::RestartPolicy;
-use crate::volume::Mount;
+use crate::volume::{Mount, Share};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -187,6 +187,9 @@ pub struct GuestConfig {
     /// Its volumes, sorted by path.
     #[serde(default, skip_serializing_if = "is_default")]
     pub mounts: Vec<Mount>,
+    /// What it has of the machine's files.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub shares: Vec<Share>,
 }
 
 /// The restart policy of a boot.

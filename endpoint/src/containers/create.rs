@@ -19,7 +19,7 @@ use crate::{
         guest::{self, GuestNetwork},
     },
     timestamps,
-    volumes::mounts::Requested,
+    volumes::{mounts::Requested, shares},
     vsphere::{LinkPort, NewVm, Nic},
 };
 use serde_json::{Map, Value};
@@ -256,8 +256,8 @@ impl Containers {
                 return Err(error);
             }
         };
-        let mounts = match self.mounts(&id, mounts, &config).await {
-            Ok(mounts) => mounts,
+        let (mounts, shares) = match self.mounts(&id, mounts, &config).await {
+            Ok(both) => both,
             Err(error) => {
                 self.release_name(&name, &id);
                 self.networks.detach(&attachments);
@@ -273,6 +273,7 @@ impl Containers {
             attachments.clone(),
         );
         spec.mounts = mounts;
+        spec.shares = shares;
         let made = self.make(spec, name.clone(), image.chain.capacity).await;
         match made {
             Ok(container) => {
@@ -378,6 +379,7 @@ impl Containers {
             options,
             networks,
             mounts: Vec::new(),
+            shares: Vec::new(),
         }
     }
 
@@ -386,6 +388,7 @@ impl Containers {
         vm_keys.insert(keys::VCH.to_owned(), self.setup.vch.clone());
         vm_keys.insert(keys::ID.to_owned(), spec.id.clone());
         vm_keys.insert("serial1.hardwareFlowControl".to_owned(), "TRUE".to_owned());
+        vm_keys.extend(shares::vm_keys(&spec.shares));
         keys::put_spec(&mut vm_keys, &spec)?;
         let restart = Restart {
             policy: spec.options.restart,

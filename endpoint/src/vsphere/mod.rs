@@ -12,6 +12,7 @@ use crate::{
     cli::Serve,
     containers::keys,
     errors::{Error, Kind},
+    volumes::shares::Shared,
 };
 use std::collections::BTreeMap;
 use vim::{
@@ -37,6 +38,8 @@ pub struct Capabilities {
     pub vsock: Option<String>,
     /// `mooring.boot.kernel`.
     pub boot_kernel: bool,
+    /// `mooring.share.<N>`: folders of the host's machine, which is the endpoint's, too.
+    pub shares: Vec<Shared>,
 }
 
 /// A logged-in vSphere with the places of this virtual container host.
@@ -645,5 +648,10 @@ async fn capabilities(client: &Client) -> Result<Capabilities> {
         disk_upload: find("mooring.disk.upload").as_deref() == Some("true"),
         vsock: find("mooring.link.vsock").filter(|v| !v.is_empty()),
         boot_kernel: find("mooring.boot.kernel").as_deref() == Some("true"),
+        shares: options
+            .iter()
+            .filter(|option| option.key.starts_with("mooring.share."))
+            .filter_map(|option| Shared::read(option.as_text()))
+            .collect(),
     })
 }

@@ -131,7 +131,8 @@ pub fn enter(plan: &Plan) -> Result<(), StartError> {
     for ((tree, folder), mount) in &volumes {
         attach_volume(tree, *folder, &mount.target)?;
     }
-    for (tree, target) in &files {
+    let given = |target: &str| plan.mounts.iter().any(|mount| mount.target == target);
+    for (tree, target) in files.iter().filter(|(_, target)| !given(target)) {
         make_file(target)?;
         let path = CString::new(*target).map_err(|_| StartError::other("a path with NUL"))?;
         attach_tree(tree.as_fd(), &path).map_err(|e| StartError::system("bind on", target, &e))?;

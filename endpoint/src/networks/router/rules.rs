@@ -53,7 +53,9 @@ fn input(out: &mut String, trunk: &str, networks: &[RouterNetwork]) {
 /// What is dropped is the kernel's "port unreachable", by the destination port of the UDP header that it cites (RFC 792:
 /// 8 bytes, then the IPv4 header and 8 bytes of what follows; RFC 4443, 3.1: 8 bytes, then the IPv6 packet).
 fn output(out: &mut String, public: &str) {
-    out.push_str("\tchain answers {\n\t\ttype filter hook output priority filter; policy accept;\n");
+    out.push_str(
+        "\tchain answers {\n\t\ttype filter hook output priority filter; policy accept;\n",
+    );
     for (words, port_at) in [("icmp", (8 + 20 + 2) * 8), ("icmpv6", (8 + 40 + 2) * 8)] {
         let _ = writeln!(
             out,
