@@ -21,6 +21,8 @@ use wire::message::{ExitStatus, SessionId, ToHost};
 const FAULT_DEADLINE: Duration = Duration::from_secs(60);
 /// How long log streams may stand still once all else is done.
 const LOGS_DEADLINE: Duration = Duration::from_secs(10);
+/// How long what reads or writes the container's files may go on after the container's end.
+const JOBS_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the endpoint may take to acknowledge the last messages.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -107,9 +109,10 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
         modules.load_group("loop")?;
     }
     let found = disk::find(&config.disk, events).await?;
-    root::layers(&config.disk, &found)?;
+    let found = vm.disk.get_or_init(|| found);
+    root::layers(&config.disk, found)?;
     tokio::task::yield_now().await;
-    root::ephemeral(&config.disk, &found)?;
+    root::ephemeral(&config.disk, found)?;
     root::overlay(&config.disk)?;
     tokio::task::yield_now().await;
     let device = found.partition(config.disk.journal);
@@ -273,4 +276,13 @@ async fn finish_streams(vm: &Vm) {
     let _ = live.wait_for(|n| *n == 0).await;
     let mut logs = vm.logs.subscribe();
     let _ = tokio::time::timeout(LOGS_DEADLINE, logs.wait_for(|n| *n == 0)).await;
+    let mut jobs = vm.jobs.subscribe();
+    if tokio::time::timeout(JOBS_DEADLINE, jobs.wait_for(|n| *n == 0))
+        .await
+        .is_err()
+    {
+        vm.cut.send_replace(true);
+        // A child that was killed holds what it has mounted until it is reaped.
+        let _ = jobs.wait_for(|n| *n == 0).await;
+    }
 }

@@ -1,5 +1,6 @@
 //! The Docker Engine API: one file per group of calls, this one joins them.
 
+pub mod archive;
 pub mod attach;
 pub mod containers;
 pub mod events;

@@ -7,6 +7,7 @@ pub mod console;
 pub mod create;
 pub mod exec;
 pub mod exit;
+pub mod files;
 pub mod filters;
 pub mod health;
 pub mod journal;
