@@ -5,6 +5,7 @@
 mod crash;
 mod exec;
 mod faults;
+mod files;
 mod health;
 mod hosts;
 mod images;
@@ -61,6 +62,7 @@ fn main() {
         crash::tests,
         leaks::tests,
         faults::tests,
+        files::tests,
         remote::tests,
         tokens::tests,
         process::tests,

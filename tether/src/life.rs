@@ -12,7 +12,7 @@ use crate::vm::{Boot, End, Vm};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use wire::config::GuestConfig;
+use wire::config::{GuestConfig, MAINTENANCE_IDLE};
 use wire::handshake::Credentials;
 use wire::keys::{Identity, Key};
 use wire::message::{ExitStatus, SessionId, ToHost};
@@ -66,6 +66,15 @@ async fn vm_life() -> Result<(), Fault> {
     let mut modules = Modules::read()?;
     modules.load_devices()?;
     let mut config = config::read()?;
+    // By the VM's own clock: the configuration's is as old as the request.
+    if let Some(maintenance) = &config.maintenance
+        && crate::io::now() > maintenance.until
+    {
+        return Err(Fault {
+            step: "configuration",
+            message: "the request for the container's files is too old".into(),
+        });
+    }
     clock::set(&config);
     let credentials = credentials(&mut config)?;
     let dialer = Dialer::new(config.link.transport.clone(), credentials);
@@ -85,6 +94,9 @@ async fn vm_life() -> Result<(), Fault> {
     }
     drop(events);
     tokio::task::spawn_local(watch_power_button(Rc::clone(&vm)));
+    if vm.config.maintenance.is_some() {
+        tokio::task::spawn_local(end_without_link(Rc::clone(&vm)));
+    }
     end(&vm, ends).await;
     Ok(())
 }
@@ -115,6 +127,9 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
     root::ephemeral(&config.disk, found)?;
     root::overlay(&config.disk)?;
     tokio::task::yield_now().await;
+    if config.maintenance.is_some() {
+        return volumes::mount_all(config, events).await;
+    }
     let device = found.partition(config.disk.journal);
     let what = format!("partition {} ({})", config.disk.journal, device.display());
     let partition =
@@ -171,6 +186,20 @@ async fn keep_linked(vm: Rc<Vm>, mut dialer: Dialer) {
         tokio::time::sleep(pause).await;
         pause = LONGEST.min(pause * 2);
     }
+}
+
+/// A VM that is up for its container's files only ends once nobody has asked for them for a while.
+async fn end_without_link(vm: Rc<Vm>) {
+    let mut link = vm.link.subscribe();
+    let idle = Duration::from_secs(MAINTENANCE_IDLE);
+    while tokio::time::timeout(idle, link.wait_for(Option::is_some))
+        .await
+        .is_ok()
+    {
+        // Cannot fail: the VM holds the sender.
+        let _ = link.wait_for(Option::is_none).await;
+    }
+    vm.kill();
 }
 
 async fn tell_fault(vm: &Vm, fault: &Fault) {

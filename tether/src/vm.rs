@@ -188,8 +188,22 @@ impl Vm {
             uptime_ms: uptime_ns() / 1_000_000,
             container: self.told(self.container().state()),
         };
-        let life = ToHost::Life(self.life());
-        for message in [ready, life] {
+        let messages = match &self.config.maintenance {
+            None => vec![ready, ToHost::Life(self.life())],
+            Some(maintenance) => {
+                // Its files are all that there is to ask for.
+                let mut boot = self.boot.subscribe();
+                // Cannot fail: the VM holds the sender.
+                let _ = boot.wait_for(|b| !matches!(b, Boot::Running)).await;
+                let ready = ToHost::Maintenance {
+                    nonce: maintenance.nonce.clone(),
+                };
+                // A fault is told by itself.
+                let up = matches!(*self.boot.borrow(), Boot::Done);
+                Vec::from_iter(up.then_some(ready))
+            }
+        };
+        for message in messages {
             if let Err(error) = sender.send(message).await {
                 return error;
             }
@@ -380,6 +394,9 @@ impl Vm {
             return Some(Reply::Error(
                 "the container is being started by an earlier request".into(),
             ));
+        }
+        if self.config.maintenance.is_some() {
+            return Some(Reply::Error("the VM is up for its files only".into()));
         }
         let waiting = self.waiting.borrow_mut().take()?;
         let recorder = self.recorder.get().cloned();

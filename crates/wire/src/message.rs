@@ -482,6 +482,12 @@ pub enum ToHost {
     },
     /// The OOM killer ended a process of the container.
     Oom,
+    /// This boot is for the container's files only, and they are there. Comes after each handshake, in place of `Ready`
+    /// and `Life`.
+    Maintenance {
+        /// The request's.
+        nonce: String,
+    },
 }
 
 /// How a container stands beyond its process.

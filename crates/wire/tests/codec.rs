@@ -60,6 +60,7 @@ fn config(args: Vec<String>) -> GuestConfig {
         limits: Default::default(),
         tmpfs: Vec::new(),
         mounts: Vec::new(),
+        maintenance: None,
     }
 }
 

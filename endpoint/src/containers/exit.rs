@@ -54,6 +54,10 @@ impl Containers {
         if status.gone || status.removing {
             return;
         }
+        if status.maintenance.is_some() {
+            self.settle_maintenance(&container).await;
+            return;
+        }
         let boot = status.boot();
         self.tell_volumes(&container, false);
         if status.record.ended < boot {

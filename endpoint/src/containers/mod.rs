@@ -2,6 +2,7 @@
 //! what is kept in memory is a copy of the VMs' keys and what is live.
 
 pub mod cache;
+pub mod commit;
 pub mod config;
 pub mod console;
 pub mod create;

@@ -152,6 +152,7 @@ impl Spec {
             limits: self.options.limits.clone(),
             tmpfs: self.options.tmpfs.clone(),
             mounts: super::volumes::for_guest(&self.mounts),
+            maintenance: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A container's files: what the tether does with them for `docker cp`, `diff`, `export` and `commit`.
 
+pub mod maintenance;
 mod pack;
 mod unpack;
 
@@ -9,10 +10,11 @@ pub use unpack::unpack;
 use super::{Container, Containers};
 use crate::{
     errors::{Error, Kind, Result},
-    link::{Session, session::Stream},
+    link::session::Stream,
 };
 use bytes::Bytes;
 use link::{StreamEvent, StreamReceiver};
+use maintenance::Lease;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use wire::{
@@ -23,7 +25,9 @@ use wire::{
 /// A job with a container's files that was begun, and what comes of it.
 #[derive(Debug)]
 pub struct Running {
+    /// Behind the stream: the VM stays up until that is gone.
     stream: Stream,
+    _lease: Lease,
     decoder: Decoder,
 }
 
@@ -152,14 +156,15 @@ async fn read(
 }
 
 impl Containers {
-    /// Begins a job with a container's files.
+    /// Begins a job with a container's files. Where it does not run, its VM is started for them.
     ///
     /// # Errors
-    /// 409 where the container does not run, 503 where the link is away.
+    /// Those of the start, 503 where the link is away.
     pub async fn job(self: &Arc<Self>, container: &Arc<Container>, job: Job) -> Result<Running> {
-        let session: Arc<Session> = container.live_session().await?;
-        let (stream, both) = session.open()?;
-        session
+        let lease = self.reach(container, job.writes()).await?;
+        let (stream, both) = lease.session.open()?;
+        lease
+            .session
             .done(|request| ToGuest::Files {
                 request,
                 stream,
@@ -168,6 +173,7 @@ impl Containers {
             .await?;
         Ok(Running {
             stream: both,
+            _lease: lease,
             decoder: Decoder::new(),
         })
     }
