@@ -2,6 +2,7 @@
 //!
 //! Run by `make e2e` (or `make test`), with a filter: `make e2e ARGS=exec`.
 
+mod commit;
 mod crash;
 mod exec;
 mod faults;
@@ -61,6 +62,7 @@ fn main() {
         serial::tests,
         crash::tests,
         leaks::tests,
+        commit::tests,
         faults::tests,
         files::tests,
         remote::tests,

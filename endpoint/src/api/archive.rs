@@ -2,7 +2,10 @@
 
 use super::{Target, ok, query::Query};
 use crate::{
-    containers::files::{JobError, Packer, unpack},
+    containers::{
+        files::{JobError, Packer, unpack},
+        state::Phase,
+    },
     errors::{Error, Result},
 };
 use axum::{
@@ -207,6 +210,11 @@ pub(super) async fn put(at: Target, body: Body) -> Result<Response> {
 }
 
 pub(super) async fn changes(at: Target) -> Result<Response> {
+    let status = at.container.status();
+    if status.boot() == 0 && status.phase == Phase::Created {
+        // Its VM was never on.
+        return Ok(ok(Value::Null));
+    }
     let mut job = at.app.containers.job(&at.container, Job::Changes).await?;
     let (mut list, mut size) = (Vec::new(), 0);
     while let Some(item) = job.next().await? {

@@ -51,11 +51,11 @@ impl Containers {
             session.end();
         }
         let status = container.status();
-        if status.gone || status.removing {
+        if status.maintenance.is_some() && !status.gone {
+            self.settle_maintenance(&container).await;
             return;
         }
-        if status.maintenance.is_some() {
-            self.settle_maintenance(&container).await;
+        if status.gone || status.removing {
             return;
         }
         let boot = status.boot();
