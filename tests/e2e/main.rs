@@ -2,10 +2,12 @@
 //!
 //! Run by `make e2e` (or `make test`), with a filter: `make e2e ARGS=exec`.
 
+mod commit;
 mod compose;
 mod crash;
 mod exec;
 mod faults;
+mod files;
 mod health;
 mod hosts;
 mod images;
@@ -63,7 +65,9 @@ fn main() {
         shares::tests,
         crash::tests,
         leaks::tests,
+        commit::tests,
         faults::tests,
+        files::tests,
         remote::tests,
         tokens::tests,
         process::tests,

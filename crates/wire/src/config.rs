@@ -190,7 +190,23 @@ pub struct GuestConfig {
     /// What it has of the machine's files.
     #[serde(default, skip_serializing_if = "is_default")]
     pub shares: Vec<Share>,
+    /// This boot is for the container's files only: no process, no network, no journal.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub maintenance: Option<Maintenance>,
 }
+
+/// A boot that is not a start: the container's files are read or written while its process does not run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Maintenance {
+    /// Random; the tether tells it, so that the endpoint knows its own request.
+    pub nonce: String,
+    /// The request does not count after this: ns since 1970.
+    pub until: u64,
+}
+
+/// Seconds without a link after which a VM that is up for its container's files ends by itself.
+pub const MAINTENANCE_IDLE: u64 = 30;
 
 /// The restart policy of a boot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -40,7 +40,6 @@ pub fn router() -> Router<Arc<App>> {
             "/build/prune",
             post(async || Error::not_yet("docker builder prune")),
         )
-        .route("/commit", post(async || Error::not_yet("docker commit")))
         .route(
             "/distribution/{*rest}",
             get(async || Error::not_yet("inspection of an image in its registry")),

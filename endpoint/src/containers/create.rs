@@ -25,7 +25,7 @@ use crate::{
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, sync::Arc};
 use wire::{
-    config::{Restart, to_chunks},
+    config::{GuestConfig, Restart, to_chunks},
     restart::RestartPolicy,
 };
 
@@ -149,15 +149,15 @@ impl From<KeyError> for Error {
 }
 
 impl Setup {
-    /// Keys that one boot needs, and what the endpoint remembers of it; `pids`: a limit of processes
-    /// in place of the container's.
+    /// Keys that one boot needs, and what the endpoint remembers of it; `change` has the last word on what the guest is
+    /// told.
     pub(super) fn prepare(
         &self,
         spec: &Spec,
         boot: u64,
         network: GuestNetwork,
         restart: Restart,
-        pids: Option<u64>,
+        change: impl FnOnce(&mut GuestConfig),
     ) -> Result<(Keys, Prepared)> {
         let prepared = Prepared {
             boot,
@@ -172,9 +172,7 @@ impl Setup {
             network,
             restart,
         );
-        if let Some(pids) = pids {
-            guest.limits.pids = pids;
-        }
+        change(&mut guest);
         let mut out: Keys = to_chunks(&guest)
             .map_err(|e| Error::bad(e.to_string()))?
             .into_iter()
@@ -396,7 +394,7 @@ impl Containers {
         };
         // The first boot is prepared here, so that the first start is one call less.
         let network = self.setup.guest_network(&spec, &spec.networks, Vec::new());
-        let (boot_keys, prepared) = self.setup.prepare(&spec, 1, network, restart, None)?;
+        let (boot_keys, prepared) = self.setup.prepare(&spec, 1, network, restart, |_| {})?;
         vm_keys.extend(boot_keys.into_iter().filter(|(_, value)| !value.is_empty()));
         let vm = self
             .vsphere

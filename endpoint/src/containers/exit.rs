@@ -51,6 +51,10 @@ impl Containers {
             session.end();
         }
         let status = container.status();
+        if status.maintenance.is_some() && !status.gone {
+            self.settle_maintenance(&container).await;
+            return;
+        }
         if status.gone || status.removing {
             return;
         }

@@ -1,5 +1,6 @@
 //! What changes about a container: its record in `mooring.state`, and what is known while it runs.
 
+use super::files::maintenance::Maintenance;
 use crate::{
     link::Session,
     networks::{attachment::Attachment, publish::Binding},
@@ -152,6 +153,8 @@ pub struct Status {
     pub health: Option<Health>,
     /// What was changed since its creation.
     pub changes: Changes,
+    /// Its VM is up for its files only.
+    pub maintenance: Option<Maintenance>,
     /// Its removal has begun.
     pub removing: bool,
     /// It is gone.
@@ -188,6 +191,7 @@ impl Status {
             oom: false,
             health: None,
             changes: Changes::default(),
+            maintenance: None,
             removing: false,
             gone: false,
         }

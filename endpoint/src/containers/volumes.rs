@@ -163,11 +163,16 @@ impl Containers {
     }
 
     /// Makes sure that a container that is about to start may have its volumes until its VM is off: what one writes to,
-    /// no other has. One whose process has ended, and whose VM is on its way off, is waited for.
+    /// no other has. One whose process has ended, and whose VM is on its way off, is waited for. `what` cannot be done
+    /// otherwise.
     ///
     /// # Errors
     /// 409 that names the volume and who has it.
-    pub(super) async fn claim_volumes(&self, container: &Arc<Container>) -> Result<Claim<'_>> {
+    pub(super) async fn claim_volumes(
+        &self,
+        container: &Arc<Container>,
+        what: &str,
+    ) -> Result<Claim<'_>> {
         loop {
             let Some((holder, volume)) = self.try_claim(container) else {
                 return Ok(Claim {
@@ -183,7 +188,7 @@ impl Containers {
                 continue;
             }
             return Err(Error::conflict(format!(
-                "cannot start container {}: volume {volume} is in use by container \"/{}\" ({}), which is {}: a volume is a disk, and where one container writes to it no other can have it; stop that container first, or mount the volume read-only in both (--volume {volume}:/path:ro)",
+                "cannot {what} {}: volume {volume} is in use by container \"/{}\" ({}), which is {}: a volume is a disk, and where one container writes to it no other can have it; stop that container first, or mount the volume read-only in both (--volume {volume}:/path:ro)",
                 container.id(),
                 status.name,
                 holder.id(),

@@ -5,6 +5,7 @@
 //! something that was interrupted, and is deleted at the start.
 
 pub(crate) mod archive;
+pub mod commit;
 mod convert;
 pub(crate) mod load;
 pub mod manifest;

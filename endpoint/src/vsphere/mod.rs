@@ -335,6 +335,37 @@ impl Vsphere {
             .await
     }
 
+    /// Has the vNICs of a VM that is off connected when it is powered on, or not.
+    ///
+    /// # Errors
+    /// vSphere's.
+    pub async fn connect_nics(&self, vm: &VmRef, connected: bool) -> Result<()> {
+        let nics = self.devices(vm).await?.into_iter().filter_map(|mut nic| {
+            let is_nic = matches!(nic.kind, DeviceKind::Vmxnet3(_));
+            let info = nic.connectable.as_mut().filter(|_| is_nic)?;
+            if info.start_connected == connected {
+                return None;
+            }
+            (info.start_connected, info.connected) = (connected, connected);
+            Some(VirtualDeviceConfigSpec {
+                operation: Some(DeviceOperation::Edit),
+                file_operation: None,
+                device: nic,
+            })
+        });
+        let spec = VirtualMachineConfigSpec {
+            device_change: nics.collect(),
+            ..VirtualMachineConfigSpec::default()
+        };
+        if spec.device_change.is_empty() {
+            return Ok(());
+        }
+        self.client
+            .reconfigure_vm(vm, spec)
+            .await
+            .map_err(call(format!("cannot change the vNICs of {vm}")))
+    }
+
     /// MAC addresses of a VM's vNICs.
     ///
     /// # Errors
