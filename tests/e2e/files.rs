@@ -499,6 +499,11 @@ fn changes(docker: &Docker) -> Result<()> {
     for name in ["bin/wc", "vol/z", "mem/m"] {
         ensure!(!names.contains(&name), "{name} in the export");
     }
+    // One that is paused is looked at as it stands.
+    docker.ok(&["pause", &id])?;
+    let out = docker.run(&["cp", &format!("{id}:/new/file"), "-"])?.ok()?;
+    holds(&String::from_utf8_lossy(&out.stdout), "x\n")?;
+    docker.ok(&["unpause", &id])?;
     // An unchanged one has no changes.
     let (id, _gone) = {
         let id = docker.ok(&["run", "-d", BUSYBOX, "sleep", "100000"])?;
@@ -645,7 +650,11 @@ fn left_behind() -> Result<()> {
     )?;
     eventually("the VM is off", || Ok(vch.qemu(&id).is_err()))?;
     equal("it starts", docker.ok(&["start", "-a", &id])?, "1".into())?;
-    docker
-        .ok(&["cp", &format!("{id}:/etc/passwd"), "-"])
-        .map(drop)
+    docker.ok(&["cp", &format!("{id}:/etc/passwd"), "-"])?;
+    // Nobody comes back: it ends by itself.
+    let copy = docker.spawn(&["cp", &format!("{id}:/bin"), "-"])?;
+    eventually("the VM is on again", || Ok(vch.qemu(&id).is_ok()))?;
+    vch.kill("endpoint")?;
+    finish(copy, "docker cp".to_owned(), b"", DEADLINE)?;
+    eventually("the VM is off by itself", || Ok(vch.qemu(&id).is_err()))
 }

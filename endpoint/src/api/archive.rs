@@ -36,7 +36,8 @@ impl Asked {
     fn read(query: &Query) -> Result<Self> {
         let given = query.text("path").to_owned();
         if given.is_empty() {
-            return Err(Error::bad("bad parameter: path cannot be empty"));
+            // As Docker has it.
+            return Err(Error::bad("bad parameter: pathcannot be empty"));
         }
         let path = absolute(&given);
         if path.contains('\0') || path.len() >= PATH_MAX {

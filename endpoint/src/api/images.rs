@@ -359,12 +359,20 @@ fn inspect(image: &ImageRecord) -> Value {
             .unwrap_or_default()
     };
     let part = |pointer: &str| image.config.pointer(pointer).cloned();
+    // As Docker: that of the last step, where the image itself has none.
+    let steps = image.config.get("history").and_then(Value::as_array);
+    let step = steps.and_then(|steps| steps.last());
+    let step = step.and_then(|step| step["comment"].as_str());
+    let comment = match text("comment") {
+        "" => step.unwrap_or_default(),
+        own => own,
+    };
     json!({
         "Id": image.id,
         "RepoTags": image.repo_tags,
         "RepoDigests": image.repo_digests,
         "Parent": "",
-        "Comment": "",
+        "Comment": comment,
         "Created": text("created"),
         "DockerVersion": text("docker_version"),
         "Author": text("author"),

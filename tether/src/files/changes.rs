@@ -3,7 +3,6 @@
 use super::child::{Output, system};
 use super::read::{Walk, below, describe, look, names, nanoseconds, told};
 use crate::sys::fs::{NO_MAGICLINKS, attribute, openat2};
-use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::fs::{File, Metadata};
 use std::os::fd::AsFd;
@@ -23,12 +22,9 @@ const WHITEOUT: &[u8] = b".wh.";
 /// # Errors
 /// Where something cannot be read, or nobody reads.
 pub fn list(lower: &File, out: &mut Output) -> Result<(), Failure> {
-    let mut list = List {
-        lower,
-        told: HashSet::new(),
-        walk: Walk::new(PathBuf::from("/"), out),
-    };
-    list.folder(b"")
+    let walk = Walk::new(PathBuf::from("/"), out);
+    // The root itself is never told.
+    List { lower, walk }.folder(b"", true)
 }
 
 /// Tells the changes as a layer.
@@ -41,13 +37,12 @@ pub fn layer(lower: &File, out: &mut Output) -> Result<(), Failure> {
 
 struct List<'a> {
     lower: &'a File,
-    /// Folders that were told.
-    told: HashSet<Vec<u8>>,
     walk: Walk<'a>,
 }
 
 impl List<'_> {
-    fn folder(&mut self, path: &[u8]) -> Result<(), Failure> {
+    /// Tells what has changed in a folder; `told`: it was told itself.
+    fn folder(&mut self, path: &[u8], mut told: bool) -> Result<(), Failure> {
         for name in names(&self.walk.at(path))? {
             let own = below(path, name.as_bytes());
             let Some(found) = look(&self.walk.at(&own))? else {
@@ -61,21 +56,19 @@ impl List<'_> {
                 _ if is_whiteout(&found) => Change::Deleted,
                 // In the upper folder because of what is in it.
                 Some(image) if same_folder(image, &found) => {
-                    self.folder(&own)?;
+                    self.folder(&own, false)?;
                     continue;
                 }
                 Some(_) => Change::Modified,
                 None => Change::Added,
             };
-            if found.is_dir() {
-                self.told.insert(own.clone());
-            }
-            if change != Change::Modified && !path.is_empty() && self.told.insert(path.to_vec()) {
+            if change != Change::Modified && !told {
+                told = true;
                 self.tell(Change::Modified, path)?;
             }
             self.tell(change, &own)?;
             if found.is_dir() {
-                self.folder(&own)?;
+                self.folder(&own, true)?;
             }
         }
         Ok(())

@@ -3,7 +3,6 @@
 use super::child::{Output, failed, system};
 use crate::container::mounts::follow;
 use crate::sys::fs::{attribute, list_attributes};
-use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -120,8 +119,8 @@ pub struct Walk<'a> {
     place: PathBuf,
     /// Where records go.
     pub out: &'a mut Output,
-    /// Files with several names: device and inode, and the first name.
-    links: HashMap<(u64, u64), Vec<u8>>,
+    /// Files with several names: device and inode, and the first name; sorted.
+    links: Vec<((u64, u64), Vec<u8>)>,
     piece: Vec<u8>,
 }
 
@@ -131,7 +130,7 @@ impl<'a> Walk<'a> {
         Walk {
             place,
             out,
-            links: HashMap::new(),
+            links: Vec::new(),
             piece: vec![0; PIECE_MAX],
         }
     }
@@ -204,11 +203,12 @@ impl<'a> Walk<'a> {
         if found.nlink() < 2 || path.is_empty() {
             return None;
         }
-        let first = self.links.get(&own).cloned();
-        if first.is_none() && self.links.len() < LINKS_MAX {
-            self.links.insert(own, path.to_vec());
+        match self.links.binary_search_by_key(&own, |(own, _)| *own) {
+            Ok(at) => return Some(self.links[at].1.clone()),
+            Err(at) if self.links.len() < LINKS_MAX => self.links.insert(at, (own, path.to_vec())),
+            Err(_) => {}
         }
-        first
+        None
     }
 
     /// A file, as large as it is when it is opened: what it lacks in the end is zeros, as tar has it.
@@ -218,7 +218,8 @@ impl<'a> Walk<'a> {
         let mut file = match opened {
             Ok(file) => file,
             Err(e) if is_gone(&e) => {
-                self.links.remove(&(found.dev(), found.ino()));
+                self.links
+                    .retain(|(own, _)| *own != (found.dev(), found.ino()));
                 return Ok(());
             }
             Err(e) => return Err(failed("open", at)(e)),

@@ -80,7 +80,9 @@ fn one(config: &mut Config, name: &str, rest: &str, command_is_set: &mut bool) -
         }
         "USER" => config.user = exactly_one()?,
         "WORKDIR" => {
-            some()?;
+            if rest.is_empty() {
+                return Err(needs("exactly one argument"));
+            }
             let path = expand(rest, &env)?;
             let whole = format!("{}/{path}", config.working_dir);
             config.working_dir = clean(if path.starts_with('/') { &path } else { &whole });
