@@ -7,7 +7,7 @@ use crate::errors::{Error, Kind, Result};
 use crate::images::manifest::Platform;
 use crate::images::progress::Progress;
 use crate::images::registry::{Credentials, RegistryClient, RegistryError};
-use crate::images::{ImageRecord, Reference, User};
+use crate::images::{ImageRecord, Images, Reference, User};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -30,7 +30,7 @@ pub fn router() -> Router<Arc<App>> {
             "/images/search",
             get(async || Error::not_yet("docker search")),
         )
-        .route("/images/get", get(async || Error::not_yet("docker save")))
+        .route("/images/get", get(save))
         .route(
             "/images/{*rest}",
             get(get_one).post(post_one).delete(delete_one),
@@ -277,11 +277,29 @@ fn find(app: &App, name: &str) -> Result<Arc<ImageRecord>> {
         .ok_or_else(|| Error::no_such_image(name))
 }
 
-async fn get_one(State(app): State<Arc<App>>, Path(rest): Path<String>) -> Result<Response> {
+async fn save(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
+    let names: Vec<String> = query.all("names").map(str::to_owned).collect();
+    archive(&app, &names, &query)
+}
+
+/// The answer to `docker save`.
+fn archive(app: &App, names: &[String], query: &Query) -> Result<Response> {
+    let mut pieces = app.images.save(names, platform(query)?.as_ref())?;
+    let body = Body::from_stream(futures_util::stream::poll_fn(move |context| {
+        pieces.poll_recv(context)
+    }));
+    Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
+}
+
+async fn get_one(
+    State(app): State<Arc<App>>,
+    Path(rest): Path<String>,
+    query: Query,
+) -> Result<Response> {
     match rest.rsplit_once('/') {
         Some((name, "json")) => Ok(ok(inspect(&*find(&app, name)?))),
         Some((name, "history")) => Ok(ok(history(&*find(&app, name)?))),
-        Some((_, "get")) => Err(Error::not_yet("docker save")),
+        Some((name, "get")) => archive(&app, &[name.to_owned()], &query),
         _ => Err(Error::not_found("page not found")),
     }
 }
@@ -290,6 +308,7 @@ async fn post_one(
     State(app): State<Arc<App>>,
     Path(rest): Path<String>,
     query: Query,
+    headers: HeaderMap,
 ) -> Result<Response> {
     match rest.rsplit_once('/') {
         Some((name, "tag")) => {
@@ -302,7 +321,15 @@ async fn post_one(
             app.images.tag(name, &target).await?;
             Ok(StatusCode::CREATED.into_response())
         }
-        Some((_, "push")) => Err(Error::not_yet("docker push")),
+        Some((name, "push")) => {
+            let (reference, all) = Images::push_target(name, query.text("tag"))?;
+            let credentials = credentials(&headers)?;
+            Ok(stream(move |progress| async move {
+                app.images
+                    .push(&reference, all, credentials, &progress)
+                    .await
+            }))
+        }
         _ => Err(Error::not_found("page not found")),
     }
 }

@@ -8,12 +8,16 @@ pub(crate) mod archive;
 mod convert;
 pub(crate) mod load;
 pub mod manifest;
+mod origins;
 mod place;
 pub mod progress;
 mod pull;
+mod push;
+mod rebuild;
 pub mod reference;
 pub mod registry;
 mod remove;
+mod save;
 pub(crate) mod store;
 mod sweep;
 mod tags;
@@ -26,6 +30,7 @@ use crate::events::Events;
 use crate::vsphere::Vsphere;
 use layers::Digest;
 use layers::spool::Spool;
+use origins::Origins;
 use registry::RegistryClient;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -39,6 +44,8 @@ use tags::{Names, Tags};
 const SPOOL_MAX: u64 = 64 << 30;
 /// Name of the record with all tags.
 const TAGS: &str = "tags";
+/// Name of the record of where layers are known to be.
+const ORIGINS: &str = "origins";
 
 /// Where an image's files are, and how a guest finds them (docs/decisions/0001, "Disks").
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +96,41 @@ pub(crate) struct StoredImage {
     vmdks: Vec<String>,
     /// Its layers, lowest first.
     layers: Vec<StoredLayer>,
+    /// The manifest that it came with, where it came from a registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    manifest: Option<Came>,
+}
+
+/// A manifest as it came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Came {
+    media_type: String,
+    text: String,
+}
+
+/// An image that comes: what is written down of it beside its layers.
+#[derive(Debug)]
+struct Incoming {
+    id: Digest,
+    config: String,
+    manifest: Option<Came>,
+    names: Names,
+}
+
+impl StoredImage {
+    /// Names of all its files beside the records.
+    fn files(&self) -> impl Iterator<Item = String> + '_ {
+        let beside = |l: &StoredLayer| {
+            [
+                place::recipe_name(&l.chain_id),
+                place::folders_name(&l.chain_id),
+            ]
+        };
+        self.vmdks
+            .iter()
+            .cloned()
+            .chain(self.layers.iter().flat_map(beside))
+    }
 }
 
 /// A layer, as an image's record names it.
@@ -118,6 +160,7 @@ struct StoredLayer {
 struct State {
     images: BTreeMap<Digest, (u64, StoredImage)>,
     tags: (u64, Tags),
+    origins: (u64, Origins),
     /// As containers and clients see them; made anew with each change.
     shown: Vec<Arc<ImageRecord>>,
 }
@@ -130,6 +173,8 @@ pub struct Images {
     registry: RegistryClient,
     events: Events,
     state: RwLock<State>,
+    /// Files that are being read, and by how many.
+    leased: std::sync::Mutex<BTreeMap<String, usize>>,
     /// Held by whoever changes the records or the VMDKs.
     change: tokio::sync::Mutex<()>,
 }
@@ -157,6 +202,10 @@ impl Images {
                     record.generation,
                     crate::records::decode(&name, &record.value)?,
                 );
+            } else if name == ORIGINS {
+                // Nothing depends on it.
+                let origins = crate::records::decode(&name, &record.value).unwrap_or_default();
+                state.origins = (record.generation, origins);
             } else if name.starts_with("image-") {
                 let image: StoredImage = crate::records::decode(&name, &record.value)?;
                 state.images.insert(image.id, (record.generation, image));
@@ -170,6 +219,7 @@ impl Images {
             registry: RegistryClient::new().map_err(|e| Error::internal(e.to_string()))?,
             events,
             state: RwLock::new(state),
+            leased: std::sync::Mutex::default(),
             change: tokio::sync::Mutex::new(()),
         };
         images.refresh();
@@ -257,6 +307,20 @@ impl Images {
             (Some(one), None) => Some(one.clone()),
             _ => None,
         }
+    }
+
+    /// The tags of a repository, with what they mean.
+    fn tags_of(&self, repository: &Reference) -> Vec<(String, Digest)> {
+        let start = format!("{}:", repository.name());
+        self.read(|s| {
+            let tags = s.tags.1.tags.iter();
+            tags.filter(|(tag, _)| {
+                tag.strip_prefix(&start)
+                    .is_some_and(|rest| !rest.contains('/'))
+            })
+            .map(|(tag, id)| (tag.clone(), *id))
+            .collect()
+        })
     }
 
     /// Gives an image a further name (`docker tag`). A tag moves from the image that had it.

@@ -84,6 +84,7 @@ impl Progress {
 pub struct Meter {
     progress: Progress,
     id: String,
+    doing: &'static str,
     total: u64,
     told: Instant,
 }
@@ -97,9 +98,15 @@ impl Meter {
         Meter {
             progress,
             id: id.to_owned(),
+            doing: "Downloading",
             total,
             told,
         }
+    }
+
+    /// The same for something else than "Downloading".
+    pub fn doing(self, doing: &'static str) -> Self {
+        Meter { doing, ..self }
     }
 
     /// So many bytes have come.
@@ -109,7 +116,7 @@ impl Meter {
         }
         self.told = Instant::now();
         self.progress.send(&json!({
-            "status": "Downloading",
+            "status": self.doing,
             "progressDetail": { "current": current, "total": self.total },
             "progress": bar(current, self.total),
             "id": self.id,

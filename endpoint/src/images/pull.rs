@@ -1,12 +1,15 @@
 //! `docker pull`: from a registry to the datastore, each layer in one pass.
 
 use super::convert::{self, Converted, LOWER_FAILED};
-use super::manifest::{self, CONFIG_MAX, Document, ManifestError, Platform};
+use super::manifest::{
+    self, CONFIG_MAX, Descriptor, Document, ImageManifest, ManifestError, Platform,
+};
+use super::origins::Origin;
 use super::place::{LayerSource, Work, short};
 use super::progress::{Meter, Progress};
-use super::registry::{Credentials, RegistryError, Repository};
+use super::registry::{Access, Credentials, Fetched, RegistryError, Repository};
 use super::tags::Names;
-use super::{Images, Reference};
+use super::{Came, Images, Incoming, Reference};
 use crate::errors::{Error, Kind, Result};
 use layers::convert::{ConvertError, Folders};
 use std::collections::BTreeMap;
@@ -53,7 +56,11 @@ impl Images {
     ) -> Result<()> {
         self.can_place()?;
         let wanted = platform.cloned().unwrap_or_else(Platform::ours);
-        let repository = Arc::new(self.registry.open(reference, credentials).await?);
+        let repository = Arc::new(
+            self.registry
+                .open(reference, credentials, Access::Pull)
+                .await?,
+        );
         progress.of(
             &reference.wanted(),
             &format!("Pulling from {}", reference.path),
@@ -61,15 +68,15 @@ impl Images {
         let top = repository
             .manifest(&reference.wanted(), &reference.to_string())
             .await?;
-        let image = match manifest::parse(&top.bytes)? {
-            Document::Image(image) => image,
+        let (came, image) = match manifest::parse(&top.bytes)? {
+            Document::Image(image) => (top.clone(), image),
             Document::Index(index) => {
                 let entry = manifest::choose(&index, &wanted)?;
                 let inner = repository
                     .manifest(&entry.digest.to_string(), &reference.to_string())
                     .await?;
                 match manifest::parse(&inner.bytes)? {
-                    Document::Image(image) => image,
+                    Document::Image(image) => (inner, image),
                     Document::Index(_) => {
                         return Err(Error::bad("an index within an index is not supported"));
                     }
@@ -116,11 +123,26 @@ impl Images {
             let converted = self.fetch(&repository, &work, &types, progress).await?;
             let text = String::from_utf8(config_bytes.to_vec())
                 .map_err(|e| Error::bad(format!("the configuration is no UTF-8: {e}")))?;
-            self.commit(id, text, &names, &work, converted, progress)
-                .await?;
+            let incoming = Incoming {
+                id,
+                config: text,
+                manifest: kept(&came, &image),
+                names,
+            };
+            self.commit(incoming, &work, converted, progress).await?;
         } else {
             self.give_names(&names, id).await?;
         }
+        let origin = |layer: &Descriptor| Origin {
+            digest: layer.digest,
+            size: layer.size,
+            media_type: layer.media_type.clone(),
+            domain: reference.domain.clone(),
+            path: reference.path.clone(),
+        };
+        let origins = image.layers.iter().map(origin);
+        self.note_origins(config.diff_ids.iter().copied().zip(origins).collect())
+            .await;
         progress.status(&format!("Digest: {}", top.digest));
         let shown = reference.to_string();
         progress.status(&if fresh || !known {
@@ -223,6 +245,16 @@ impl Images {
         }
         Ok(out)
     }
+}
+
+/// The manifest, to be sent again as it came.
+fn kept(came: &Fetched, image: &ImageManifest) -> Option<Came> {
+    let text = String::from_utf8(came.bytes.to_vec()).ok()?;
+    let media_type = image
+        .media_type
+        .clone()
+        .unwrap_or_else(|| came.media_type.clone());
+    (!media_type.is_empty()).then_some(Came { media_type, text })
 }
 
 /// Where the folders of the layers below come from.

@@ -55,6 +55,15 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// Whether the same may succeed a little later.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            RegistryError::Transport { .. } | RegistryError::TooManyRequests(_) => true,
+            RegistryError::Status { status, .. } => *status >= 500,
+            _ => false,
+        }
+    }
+
     /// A failure of the connection.
     pub(super) fn transport(url: &str, error: &dyn std::error::Error) -> Self {
         RegistryError::Transport {

@@ -5,12 +5,14 @@ mod credentials;
 mod error;
 mod http;
 mod repository;
+mod upload;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use challenge::Challenge;
 pub use credentials::Credentials;
 pub use error::RegistryError;
-pub use repository::{Fetched, Repository};
+pub use repository::{Access, Fetched, Repository};
+pub use upload::Told;
 
 use super::reference::{DEFAULT_DOMAIN, Reference};
 use http::send;
@@ -33,6 +35,8 @@ struct Http {
     any: reqwest::Client,
     /// Follows none: for requests with a secret in their body, which a redirect would carry to anyone.
     still: reqwest::Client,
+    /// Follows none, and waits for an answer as long as there is something to send.
+    sending: reqwest::Client,
 }
 
 impl RegistryClient {
@@ -41,18 +45,24 @@ impl RegistryClient {
     /// # Errors
     /// When the machine's certificates cannot be read.
     pub fn new() -> Result<Self, RegistryError> {
-        let client = |redirects: reqwest::redirect::Policy| {
-            reqwest::Client::builder()
+        let client = |redirects: reqwest::redirect::Policy, silence: Option<Duration>| {
+            let builder = reqwest::Client::builder()
                 .user_agent(concat!("mooring/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(Duration::from_secs(30))
-                .read_timeout(SILENCE)
-                .redirect(redirects)
+                .redirect(redirects);
+            let builder = match silence {
+                Some(silence) => builder.read_timeout(silence),
+                None => builder,
+            };
+            builder
                 .build()
                 .map_err(|e| RegistryError::transport("(no request yet)", &e))
         };
+        let none = reqwest::redirect::Policy::none;
         let http = Http {
-            any: client(reqwest::redirect::Policy::default())?,
-            still: client(reqwest::redirect::Policy::none())?,
+            any: client(reqwest::redirect::Policy::default(), Some(SILENCE))?,
+            still: client(none(), Some(SILENCE))?,
+            sending: client(none(), None)?,
         };
         Ok(RegistryClient { http })
     }
@@ -65,6 +75,7 @@ impl RegistryClient {
         &self,
         reference: &Reference,
         credentials: Credentials,
+        access: Access,
     ) -> Result<Repository, RegistryError> {
         let host = if reference.domain == DEFAULT_DOMAIN {
             "registry-1.docker.io"
@@ -73,7 +84,7 @@ impl RegistryClient {
         };
         let (base, answer) = self.reach(host).await?;
         let path = reference.path.clone();
-        let repository = Repository::new(self.http.clone(), base, path, credentials);
+        let repository = Repository::new(self.http.clone(), base, path, credentials, access);
         if answer.status() == StatusCode::UNAUTHORIZED {
             repository.authorize(&answer).await?;
         }
@@ -100,7 +111,13 @@ impl RegistryClient {
             return Ok(());
         }
         let url = format!("{base}/v2/");
-        let repository = Repository::new(self.http.clone(), base, String::new(), credentials);
+        let repository = Repository::new(
+            self.http.clone(),
+            base,
+            String::new(),
+            credentials,
+            Access::Pull,
+        );
         repository.authorize(&answer).await?;
         repository.get(&url, "").await.map(|_| ())
     }
