@@ -5,6 +5,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use machine::network::NETWORKS_MAX;
 use machine::options::{self, Boot, Link, Network, Options, Strict, Tls};
+use machine::registries::Registries;
 use machine::{down, status, up};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -92,6 +93,8 @@ struct Up {
     /// Authority (PEM) of the certificates of those clients that are let in
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_ca: Option<PathBuf>,
+    #[command(flatten, next_help_heading = "Registries")]
+    registries: Registries,
     /// A further argument for hostsim; may be repeated
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     hostsim_arg: Vec<String>,
@@ -154,6 +157,7 @@ async fn run() -> anyhow::Result<()> {
                 strict: args.strict,
                 network: args.network,
                 networks: args.networks,
+                registries: args.registries.whole()?,
                 hostsim_args: args.hostsim_arg,
                 endpoint_args: args.endpoint_arg,
             };

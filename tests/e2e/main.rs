@@ -8,6 +8,8 @@ mod faults;
 mod health;
 mod hosts;
 mod images;
+mod images_out;
+mod images_shared;
 mod leaks;
 mod lifecycle;
 mod limits;
@@ -55,6 +57,8 @@ fn main() {
         lifecycle::tests,
         logs::tests,
         images::tests,
+        images_out::tests,
+        images_shared::tests,
         real::tests,
         refusals::tests,
         serial::tests,

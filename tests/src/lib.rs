@@ -8,5 +8,6 @@ pub mod own_registry;
 pub mod places;
 pub mod random;
 pub mod registry;
+pub mod relay;
 pub mod tokens;
 pub mod vch;

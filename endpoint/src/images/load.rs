@@ -54,6 +54,7 @@ impl Images {
         platform: Option<&Platform>,
         progress: &Progress,
     ) -> Result<()> {
+        self.registry.check_unsigned("docker load")?;
         let spool = self.spool.folder().to_owned();
         let archive =
             blocking(move || Archive::open(decompressed(file, &spool, MAX_ARCHIVE)?)).await?;

@@ -77,6 +77,9 @@ pub struct Descriptor {
     pub platform: Option<Platform>,
     /// What sort of artifact, in an index.
     pub artifact_type: Option<String>,
+    /// What else is said of it.
+    #[serde(default)]
+    pub annotations: std::collections::BTreeMap<String, String>,
 }
 
 /// A platform, as `os/architecture[/variant]`.

@@ -5,7 +5,10 @@
 //! something that was interrupted, and is deleted at the start.
 
 pub(crate) mod archive;
+mod changes;
 mod convert;
+mod flights;
+mod import;
 pub(crate) mod load;
 pub mod manifest;
 mod origins;
@@ -22,16 +25,18 @@ pub(crate) mod store;
 mod sweep;
 mod tags;
 
+pub use import::Import;
 pub use reference::Reference;
 pub use remove::{Removed, User};
 
 use crate::errors::{Error, Kind, Result};
 use crate::events::Events;
 use crate::vsphere::Vsphere;
+use flights::Flights;
 use layers::Digest;
 use layers::spool::Spool;
 use origins::Origins;
-use registry::RegistryClient;
+use registry::{RegistryClient, RegistrySettings};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -173,6 +178,8 @@ pub struct Images {
     registry: RegistryClient,
     events: Events,
     state: RwLock<State>,
+    /// Layers on their way here.
+    flights: Arc<Flights>,
     /// Files that are being read, and by how many.
     leased: std::sync::Mutex<BTreeMap<String, usize>>,
     /// Held by whoever changes the records or the VMDKs.
@@ -188,6 +195,7 @@ impl Images {
         vsphere: Arc<Vsphere>,
         vch: &str,
         spool: &Path,
+        registries: RegistrySettings,
         events: Events,
     ) -> Result<Self> {
         std::fs::create_dir_all(spool).map_err(|e| {
@@ -216,9 +224,11 @@ impl Images {
         let images = Images {
             store,
             spool,
-            registry: RegistryClient::new().map_err(|e| Error::internal(e.to_string()))?,
+            registry: RegistryClient::new(registries)
+                .map_err(|e| Error::internal(e.to_string()))?,
             events,
             state: RwLock::new(state),
+            flights: Arc::default(),
             leased: std::sync::Mutex::default(),
             change: tokio::sync::Mutex::new(()),
         };
@@ -239,6 +249,11 @@ impl Images {
             Kind::NotImplemented,
             "images cannot be placed on this host: it does not announce mooring.disk.upload (ESXi does not; hostsim does without --strict, or with --strict=link), and the way that works there, disks attached to the endpoint's own VM, is not supported by Mooring yet",
         ))
+    }
+
+    /// The client's side of registries.
+    pub fn registry(&self) -> &RegistryClient {
+        &self.registry
     }
 
     /// Every image, in no particular order.

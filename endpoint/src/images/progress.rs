@@ -45,6 +45,11 @@ impl Progress {
         let _ = self.lines.send(line.into());
     }
 
+    /// Passes a line on; `false` where nobody listens any more.
+    pub fn forward(&self, line: Bytes) -> bool {
+        self.lines.send(line).is_ok()
+    }
+
     /// A line of text about the whole.
     pub fn status(&self, text: &str) {
         self.send(&json!({ "status": text }));

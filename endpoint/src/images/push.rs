@@ -67,7 +67,7 @@ impl Images {
         let from = self.repositories(reference, leases.iter().map(|(_, lease)| lease));
         let repository = self
             .registry
-            .open(reference, credentials, Access::Push { from })
+            .open_home(reference, credentials, Access::Push { from })
             .await?;
         let repository = Arc::new(repository);
         for (tag, lease) in leases {

@@ -1,13 +1,11 @@
 //! One repository: its manifests and blobs, and being let in.
 
 use super::challenge::Challenge;
-use super::error::with_causes;
 use super::http::{bounded, judge, send};
 use super::{Credentials, Http, RegistryError, is_loopback};
 use crate::images::manifest::{ACCEPT, MANIFEST_MAX};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use futures_util::{Stream, TryStreamExt};
 use layers::Digest;
 use reqwest::header::{ACCEPT as ACCEPT_HEADER, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use reqwest::{RequestBuilder, Response, StatusCode};
@@ -100,7 +98,7 @@ impl Repository {
     pub async fn manifest(&self, wanted: &str, shown: &str) -> Result<Fetched, RegistryError> {
         let url = format!("{}/v2/{}/manifests/{wanted}", self.base, self.path);
         let answer = self.get(&url, ACCEPT).await.map_err(|e| match e {
-            RegistryError::NotFound(_) => RegistryError::NotFound(shown.to_owned()),
+            RegistryError::Missing { .. } => RegistryError::NotFound(shown.to_owned()),
             other => other,
         })?;
         let media_type = answer
@@ -130,22 +128,6 @@ impl Repository {
         let bytes = bounded(self.get(&url, "").await?, limit, &url).await?;
         check(Digest::of(&bytes), *digest, url)?;
         Ok(bytes)
-    }
-
-    /// A blob as a stream, not yet checked.
-    ///
-    /// # Errors
-    /// [`RegistryError`]; errors of the stream itself are `std::io::Error`s.
-    pub async fn blob(
-        &self,
-        digest: &Digest,
-    ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin + use<>, RegistryError>
-    {
-        let url = self.blob_url(digest);
-        let answer = self.get(&url, "").await?;
-        Ok(Box::pin(answer.bytes_stream().map_err(move |e| {
-            std::io::Error::other(format!("Get {url:?}: {}", with_causes(&e)))
-        })))
     }
 
     pub(super) fn blob_url(&self, digest: &Digest) -> String {
