@@ -260,7 +260,7 @@ fn push() -> Result<()> {
     let data = tempfile::tempdir()?;
     let own = OwnRegistry::start(&data)?;
     let relay = Relay::start(&own.address)?;
-    let name = format!("{}/library/odd", relay.address);
+    let name = format!("{}/default-project/odd", relay.address);
     docker.ok(&["tag", &came, &name])?;
     let out = docker.run(&["push", &name])?.exits(1)?;
     ensure!(

@@ -9,6 +9,7 @@ mod health;
 mod hosts;
 mod images;
 mod images_out;
+mod images_policy;
 mod images_shared;
 mod leaks;
 mod lifecycle;
@@ -59,6 +60,7 @@ fn main() {
         images::tests,
         images_out::tests,
         images_shared::tests,
+        images_policy::tests,
         real::tests,
         refusals::tests,
         serial::tests,

@@ -20,8 +20,8 @@ struct Plan {
     epoch: u64,
     /// Connections that are cut once so many bytes went this way, one after the other.
     cuts: Vec<(Way, u64)>,
-    /// What comes down is held after so many bytes of a connection.
-    hold: Option<u64>,
+    /// What comes down is held after so many bytes of a connection, where its last request holds this text.
+    hold: Option<(u64, String)>,
     /// Connections that are held now.
     held: usize,
     /// Lines of requests, and headers with ranges, as they went up.
@@ -80,11 +80,11 @@ impl Relay {
         self.shared.plan().cuts.len()
     }
 
-    /// Holds what comes down over each connection, after so many bytes from now on.
-    pub fn hold(&self, bytes: u64) {
+    /// Holds what comes down over each connection whose request's line holds `part`, after so many bytes from now on.
+    pub fn hold(&self, bytes: u64, part: &str) {
         let mut plan = self.shared.plan();
         plan.epoch += 1;
-        plan.hold = Some(bytes);
+        plan.hold = Some((bytes, part.to_owned()));
     }
 
     /// Waits until so many connections are held.
@@ -119,15 +119,17 @@ fn relay(client: &TcpStream, server: &str, shared: &Arc<Shared>) {
         return;
     };
     let up = shared.clone();
-    let upward = std::thread::spawn(move || pass(from, to, Way::Up, &up));
+    let asked = Arc::new(Mutex::new(String::new()));
+    let asks = asked.clone();
+    let upward = std::thread::spawn(move || pass(from, to, Way::Up, &up, &asks));
     let (Ok(from), Ok(to)) = (server.try_clone(), client.try_clone()) else {
         return;
     };
-    pass(from, to, Way::Down, shared);
+    pass(from, to, Way::Down, shared, &asked);
     let _ = upward.join();
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, way: Way, shared: &Shared) {
+fn pass(mut from: TcpStream, mut to: TcpStream, way: Way, shared: &Shared, asked: &Mutex<String>) {
     let (mut bytes, mut epoch) = (0, 0);
     let mut buffer = vec![0; 64 << 10];
     let mut line = Vec::new();
@@ -137,7 +139,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, way: Way, shared: &Shared) {
         };
         let piece = &buffer[..count];
         if way == Way::Up {
-            note(piece, &mut line, shared);
+            note(piece, &mut line, shared, asked);
         }
         {
             let mut plan = shared.plan();
@@ -153,8 +155,14 @@ fn pass(mut from: TcpStream, mut to: TcpStream, way: Way, shared: &Shared) {
                 plan.cuts.remove(0);
                 break;
             }
-            let holds =
-                |plan: &Plan| way == Way::Down && plan.hold.is_some_and(|most| bytes > most);
+            let last = asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let holds = |plan: &Plan| {
+                way == Way::Down
+                    && plan
+                        .hold
+                        .as_ref()
+                        .is_some_and(|(most, part)| bytes > *most && last.contains(part))
+            };
             if holds(&plan) {
                 plan.held += 1;
                 shared.changed.notify_all();
@@ -182,7 +190,7 @@ fn is_range(line: &str) -> bool {
 }
 
 /// Picks lines of requests and `Range` out of what goes up.
-fn note(piece: &[u8], line: &mut Vec<u8>, shared: &Shared) {
+fn note(piece: &[u8], line: &mut Vec<u8>, shared: &Shared, asked: &Mutex<String>) {
     for byte in piece {
         if *byte != b'\n' {
             if line.len() < 1000 {
@@ -192,6 +200,12 @@ fn note(piece: &[u8], line: &mut Vec<u8>, shared: &Shared) {
         }
         let text = String::from_utf8_lossy(line).trim_end().to_owned();
         line.clear();
+        if text.ends_with(" HTTP/1.1") {
+            asked
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone_from(&text);
+        }
         if text.ends_with(" HTTP/1.1") || is_range(&text) {
             shared.plan().lines.push(text);
         }

@@ -516,7 +516,7 @@ fn inspect(image: &ImageRecord) -> Value {
         "RepoTags": image.repo_tags,
         "RepoDigests": image.repo_digests,
         "Parent": "",
-        "Comment": "",
+        "Comment": comment(image),
         "Created": text("created"),
         "DockerVersion": text("docker_version"),
         "Author": text("author"),
@@ -530,6 +530,18 @@ fn inspect(image: &ImageRecord) -> Value {
         "RootFS": { "Type": "layers", "Layers": part("/rootfs/diff_ids").unwrap_or_else(|| json!([])) },
         "Metadata": { "LastTagTime": "0001-01-01T00:00:00Z" },
     })
+}
+
+/// An image's comment, else that of its last step.
+fn comment(image: &ImageRecord) -> &str {
+    let own = image.config.get("comment").and_then(Value::as_str);
+    let last = || {
+        let steps = image.config.get("history")?.as_array()?;
+        steps.last()?.get("comment")?.as_str()
+    };
+    own.filter(|c| !c.is_empty())
+        .or_else(last)
+        .unwrap_or_default()
 }
 
 /// `docker history`: the steps that the image's configuration tells of, newest first.
