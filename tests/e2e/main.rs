@@ -8,6 +8,7 @@ mod faults;
 mod health;
 mod hosts;
 mod images;
+mod images_made;
 mod images_out;
 mod images_policy;
 mod images_shared;
@@ -58,6 +59,7 @@ fn main() {
         lifecycle::tests,
         logs::tests,
         images::tests,
+        images_made::tests,
         images_out::tests,
         images_shared::tests,
         images_policy::tests,

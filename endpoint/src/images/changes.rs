@@ -112,7 +112,11 @@ fn change(config: &mut Map<String, Value>, line: &str) -> Result<()> {
             }
         }
         "HEALTHCHECK" => drop(config.insert("Healthcheck".into(), health(line, rest)?)),
-        other => return Err(bad(line, &format!("{other} is not a valid change command"))),
+        // Docker's words.
+        other => {
+            let name: String = other.to_ascii_lowercase().chars().take(100).collect();
+            return Err(Error::bad(format!("{name} is not a valid change command")));
+        }
     }
     Ok(())
 }

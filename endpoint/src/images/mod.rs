@@ -82,9 +82,9 @@ pub struct ImageRecord {
     pub repo_tags: Vec<String>,
     /// `name@sha256:…`, familiar form.
     pub repo_digests: Vec<String>,
-    /// Bytes of all layers, unpacked.
+    /// Bytes of the files of all layers.
     pub size: u64,
-    /// Bytes of each layer, unpacked, lowest first.
+    /// Bytes of each layer's files, lowest first.
     pub layer_sizes: Vec<u64>,
 }
 
@@ -156,8 +156,18 @@ struct StoredLayer {
     partition: u64,
     /// Size of its tar, in bytes.
     unpacked: u64,
+    /// Bytes of its files, where they were counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    content: Option<u64>,
     /// The VMDK that holds it.
     vmdk: String,
+}
+
+impl StoredLayer {
+    /// Its size as Docker shows it: bytes of its files.
+    fn size(&self) -> u64 {
+        self.content.unwrap_or(self.unpacked)
+    }
 }
 
 /// What the records say.
@@ -290,8 +300,8 @@ impl Images {
                     chain: image.chain.clone(),
                     repo_tags: names(&state.tags.1.tags, &image.id),
                     repo_digests: names(&state.tags.1.digests, &image.id),
-                    size: image.layers.iter().map(|l| l.unpacked).sum(),
-                    layer_sizes: image.layers.iter().map(|l| l.unpacked).collect(),
+                    size: image.layers.iter().map(StoredLayer::size).sum(),
+                    layer_sizes: image.layers.iter().map(StoredLayer::size).collect(),
                 })
             })
             .collect();

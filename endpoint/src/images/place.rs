@@ -166,6 +166,7 @@ impl Images {
                         hides_lower_layers: layer.hides_lower_layers,
                         partition: layer.partition,
                         unpacked: layer.unpacked,
+                        content: Some(layer.content),
                         vmdk: by_vmdk[index].clone(),
                     }
                 }

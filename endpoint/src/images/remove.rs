@@ -172,7 +172,7 @@ impl Images {
             .layers
             .iter()
             .filter(|l| !self.read(|s| s.images.values().any(|(_, i)| i.layers.contains(l))))
-            .map(|l| l.unpacked)
+            .map(super::StoredLayer::size)
             .sum();
         self.sweep().await?;
         Ok(freed)
