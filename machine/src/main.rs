@@ -5,6 +5,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use machine::network::NETWORKS_MAX;
 use machine::options::{self, Boot, Link, Network, Options, Strict, Tls};
+use machine::registries::Registries;
 use machine::{down, status, up};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -96,6 +97,8 @@ struct Up {
     /// Authority (PEM) of the certificates of those clients that are let in
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_ca: Option<PathBuf>,
+    #[command(flatten, next_help_heading = "Registries")]
+    registries: Registries,
     /// A further argument for hostsim; may be repeated
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     hostsim_arg: Vec<String>,
@@ -163,6 +166,7 @@ async fn run() -> anyhow::Result<()> {
                     .iter()
                     .map(|s| share(s))
                     .collect::<Result<_, _>>()?,
+                registries: args.registries.whole()?,
                 hostsim_args: args.hostsim_arg,
                 endpoint_args: args.endpoint_arg,
             };

@@ -1,6 +1,7 @@
 //! The options of `vch up`, as they are remembered.
 
 use crate::Error;
+use crate::registries::Registries;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -135,6 +136,9 @@ pub struct Options {
     /// Folders of this machine of which containers may have parts, `PATH[:ro]`.
     #[serde(default)]
     pub shares: Vec<String>,
+    /// Registries.
+    #[serde(default)]
+    pub registries: Registries,
     /// Further arguments for hostsim.
     #[serde(default)]
     pub hostsim_args: Vec<String>,
@@ -157,6 +161,7 @@ impl Default for Options {
             network: Network::default(),
             networks: NETWORKS,
             shares: Vec::new(),
+            registries: Registries::default(),
             hostsim_args: Vec::new(),
             endpoint_args: Vec::new(),
         }

@@ -144,6 +144,7 @@ pub fn endpoint(
     if let Some(bridges) = bridges {
         args.extend(endpoint_network(bridges));
     }
+    args.extend(options.registries.args());
     args.extend(options.endpoint_args.iter().cloned());
     args
 }

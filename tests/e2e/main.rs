@@ -11,6 +11,10 @@ mod files;
 mod health;
 mod hosts;
 mod images;
+mod images_made;
+mod images_out;
+mod images_policy;
+mod images_shared;
 mod leaks;
 mod lifecycle;
 mod limits;
@@ -59,6 +63,10 @@ fn main() {
         lifecycle::tests,
         logs::tests,
         images::tests,
+        images_made::tests,
+        images_out::tests,
+        images_shared::tests,
+        images_policy::tests,
         real::tests,
         refusals::tests,
         serial::tests,

@@ -9,5 +9,7 @@ pub mod own_registry;
 pub mod places;
 pub mod random;
 pub mod registry;
+pub mod relay;
+pub mod signing;
 pub mod tokens;
 pub mod vch;

@@ -11,6 +11,7 @@ pub mod exit;
 pub mod files;
 pub mod filters;
 pub mod health;
+pub mod instructions;
 pub mod journal;
 pub mod keys;
 pub mod names;

@@ -4,7 +4,7 @@ use super::convert::{self, Expected};
 use super::place::LayerSource;
 use super::progress::Progress;
 use super::tags::Names;
-use super::{Images, Reference};
+use super::{Images, Incoming, Reference};
 use crate::errors::{Error, Result};
 use layers::Digest;
 use serde_json::{Value, json};
@@ -45,6 +45,7 @@ impl Images {
         described: Described,
         name: Option<&Reference>,
     ) -> Result<Digest> {
+        self.registry.check_unsigned("docker commit")?;
         let below = super::parse_id(base)?;
         let stored = self.read(|s| s.images.get(&below).map(|(_, image)| image.clone()));
         let stored = stored.ok_or_else(|| {
@@ -95,10 +96,16 @@ impl Images {
             .map_err(|e| Error::internal(format!("the new layer: {e}")))?;
             converted.insert(diff_ids.len() - 1, layer);
         }
-        self.commit(id, config, &names, &work, converted, &progress)
-            .await?;
-        if let Some(name) = names.tags.first() {
-            self.tell("tag", &id.to_string(), name);
+        let tag = names.tags.first().cloned();
+        let image = Incoming {
+            id,
+            config,
+            manifest: None,
+            names,
+        };
+        self.commit(image, &work, converted, &progress).await?;
+        if let Some(name) = tag {
+            self.tell("tag", &id.to_string(), &name);
         }
         Ok(id)
     }

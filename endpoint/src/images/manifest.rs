@@ -15,7 +15,12 @@ pub const LAYERS_MAX: usize = 250;
 pub const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
-const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// Media type of OCI's index.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Media type of OCI's manifest.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Media type of OCI's configuration.
+pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 /// A manifest that cannot be used.
@@ -72,6 +77,9 @@ pub struct Descriptor {
     pub platform: Option<Platform>,
     /// What sort of artifact, in an index.
     pub artifact_type: Option<String>,
+    /// What else is said of it.
+    #[serde(default)]
+    pub annotations: std::collections::BTreeMap<String, String>,
 }
 
 /// A platform, as `os/architecture[/variant]`.
@@ -151,6 +159,7 @@ impl std::fmt::Display for Platform {
 }
 
 /// What a registry gave for a reference.
+#[expect(clippy::large_enum_variant, reason = "one is held at a time, and not for long")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
     /// A list of manifests.
@@ -162,6 +171,8 @@ pub enum Document {
 /// The manifest of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageManifest {
+    /// Its own media type, where it says so.
+    pub media_type: Option<String>,
     /// Its configuration.
     pub config: Descriptor,
     /// Its layers, lowest first.
@@ -211,7 +222,11 @@ pub fn parse(bytes: &[u8]) -> Result<Document, ManifestError> {
             if layers.len() > LAYERS_MAX {
                 return Err(ManifestError::TooManyLayers(layers.len()));
             }
-            Ok(Document::Image(ImageManifest { config, layers }))
+            Ok(Document::Image(ImageManifest {
+                media_type: raw.media_type,
+                config,
+                layers,
+            }))
         }
         _ => Err(malformed(
             "manifest",

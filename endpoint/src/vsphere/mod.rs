@@ -4,7 +4,7 @@ mod disk;
 mod spec;
 mod watch;
 
-pub use disk::RemoteFile;
+pub use disk::{RemoteFile, open_chain};
 pub use spec::{Boot, LinkPort, NewVm, Nic, VolumeDisk};
 pub use watch::{VmChange, VmUpdate, VmWatch};
 

@@ -1,12 +1,21 @@
-//! `docker commit --change`: instructions of a Dockerfile that change a configuration.
+//! `docker commit --change` and `docker import --change`: instructions of a Dockerfile that change a configuration.
 
-use super::super::{
+mod words;
+
+use super::{
     config::{Config, Healthcheck},
     signals,
 };
-use super::words::{expand, split};
-use crate::errors::{Error, Result};
+use crate::{
+    errors::{Error, Result},
+    timestamps,
+};
 use serde_json::json;
+use words::{expand, split};
+
+/// Changes at most, and bytes of one.
+const CHANGES_MAX: usize = 256;
+const CHANGE_MAX: usize = 64 << 10;
 
 /// Applies instructions, in their order.
 ///
@@ -14,6 +23,15 @@ use serde_json::json;
 /// 400 for one that there is not, or that is wrong; nothing counts then.
 pub fn apply(config: &mut Config, changes: &[String]) -> Result<()> {
     let mut command_is_set = false;
+    let (count, longest) = (
+        changes.len(),
+        changes.iter().map(String::len).max().unwrap_or_default(),
+    );
+    if count > CHANGES_MAX || longest > CHANGE_MAX {
+        return Err(Error::bad(format!(
+            "{count} changes, the longest of {longest} bytes: {CHANGES_MAX} changes of {CHANGE_MAX} bytes are possible"
+        )));
+    }
     for line in changes.iter().flat_map(|change| change.lines()) {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -262,32 +280,14 @@ fn health(rest: &str) -> Result<Healthcheck> {
 
 /// A time as Go writes it, `1m30s` or `500ms`, in ns; at least a millisecond, or 0.
 fn duration(text: &str) -> Option<i64> {
-    let (mut rest, mut total) = (text, 0f64);
-    if rest == "0" {
-        return Some(0);
-    }
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
-        let (number, behind) = rest.split_at(digits);
-        let unit = behind.find(|c: char| c.is_ascii_digit() || c == '.');
-        let (unit, behind) = behind.split_at(unit.unwrap_or(behind.len()));
-        let scale = match unit {
-            "ns" => 1.0,
-            "us" | "\u{b5}s" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
-            _ => return None,
-        };
-        total += number.parse::<f64>().ok()? * scale;
-        rest = behind;
-    }
-    // Within what an i64 holds, which the comparison makes sure of.
-    (total == 0.0 || (1e6..9e18).contains(&total)).then_some(total as i64)
+    let time = if text == "0" {
+        0
+    } else {
+        timestamps::duration(text)?
+    };
+    i64::try_from(time)
+        .ok()
+        .filter(|t| *t == 0 || *t >= 1_000_000)
 }
 
 #[cfg(test)]

@@ -1,9 +1,6 @@
 //! `docker commit`: a container's changes as a layer of a new image.
 
-mod changes;
-mod words;
-
-use super::{Container, Containers, config::Config, files::Packer};
+use super::{Container, Containers, config::Config, files::Packer, instructions};
 use crate::{
     errors::{Error, Result},
     images::{Images, Reference, commit::Described},
@@ -44,7 +41,7 @@ impl Containers {
         let own = &container.spec.config;
         let given = wanted.config.is_some();
         let mut config = wanted.config.unwrap_or_else(|| own.clone());
-        changes::apply(&mut config, &wanted.changes)?;
+        instructions::apply(&mut config, &wanted.changes)?;
         if given {
             // As for a new container; one without a command is an image all the same.
             let _no_command = config.merge(own);
