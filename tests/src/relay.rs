@@ -133,10 +133,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, way: Way, shared: &Shared, asked
     let (mut bytes, mut epoch) = (0, 0);
     let mut buffer = vec![0; 64 << 10];
     let mut line = Vec::new();
-    loop {
-        let Ok(count @ 1..) = from.read(&mut buffer) else {
-            break;
-        };
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
         let piece = &buffer[..count];
         if way == Way::Up {
             note(piece, &mut line, shared, asked);
