@@ -209,6 +209,21 @@ fn push() -> Result<()> {
     let digest = digest_of(&out)?;
     relay.lines();
 
+    // The endpoint is killed in the middle of a push: the registry has no image that is not whole, and all goes on.
+    let torn = format!("{}/torn/odd", relay.address);
+    docker.ok(&["tag", ODD, &torn])?;
+    relay.hold(0, "PUT /v2/torn/odd/manifests/");
+    let mut pushing = docker.spawn(&["push", &torn])?;
+    relay.wait_held(1);
+    vch.kill("endpoint")?;
+    pushing.wait()?;
+    relay.release();
+    vch.up()?;
+    let out = docker.ok(&["push", &torn])?;
+    all_are(&out, "Mounted from a/odd").or_else(|_| all_are(&out, "Layer already exists"))?;
+    equal("digest", digest_of(&out)?, digest.clone())?;
+    relay.lines();
+
     let out = docker.ok(&["push", &first])?;
     all_are(&out, "Layer already exists")?;
     equal("digest", digest_of(&out)?, digest.clone())?;

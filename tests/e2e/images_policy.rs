@@ -164,6 +164,16 @@ fn signed() -> Result<()> {
     refused("another key's signature")?;
     ours.sign(name, digest)?;
     docker.ok(&["pull", &reference])?;
+    // A signature, where it need not be signed itself, is no image.
+    ours.sign(&format!("{}/signatures", free.address), digest)?;
+    let signature = format!(
+        "{}/signatures:{}.sig",
+        free.address,
+        digest.replace(':', "-")
+    );
+    let out = docker.run(&["pull", &signature])?.exits(1)?;
+    holds(&out.errors(), "not a container image but an artifact")?;
+    holds(&out.errors(), "simplesigning")?;
     // What a client with content trust asks for: the digest that its notary names, and the tag for it.
     let by_digest = format!("{name}@{digest}");
     docker.ok(&["pull", "-q", &by_digest])?;

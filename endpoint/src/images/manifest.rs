@@ -161,6 +161,10 @@ impl std::fmt::Display for Platform {
 /// What a registry gave for a reference.
 #[expect(clippy::large_enum_variant, reason = "one is held at a time, and not for long")]
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are few at a time, and not for long"
+)]
 pub enum Document {
     /// A list of manifests.
     Index(Vec<Descriptor>),
@@ -235,6 +239,21 @@ pub fn parse(bytes: &[u8]) -> Result<Document, ManifestError> {
                 raw.media_type.unwrap_or_default()
             ),
         )),
+    }
+}
+
+/// Refuses an image with a layer that is known to be something else than a tar of files.
+///
+/// # Errors
+/// [`ManifestError::Artifact`] with its type.
+pub fn check_layers(image: &ImageManifest) -> Result<(), ManifestError> {
+    let wrong = image.layers.iter().find(|l| {
+        !l.media_type.is_empty()
+            && layers::convert::Compression::of_media_type(&l.media_type).is_none()
+    });
+    match wrong {
+        Some(layer) => Err(ManifestError::Artifact(layer.media_type.clone())),
+        None => Ok(()),
     }
 }
 
@@ -374,6 +393,28 @@ mod tests {
             parse(format!(r#"{{"schemaVersion":2,"config":{config},"layers":[]}}"#).as_bytes())
                 .unwrap_err();
         assert!(error.to_string().contains("helm"), "{error}");
+    }
+
+    #[test]
+    fn an_artifact_is_refused_by_its_layers() {
+        let image = |kind: &str| {
+            let config = descriptor(r#","mediaType":"application/vnd.oci.image.config.v1+json""#);
+            let layer = descriptor(&format!(r#","mediaType":"{kind}""#));
+            let text = format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layer}]}}"#);
+            match parse(text.as_bytes()).unwrap() {
+                Document::Image(image) => check_layers(&image),
+                Document::Index(_) => panic!("no image"),
+            }
+        };
+        assert_eq!(image(""), Ok(()));
+        assert_eq!(image("application/vnd.oci.image.layer.v1.tar+zstd"), Ok(()));
+        for kind in [
+            "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
+            "application/vnd.dev.cosign.simplesigning.v1+json",
+            "application/wasm",
+        ] {
+            assert_eq!(image(kind), Err(ManifestError::Artifact(kind.to_owned())));
+        }
     }
 
     #[test]

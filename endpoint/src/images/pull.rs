@@ -82,6 +82,7 @@ impl Images {
                 }
             }
         };
+        manifest::check_layers(&image)?;
         let mut signed = vec![top.digest];
         if came.digest != top.digest {
             signed.push(came.digest);
