@@ -3,6 +3,8 @@
 mod changes;
 mod words;
 
+pub use changes::apply;
+
 use super::{Container, Containers, config::Config, files::Packer};
 use crate::{
     errors::{Error, Result},
