@@ -4,6 +4,7 @@ use crate::faults::damage;
 use crate::hosts::{BUSYBOX, Hosts, Link, actions, alone, equal, holds, load, on, on_both};
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -686,7 +687,14 @@ fn not_up() -> Result<()> {
     eventually("the VM is off", || Ok(vch.qemu(&id).is_err()))?;
     fs::write(&leaf, whole)?;
     docker.ok(&["cp", &from, "-"])?;
-    eventually("the VM is off again", || Ok(vch.qemu(&id).is_err()))?;
+    eventually("the endpoint is done with the VM", || {
+        let looked = admin::set_keys(&vch, &id, |keys| {
+            let mark = keys.get("mooring.maintenance");
+            ensure!(mark.is_none_or(String::is_empty), "the mark is there");
+            Ok(BTreeMap::new())
+        });
+        Ok(looked.is_ok())
+    })?;
     // Powered on by hand, with a request that is too old: it ends at once, and nothing has happened.
     admin::set_guest(&vch, &id, |config| {
         if let Some(maintenance) = &mut config.maintenance {
