@@ -1,8 +1,10 @@
 //! A container's files: `docker cp`, `diff` and `export`, of running containers and of others.
 
+use crate::faults::damage;
 use crate::hosts::{BUSYBOX, Hosts, Link, actions, alone, equal, holds, load, on, on_both};
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -10,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 use tempfile::TempDir;
+use tests::admin;
 use tests::command::{DEADLINE, eventually, finish};
 use tests::docker::{Container, Docker};
 use tests::vch::{Settings, Vch};
@@ -38,6 +41,10 @@ pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
     all.push(alone(
         "files::an_endpoint_that_goes_leaves_no_maintenance",
         left_behind,
+    ));
+    all.push(alone(
+        "files::a_vm_that_does_not_come_up_for_them_says_why",
+        not_up,
     ));
     all
 }
@@ -153,7 +160,7 @@ fn copies(docker: &Docker) -> Result<()> {
     )?;
     // A file of the container's own way of seeing it is not the tether's.
     holds(
-        &refused(docker, &["cp", &at("/proc/1/root/e"), "-"])?,
+        &refused(docker, &["cp", &at("/proc/version"), "-"])?,
         "Could not find the file",
     )?;
     // The client asks for whole seconds only.
@@ -657,4 +664,58 @@ fn left_behind() -> Result<()> {
     vch.kill("endpoint")?;
     finish(copy, "docker cp".to_owned(), b"", DEADLINE)?;
     eventually("the VM is off by itself", || Ok(vch.qemu(&id).is_err()))
+}
+
+fn not_up() -> Result<()> {
+    let vch = Vch::start(Settings::link("vsock"))?;
+    load(&vch.docker, "busybox")?;
+    let docker = &vch.docker;
+    let id = docker.ok(&["create", BUSYBOX, "echo", "started"])?;
+    let from = format!("{id}:/etc/passwd");
+    // The partition for what the container writes.
+    let folder = vch.vch_folder()?.join("containers").join(&id);
+    let leaf = folder.join("leaf.vmdk");
+    let whole = fs::read(&leaf)?;
+    damage(&vch, &leaf, 2)?;
+    let error = refused(docker, &["cp", &from, "-"])?;
+    holds(&error, "could not be brought up: ephemeral: mounting")?;
+    equal(
+        "state",
+        docker.inspect(&id, "{{.State.Status}}{{.State.Error}}")?,
+        "created".into(),
+    )?;
+    eventually("the VM is off", || Ok(vch.qemu(&id).is_err()))?;
+    fs::write(&leaf, whole)?;
+    docker.ok(&["cp", &from, "-"])?;
+    eventually("the endpoint is done with the VM", || {
+        let looked = admin::set_keys(&vch, &id, |keys| {
+            let mark = keys.get("mooring.maintenance");
+            ensure!(mark.is_none_or(String::is_empty), "the mark is there");
+            Ok(BTreeMap::new())
+        });
+        Ok(looked.is_ok())
+    })?;
+    // Powered on by hand, with a request that is too old: it ends at once, and nothing has happened.
+    admin::set_guest(&vch, &id, |config| {
+        if let Some(maintenance) = &mut config.maintenance {
+            maintenance.until = 1;
+        }
+    })?;
+    admin::power_on(&vch, &id)?;
+    let console = folder.join("console.log");
+    eventually("the tether has refused", || {
+        let told = fs::read(&console).unwrap_or_default();
+        Ok(String::from_utf8_lossy(&told).contains("files is too old"))
+    })?;
+    eventually("the VM is off", || Ok(vch.qemu(&id).is_err()))?;
+    equal(
+        "state",
+        docker.inspect(&id, "{{.State.Status}}")?,
+        "created".into(),
+    )?;
+    equal(
+        "it starts",
+        docker.ok(&["start", "-a", &id])?,
+        "started".into(),
+    )
 }

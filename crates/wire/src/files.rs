@@ -202,7 +202,11 @@ pub fn is_clean(path: &[u8]) -> bool {
 }
 
 impl Entry {
-    fn check(&self) -> Result<(), FilesError> {
+    /// Whether it can be what it says: its paths are clean, its link is no longer than one can be.
+    ///
+    /// # Errors
+    /// The path that is not.
+    pub fn check(&self) -> Result<(), FilesError> {
         let (paths, link) = match &self.kind {
             Kind::HardLink(to) => ([&self.path, to], true),
             _ => ([&self.path, &self.path], false),

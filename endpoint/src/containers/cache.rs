@@ -250,6 +250,7 @@ impl Containers {
         let mut status = Status::new(name, phase, record, prepared, networks);
         (status.on, status.link, status.changes) = (on, link, changes);
         status.maintenance = maintenance.then(Maintenance::left);
+        status.nics_off = maintenance;
         if on && !maintenance {
             status.ports = self.read_ports(&vm_keys, &spec.id, status.boot());
             // Until its tether tells.

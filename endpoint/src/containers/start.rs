@@ -92,6 +92,11 @@ impl Containers {
         let _claim = self.claim_volumes(container, "start container").await?;
         let task = container.vm_task.lock().await;
         let status = container.status();
+        if status.nics_off {
+            // What a maintenance could not put back.
+            self.vsphere.connect_nics(&container.vm, true).await?;
+            container.modify(|status| status.nics_off = false);
+        }
         let place = self.setup.link.place();
         let fits = |p: &Prepared| p.boot == boot && p.at == place;
         let linked = self.linked(&status.networks)?;

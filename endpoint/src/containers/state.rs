@@ -155,6 +155,8 @@ pub struct Status {
     pub changes: Changes,
     /// Its VM is up for its files only.
     pub maintenance: Option<Maintenance>,
+    /// Its vNICs may not be connected at its next power-on.
+    pub nics_off: bool,
     /// Its removal has begun.
     pub removing: bool,
     /// It is gone.
@@ -192,6 +194,7 @@ impl Status {
             health: None,
             changes: Changes::default(),
             maintenance: None,
+            nics_off: false,
             removing: false,
             gone: false,
         }

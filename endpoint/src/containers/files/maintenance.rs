@@ -4,11 +4,7 @@
 //! and, where the endpoint goes, after 30 s without a link.
 
 use super::super::{
-    Container, Containers,
-    keys::{self, Keys},
-    random_hex,
-    start::OFF_LIMIT,
-    state::Status,
+    Container, Containers, exit::record_keys, keys, random_hex, start::OFF_LIMIT, state::Status,
 };
 use crate::{
     errors::{Error, Result},
@@ -191,6 +187,7 @@ impl Containers {
             status.prepared = Some(prepared);
             status.link = link;
             status.on = true;
+            status.nics_off = true;
             status.maintenance = Some(Maintenance {
                 nonce,
                 writes,
@@ -335,12 +332,13 @@ impl Containers {
     /// The VM is off; its task is held. What was changed for the maintenance is put back.
     pub(in super::super) async fn settle_maintenance(&self, container: &Container) {
         if let Err(error) = self.vsphere.connect_nics(&container.vm, true).await {
-            tracing::warn!(id = container.id(), %error, "its vNICs are connected at the endpoint's next start");
+            tracing::warn!(id = container.id(), %error, "its vNICs are connected at its next start");
         } else {
-            let flag = Keys::from([(keys::MAINTENANCE.to_owned(), String::new())]);
+            container.modify(|status| status.nics_off = false);
             let written = async {
-                self.write_record(container).await?;
-                Ok::<_, Error>(self.vsphere.set_keys(&container.vm, &flag, None).await?)
+                let mut vm_keys = record_keys(container)?;
+                vm_keys.insert(keys::MAINTENANCE.to_owned(), String::new());
+                Ok::<_, Error>(self.vsphere.set_keys(&container.vm, &vm_keys, None).await?)
             };
             if let Err(error) = written.await {
                 tracing::warn!(id = container.id(), %error, "the mark of its maintenance stays until the endpoint's next start");

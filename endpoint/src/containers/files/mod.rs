@@ -161,7 +161,11 @@ impl Containers {
     /// # Errors
     /// Those of the start, 503 where the link is away.
     pub async fn job(self: &Arc<Self>, container: &Arc<Container>, job: Job) -> Result<Running> {
-        let lease = self.reach(container, job.writes()).await?;
+        // Whole, even if the client goes: a VM that is on its way up is ended again then.
+        let (this, own, writes) = (self.clone(), container.clone(), job.writes());
+        let lease = tokio::spawn(async move { this.reach(&own, writes).await })
+            .await
+            .map_err(|e| Error::internal(format!("the request's task ended: {e}")))??;
         let (stream, both) = lease.session.open()?;
         lease
             .session

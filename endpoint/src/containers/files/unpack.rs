@@ -120,6 +120,7 @@ fn convert(found: tar::Entry, folder: &str) -> Result<(Entry, Vec<(u64, u64)>), 
         mtime_ns: found.mtime.nanos,
         attributes: found.xattrs,
     };
+    entry.check().map_err(broken)?;
     Ok((entry, map))
 }
 
@@ -183,6 +184,7 @@ mod tests {
             (Link, "a", "../etc/shadow", "invalid hardlink \"a\""),
             (Symlink, "a", "../x", "invalid symlink \"a\" -> \"../x\""),
             (Symlink, "a/b", "../../x", "invalid symlink"),
+            (Link, ".", "a", "a path that is not relative and clean"),
         ] {
             let error = unpacked(&one(kind, name, link)).unwrap_err();
             assert!(error.message.contains(words), "{}", error.message);
