@@ -2,7 +2,9 @@
 
 pub mod admin;
 pub mod command;
+pub mod differential;
 pub mod docker;
+pub mod dockerd;
 pub mod guest;
 pub mod own_registry;
 pub mod places;
