@@ -6,7 +6,7 @@ TRIPLE := x86_64-unknown-linux-gnu
 TETHER := $(TARGET)/$(TRIPLE)/guest/tether
 export MOORING_BIN ?= $(abspath $(TARGET)/release)
 
-.PHONY: help setup setup-test build tether iso kernel images run registry test lint check bench soak fuzz deny fmt clean programs unit e2e
+.PHONY: help setup setup-test build tether iso kernel images run registry clients test lint check bench soak fuzz deny fmt clean programs unit e2e
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -52,7 +52,10 @@ unit:
 e2e: programs tether
 	@MOORING_E2E=1 MOORING_TETHER=$(abspath $(TETHER)) cargo test --release --locked --no-fail-fast -p tests -- $(ARGS)
 
-test: setup-test programs tether kernel iso images ## Everything, real VMs included (within 40 minutes on 2 cores)
+clients: setup-test ## Docker libraries for Python and Node, which tests use, in target/clients
+	@scripts/clients
+
+test: setup-test clients programs tether kernel iso images ## Everything, real VMs included (within 40 minutes on 2 cores)
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory e2e
 
@@ -67,7 +70,7 @@ check: lint ## Quick: lints, and tests without VMs
 bench: setup-test programs tether kernel iso images ## Benchmarks as ratios against floors and peers; writes target/bench.json
 	@cargo run --release --locked -p tests --bin bench -- $(ARGS)
 
-soak: setup-test programs tether kernel iso images ## The long counts, whole; can be resumed; its result goes into SPECIFICATION.md
+soak: setup-test clients programs tether kernel iso images ## The long counts, whole; can be resumed; its result goes into SPECIFICATION.md
 	@scripts/soak
 
 fuzz: ## Every fuzz target for SECONDS (120) each; a nightly toolchain is needed

@@ -23,8 +23,16 @@ until_so() {
   done
 }
 
-# A container that stays until it is told to end, and ends at once then: NAME [OPTIONS...].
+# What a container runs that stays until it is told to end, and ends at once then.
+STAY='trap "exit 0" TERM; echo ready; while :; do sleep 1000 & wait $!; done'
+
+# Waits until it has said COUNT times (1) that it can be told: NAME [COUNT].
+ready() {
+  until_so eval "[ \"\$(docker logs $1 2>&1 | grep -c ready)\" = ${2:-1} ]"
+}
+
+# Starts one: NAME [OPTIONS...].
 stay() {
   local name=$1; shift
-  docker run -d --name "$name" "$@" "$IMAGE" sh -c 'trap "exit 0" TERM; while :; do sleep 1000 & wait $!; done'
+  docker run -d --name "$name" "$@" "$IMAGE" sh -c "$STAY" && ready "$name"
 }

@@ -2,7 +2,9 @@
 //!
 //! Run by `make e2e` (or `make test`), with a filter: `make e2e ARGS=exec`.
 
+mod clients;
 mod crash;
+mod differential;
 mod exec;
 mod faults;
 mod health;
@@ -70,6 +72,8 @@ fn main() {
         limits::tests,
         pause::tests,
         volumes::tests,
+        clients::tests,
+        differential::tests,
     ] {
         trials.extend(module(&hosts));
     }

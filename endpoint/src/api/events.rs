@@ -99,7 +99,11 @@ async fn events(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
     let since = timestamps::parse(query.text("since"), now)?;
     let until = timestamps::parse(query.text("until"), now)?;
     if since != 0 && until != 0 && since > until {
-        return Err(Error::bad("`since` time cannot be after `until` time"));
+        return Err(Error::bad(format!(
+            "`since` time ({}) cannot be after `until` time ({})",
+            query.text("since"),
+            query.text("until")
+        )));
     }
     let (past, live) = app.events.subscribe();
     // Without `since` the past is of no interest, unless all that is wanted is past.

@@ -54,13 +54,13 @@ impl Images {
         self.can_place()?;
         let wanted = platform.cloned().unwrap_or_else(Platform::ours);
         let repository = Arc::new(self.registry.open(reference, credentials).await?);
+        let top = repository
+            .manifest(&reference.wanted(), &reference.to_string())
+            .await?;
         progress.of(
             &reference.wanted(),
             &format!("Pulling from {}", reference.path),
         );
-        let top = repository
-            .manifest(&reference.wanted(), &reference.to_string())
-            .await?;
         let image = match manifest::parse(&top.bytes)? {
             Document::Image(image) => image,
             Document::Index(index) => {

@@ -6,7 +6,7 @@ use clap::Parser;
 use std::process::ExitCode;
 use std::time::Instant;
 use tests::differential::set::{Pair, Report, Run, sample};
-use tests::differential::{case, folder, known, page};
+use tests::differential::{case, compare, folder, known, page};
 use tests::places;
 use tests::random::Random;
 
@@ -24,6 +24,9 @@ struct Cli {
     /// Show both sides' output of every command, not only what differs and is not known
     #[arg(long)]
     all: bool,
+    /// Judge what the last run found by what is known now, run nothing
+    #[arg(long)]
+    again: bool,
     /// Write the known differences into docs/docker-compatibility.md, run nothing
     #[arg(long)]
     page: bool,
@@ -49,6 +52,11 @@ fn run(cli: &Cli) -> Result<bool> {
         std::fs::write(path, page::put(&text, &page::render(&reasons))?)?;
         return Ok(true);
     }
+    let last = places::target().join("differential.txt");
+    if cli.again {
+        let found = compare::read(&std::fs::read_to_string(last)?)?;
+        return Ok(tell(&reasons, &known::judge(&reasons, &found), true));
+    }
     let mut cases = case::read_all(&folder())?;
     let whole = cli.names.is_empty() && cli.sample.is_none();
     if !cli.names.is_empty() {
@@ -70,6 +78,7 @@ fn run(cli: &Cli) -> Result<bool> {
         Err(e) => println!("{}: could not be run: {e:#}", case.name),
     });
     drop(pair);
+    std::fs::write(last, compare::write(&report.found))?;
     let verdict = report.judge(&reasons);
     println!(
         "{} commands and calls in {} cases, {} s: {} lines differ, {} of them unknown; {} cases could not be run",
@@ -80,17 +89,29 @@ fn run(cli: &Cli) -> Result<bool> {
         verdict.unknown.len(),
         report.broken.len()
     );
-    let mut good = verdict.unknown.is_empty() && report.broken.is_empty();
-    if whole {
-        for (reason, line) in verdict.stale(&reasons) {
-            println!(
-                "known difference {} does not occur any more: {line}",
-                reason.name
-            );
-            good = false;
+    let good = tell(&reasons, &verdict, whole);
+    Ok(good && report.broken.is_empty())
+}
+
+/// Tells what is not as it is written down.
+fn tell(reasons: &[known::Reason], verdict: &known::Verdict, whole: bool) -> bool {
+    let mut at = "";
+    for difference in &verdict.unknown {
+        if difference.at != at {
+            at = &difference.at;
+            println!("{at}");
         }
+        println!("  {difference}");
     }
-    Ok(good)
+    let stale = if whole {
+        verdict.stale(reasons)
+    } else {
+        Vec::new()
+    };
+    for (reason, line) in &stale {
+        println!("{} does not occur: {line}", reason.name);
+    }
+    verdict.unknown.is_empty() && stale.is_empty()
 }
 
 fn show(all: bool, reasons: &[known::Reason], name: &str, run: &Run) {

@@ -1,5 +1,7 @@
 //! What two runs of one step do not have in common.
 
+use anyhow::{Context, Result};
+
 /// A line that only one side has: `-` Docker's, `+` ours.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Difference {
@@ -61,6 +63,30 @@ pub fn differences(at: &str, docker: &[String], ours: &[String]) -> Vec<Differen
     out
 }
 
+/// Differences as text, to be read again.
+pub fn write(found: &[Difference]) -> String {
+    let lines = found.iter().map(|d| format!("{}\t{d}\n", d.at));
+    lines.collect()
+}
+
+/// Reads what [`write`] wrote.
+///
+/// # Errors
+/// For a line that it did not write.
+pub fn read(text: &str) -> Result<Vec<Difference>> {
+    let difference = |line: &str| {
+        let (at, rest) = line.split_once('\t')?;
+        Some(Difference {
+            at: at.to_owned(),
+            ours: rest.starts_with('+'),
+            line: rest.get(2..)?.to_owned(),
+        })
+    };
+    text.lines()
+        .map(|line| difference(line).with_context(|| format!("no difference: {line:?}")))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +95,13 @@ mod tests {
         let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         let found = differences("x", &own(a), &own(b));
         found.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        let found = differences("a/b:1", &["x\ty".into()], &["z".into()]);
+        assert_eq!(read(&write(&found)).unwrap(), found);
+        assert!(read("nothing").is_err());
     }
 
     #[test]

@@ -34,10 +34,15 @@ fn flatten(path: &str, value: &Value, out: &mut Vec<String>) {
                 flatten(&format!("{path}.{key}"), value, out);
             }
         }
-        // A list of one is by far the most frequent one: `docker inspect`.
         Value::Array(list) if !list.is_empty() => {
             for (at, value) in list.iter().enumerate() {
-                flatten(&format!("{path}[{at}]"), value, out);
+                // Plain values without their number: one more would shift all that follow.
+                match value {
+                    Value::Object(_) | Value::Array(_) => {
+                        flatten(&format!("{path}[{at}]"), value, out);
+                    }
+                    plain => out.push(format!("{path}[] = {plain}")),
+                }
             }
         }
         other => out.push(format!("{path} = {other}")),
@@ -54,6 +59,7 @@ mod tests {
             lines("[\n{\"a\":{\"b\":1},\"c\":[]}]"),
             ["[0].a.b = 1", "[0].c = []"]
         );
+        assert_eq!(lines("{\"a\":[1,2]}"), [".a[] = 1", ".a[] = 2"]);
         assert_eq!(lines("{\"a\":1}\n{\"a\":2}"), [".a = 1", ".a = 2"]);
         assert_eq!(lines("{not json\n12\n[x] y"), ["{not json", "12", "[x] y"]);
     }

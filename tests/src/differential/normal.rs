@@ -22,6 +22,10 @@ static RULES: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
         ),
         // Hardware addresses.
         (r"\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b", "<mac>"),
+        // Whoever comes next on the default network, or on a new one.
+        (r"\b172\.17\.0\.([2-9]|\d\d+)\b", "172.17.0.<n>"),
+        (r"\b172\.(1[89]|2\d|3[01])\.", "172.<n>."),
+        (r"/dockerd-\w+/", "/dockerd/"),
         // Sizes as the client shows them.
         (r"\b\d+(\.\d+)? ?([kMGT]i?)?B\b", "<size>"),
         (r"^(.*\.Pid) = [1-9]\d*$", "$1 = <pid>"),
@@ -57,7 +61,7 @@ mod tests {
 
     #[test]
     fn what_must_differ_is_made_equal() {
-        assert_eq!(RULES.len(), 11, "every pattern is one");
+        assert_eq!(RULES.len(), 14, "every pattern is one");
         let id = "0123456789ab".repeat(5) + "cdef";
         let words = vec![("unix:///x/sock".to_owned(), "<host>")];
         for (text, should) in [
@@ -70,6 +74,7 @@ mod tests {
             ("2026-01-02 03:04:05 +0000 UTC".into(), "<time>"),
             ("1.2MB (virtual 3GB)".into(), "<size> (virtual <size>)"),
             ("02:42:ac:11:00:02".into(), "<mac>"),
+            ("172.17.0.12 172.17.0.1".into(), "172.17.0.<n> 172.17.0.1"),
             ("[0].State.Pid = 17".into(), "[0].State.Pid = <pid>"),
             ("[0].State.Pid = 0".into(), "[0].State.Pid = 0"),
             ("at unix:///x/sock.".into(), "at <host>."),

@@ -49,22 +49,19 @@ impl Pair {
         for docker in [&dockerd.docker, &vch.docker] {
             load(docker)?;
         }
-        let words = |docker: &Docker| -> Result<_> {
-            let name = docker.ok(&["info", "--format", "{{.Name}}"])?;
-            Ok(vec![(name, "<name of the host>")])
-        };
+        let id = vch.docker.ok(&["info", "--format", "{{.ID}}"])?;
         Ok(Pair {
             docker: Side::new(
                 "dockerd",
                 dockerd.docker.clone(),
                 &registry.address,
-                words(&dockerd.docker)?,
+                Vec::new(),
             )?,
             ours: Side::new(
                 "Mooring",
                 vch.docker.clone(),
                 &registry.address,
-                words(&vch.docker)?,
+                vec![(id, "<host's ID>")],
             )?,
             _vch: vch,
             _dockerd: dockerd,

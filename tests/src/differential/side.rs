@@ -96,7 +96,8 @@ impl Side {
     /// Removes containers, networks, volumes and images that a case left.
     fn clear(&self, home: &Path) -> Result<()> {
         let outcome = self.shell(&folder().join("clear.sh"), home)?;
-        outcome.ok().map(drop)
+        ensure!(outcome.code == 0, "{}", outcome.errors());
+        Ok(())
     }
 
     fn shell(&self, script: &Path, home: &Path) -> Result<command::Outcome> {
