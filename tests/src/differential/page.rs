@@ -8,25 +8,26 @@ pub const BEGIN: &str = "<!-- differential:begin -->";
 /// Stands behind it.
 pub const END: &str = "<!-- differential:end -->";
 
-/// The part's text: one line for each reason.
+/// The part's text: each reason with its lines.
 pub fn render(reasons: &[Reason]) -> String {
-    let mut out = "| difference | reason | where it shows |\n| --- | --- | --- |\n".to_owned();
+    let mut out =
+        "`-` is Docker's line, `+` is ours, `*` stands for anything, a path is a field of JSON.\n"
+            .to_owned();
     for reason in reasons {
         let places = if reason.places.is_empty() {
-            "everywhere".to_owned()
+            String::new()
         } else {
-            reason
-                .places
-                .iter()
-                .map(|p| format!("`{p}`"))
-                .collect::<Vec<_>>()
-                .join(", ")
+            format!(" In `{}`.", reason.places.join("`, `"))
         };
         out += &format!(
-            "| {} | {} | {places} |\n",
+            "\n**{}.** {}{places}\n```diff\n",
             reason.name.replace('-', " "),
-            reason.why.replace('|', "\\|")
+            reason.why
         );
+        for (ours, line) in &reason.lines {
+            out += &format!("{} {line}\n", if *ours { '+' } else { '-' });
+        }
+        out += "```\n";
     }
     out
 }
