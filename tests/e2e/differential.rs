@@ -10,7 +10,7 @@ use tests::differential::{case, folder, known};
 use tests::random::{Random, times};
 
 /// Cases of a sample: about two minutes.
-const SAMPLE: usize = 8;
+const SAMPLE: usize = 16;
 
 pub fn tests(_: &Arc<Hosts>) -> Vec<Trial> {
     vec![alone(
