@@ -121,7 +121,10 @@ impl Error {
 
     /// 404 for an image that does not exist; makes the Docker client pull it.
     pub fn no_such_image(reference: &str) -> Self {
-        Self::new(Kind::NotFound, format!("No such image: {reference}"))
+        Self::new(
+            Kind::NotFound,
+            format!("No such image: {}", named(reference)),
+        )
     }
 
     /// 409 for a request that needs a running container.
@@ -138,6 +141,16 @@ impl Error {
     }
 }
 
+/// The reference of an image as Docker puts it into its error: with a tag, unless it is an ID or a digest.
+fn named(reference: &str) -> String {
+    let last = reference.rsplit('/').next().unwrap_or(reference);
+    if last.contains(':') || reference.contains('@') {
+        reference.to_owned()
+    } else {
+        format!("{reference}:latest")
+    }
+}
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = self.kind.status();
@@ -145,5 +158,18 @@ impl IntoResponse for Error {
             return status.into_response();
         }
         (status, Json(serde_json::json!({ "message": self.message }))).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_that_is_missing_is_named_with_its_tag() {
+        assert_eq!(named("busybox"), "busybox:latest");
+        assert_eq!(named("127.0.0.1:5000/x"), "127.0.0.1:5000/x:latest");
+        assert_eq!(named("x:1"), "x:1");
+        assert_eq!(named("x@sha256:ab"), "x@sha256:ab");
     }
 }

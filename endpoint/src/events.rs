@@ -107,6 +107,12 @@ impl Events {
         let _nobody_listens = self.inner.feed.send(event);
     }
 
+    /// Tells that unused objects of a kind were removed, and how many bytes that freed.
+    pub fn pruned(&self, kind: &'static str, reclaimed: u64) {
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), reclaimed.to_string())]);
+        self.emit(kind, "prune", "", attributes);
+    }
+
     /// The history, and everything that comes after it, each event once.
     pub fn subscribe(&self) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
         let history = self

@@ -2,10 +2,10 @@
 //! with libFuzzer, the property tests below with what is nearly right.
 
 use crate::api::query::Query;
-use crate::containers::instructions::apply;
 use crate::containers::config::Config;
 use crate::containers::create::CreateRequest;
 use crate::containers::files::unpack;
+use crate::containers::instructions::apply;
 use crate::errors::Error;
 use crate::images::archive::{Archive, Packed};
 use crate::images::load::decompressed;

@@ -2,9 +2,11 @@
 //!
 //! Run by `make e2e` (or `make test`), with a filter: `make e2e ARGS=exec`.
 
+mod clients;
 mod commit;
 mod compose;
 mod crash;
+mod differential;
 mod exec;
 mod faults;
 mod files;
@@ -86,6 +88,8 @@ fn main() {
         pause::tests,
         volumes::tests,
         compose::tests,
+        clients::tests,
+        differential::tests,
     ] {
         trials.extend(module(&hosts));
     }

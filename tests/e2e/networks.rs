@@ -180,8 +180,8 @@ fn refusals(docker: &Docker) -> Result<()> {
             "Pool overlaps",
         ),
         (
-            &["network", "create", "-d", "overlay", "e2e-x"],
-            "plugin \"overlay\" not found",
+            &["network", "create", "-d", "macvlan", "e2e-x"],
+            "plugin \"macvlan\" not found",
         ),
         (
             &["network", "create", "bridge"],

@@ -3,7 +3,9 @@
 pub mod admin;
 pub mod command;
 pub mod compose;
+pub mod differential;
 pub mod docker;
+pub mod dockerd;
 pub mod guest;
 pub mod own_registry;
 pub mod places;

@@ -5,8 +5,7 @@
 //! [`mux`] carries control messages ([`message`]) and streams with credit. [`vspc`] is VMware's
 //! telnet protocol between a serial port and its concentrator, [`config`] what a boot is told,
 //! [`restart`] when a process that has ended is started again, [`health`] what its checks say,
-//! [`limits`] what bounds it, [`files`]
-//! how a container's files are read and written.
+//! [`limits`] what bounds it, [`masks`] what is hidden from it, [`files`] how a container's files are read and written.
 //! The crate `link` drives all of it over tokio.
 #![forbid(unsafe_code)]
 
@@ -19,6 +18,7 @@ pub mod health;
 pub mod keys;
 pub mod limits;
 pub mod log;
+pub mod masks;
 pub mod message;
 pub mod mux;
 pub mod restart;

@@ -1,6 +1,11 @@
 //! Attaching to a process: a client's connection on one side, a stream of the link on the other.
 
-use super::{Target, framing::Framing, hijack::Hijack, version::ApiVersion};
+use super::{
+    Target,
+    framing::Framing,
+    hijack::{Connection, Hijack},
+    version::ApiVersion,
+};
 use crate::{
     app::App,
     containers::{Attached, Container},
@@ -9,15 +14,10 @@ use crate::{
 };
 use axum::{extract::Request, response::Response};
 use bytes::BytesMut;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use link::{StreamEvent, StreamReceiver, StreamSender};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use wire::message::Channel;
-
-/// A client's connection, taken over.
-pub type Connection = TokioIo<Upgraded>;
 
 /// Bytes of stdin that are read at once.
 const STDIN: usize = 32 * 1024;

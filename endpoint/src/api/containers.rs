@@ -11,6 +11,7 @@ use crate::{
 };
 use axum::{
     Json, Router,
+    body::Body,
     extract::{Path, State},
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -19,6 +20,9 @@ use axum::{
 use serde_json::{Value, json};
 use std::sync::Arc;
 use wire::message::SessionId;
+
+/// Bytes of a body of `start` that are looked at: more than there may be.
+const START_BODY_MAX: usize = 64;
 
 /// The calls under `/containers`.
 pub fn router() -> Router<Arc<App>> {
@@ -62,7 +66,7 @@ async fn create(
     let image = app
         .images
         .resolve(&reference)
-        .ok_or_else(|| Error::no_such_image(&named(&reference)))?;
+        .ok_or_else(|| Error::no_such_image(&reference))?;
     let platform = query.text("platform");
     if !platform.is_empty() {
         check_platform(platform, &image.config, &reference)?;
@@ -74,16 +78,6 @@ async fn create(
         .map_err(|e| Error::internal(format!("the request's task ended: {e}")))??;
     let answer = json!({ "Id": created.container.id(), "Warnings": created.warnings });
     Ok((StatusCode::CREATED, Json(answer)).into_response())
-}
-
-/// The reference as Docker puts it into its error: with a tag, unless it is an ID or a digest.
-fn named(reference: &str) -> String {
-    let last = reference.rsplit('/').next().unwrap_or(reference);
-    if last.contains(':') || reference.contains('@') {
-        reference.to_owned()
-    } else {
-        format!("{reference}:latest")
-    }
 }
 
 fn check_platform(platform: &str, config: &Value, reference: &str) -> Result<()> {
@@ -130,9 +124,17 @@ async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
     Ok(ok(Value::Array(rows)))
 }
 
-async fn start(at: Target) -> Result<StatusCode> {
+async fn start(at: Target, body: Body) -> Result<StatusCode> {
+    let sent = axum::body::to_bytes(body, START_BODY_MAX).await;
+    if !matches!(sent.as_deref(), Ok(b"" | b"{}" | b"null")) {
+        return Err(Error::bad(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
+        ));
+    }
     if !at.query.text("checkpoint").is_empty() {
-        return Err(Error::not_yet("--checkpoint"));
+        return Err(Error::bad(
+            "checkpoint is only supported in experimental mode",
+        ));
     }
     attach::detach_keys(at.query.text("detachKeys"))?;
     own_task(async move { at.app.containers.start(&at.container).await }).await
@@ -174,10 +176,19 @@ async fn restart(at: Target) -> Result<StatusCode> {
     .await
 }
 
-async fn kill(at: Target) -> Result<StatusCode> {
-    let signal = at.query.text("signal");
-    let containers = &at.app.containers;
-    containers.kill(&at.container, &at.name, signal).await?;
+/// A container that is not there is told in more words here than elsewhere.
+async fn kill(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Result<StatusCode> {
+    let container = app.containers.find(&name).map_err(|error| {
+        let message = format!("cannot kill container: {name}: {}", error.message);
+        Error::new(error.kind, message)
+    })?;
+    app.containers
+        .kill(&container, &name, query.text("signal"))
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -218,6 +229,7 @@ async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
             Err(error) => tracing::info!(id = container.id(), %error, "not pruned"),
         }
     }
+    app.events.pruned("container", 0);
     let deleted = if deleted.is_empty() {
         Value::Null
     } else {
@@ -285,14 +297,6 @@ async fn not_yet(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_image_that_is_missing_is_named_with_its_tag() {
-        assert_eq!(named("busybox"), "busybox:latest");
-        assert_eq!(named("127.0.0.1:5000/x"), "127.0.0.1:5000/x:latest");
-        assert_eq!(named("x:1"), "x:1");
-        assert_eq!(named("x@sha256:ab"), "x@sha256:ab");
-    }
 
     #[test]
     fn a_platform_must_be_the_images() {

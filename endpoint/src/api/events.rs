@@ -37,6 +37,19 @@ const KNOWN: &[&str] = &[
     "volume",
 ];
 
+/// Kinds of objects that are also filters by name or ID, but for images, which are found by reference.
+const KINDS: &[&str] = &[
+    "config",
+    "container",
+    "daemon",
+    "network",
+    "node",
+    "plugin",
+    "secret",
+    "service",
+    "volume",
+];
+
 /// The call `/events`.
 pub fn router() -> Router<Arc<App>> {
     Router::new().route("/events", get(events))
@@ -99,7 +112,11 @@ async fn events(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
     let since = timestamps::parse(query.text("since"), now)?;
     let until = timestamps::parse(query.text("until"), now)?;
     if since != 0 && until != 0 && since > until {
-        return Err(Error::bad("`since` time cannot be after `until` time"));
+        return Err(Error::bad(format!(
+            "`since` time ({}) cannot be after `until` time ({})",
+            query.text("since"),
+            query.text("until")
+        )));
     }
     let (past, live) = app.events.subscribe();
     // Without `since` the past is of no interest, unless all that is wanted is past.
@@ -141,11 +158,11 @@ fn matches(filters: &Filters, event: &Event) -> bool {
     };
     let image = |want: &String| {
         let own = if event.kind == "image" {
-            Some(&event.id)
+            [Some(&event.id), event.attributes.get("name")]
         } else {
-            event.attributes.get("image")
+            [event.attributes.get("image"), None]
         };
-        own.is_some_and(|own| {
+        own.into_iter().flatten().any(|own| {
             crate::images::familiar(own) == crate::images::familiar(want)
                 || own.split(':').next() == Some(want)
         })
@@ -155,10 +172,8 @@ fn matches(filters: &Filters, event: &Event) -> bool {
             *want == event.action || event.action.split(':').next() == Some(want)
         })
         && filters.any("scope", |want| want == "local")
-        && named("container", "container")
-        && named("network", "network")
-        && named("volume", "volume")
-        && named("daemon", "daemon")
+        // Of some kinds there are never any here: such a filter leaves nothing.
+        && KINDS.iter().all(|kind| named(kind, kind))
         && filters.any("image", image)
         && filters.labels("label", &event.attributes)
 }
@@ -192,6 +207,7 @@ mod tests {
             (r#"{"label":["tier=front"]}"#, true),
             (r#"{"label":["tier=back"]}"#, false),
             (r#"{"network":["x"]}"#, false),
+            (r#"{"service":["web"]}"#, false),
         ] {
             assert_eq!(
                 matches(&Filters::parse(filter).unwrap(), &event),

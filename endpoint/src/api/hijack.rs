@@ -2,7 +2,9 @@
 //!
 //! Clients of today send `Upgrade: tcp` and get 101. Old ones send neither header and expect a
 //! 200 without length, behind which the connection is raw. hyper cannot do the latter, so
-//! [`OldClients`] sits between socket and hyper and makes the one into the other.
+//! [`OldClients`] sits between socket and hyper and makes the one into the other. Others do the
+//! same on a connection that has carried requests before (dockerode): they read the output as the
+//! answer's body, and get it as one.
 
 use crate::{
     api::version::ApiVersion,
@@ -14,22 +16,44 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use futures_util::{StreamExt as _, future::BoxFuture};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio_util::io::ReaderStream;
 
 /// Bytes of a request's or answer's head that are looked at.
 const HEAD_MAX: usize = 64 * 1024;
 
+/// Bytes of output that wait for a client that reads them as a body.
+const BODY_BUFFER: usize = 64 * 1024;
+
+/// Both directions between a client and a process.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug> Duplex for T {}
+
+/// A connection that was taken over.
+pub type Connection = Box<dyn Duplex>;
+
+/// How the client wants its bytes.
+#[derive(Debug)]
+enum How {
+    /// On the connection itself.
+    Upgrade(OnUpgrade),
+    /// As the answer's body; the request's body is the input.
+    Body(Body),
+}
+
 /// The right to take over a request's connection.
 #[derive(Debug)]
 pub struct Hijack {
-    on: OnUpgrade,
+    how: How,
     content_type: &'static str,
 }
 
@@ -37,20 +61,16 @@ impl Hijack {
     /// Takes the right out of a request.
     ///
     /// # Errors
-    /// 400 where the client did not ask for an upgrade (and is not an old one on a connection of
-    /// its own).
+    /// 400 where the connection cannot be upgraded although the client asks for it.
     pub fn of(request: &mut Request) -> Result<Self> {
-        if !request.headers().contains_key(header::UPGRADE) {
-            return Err(Error::bad(
-                "this call takes over the connection: send Connection: Upgrade and Upgrade: tcp, or use a connection of its own",
-            ));
-        }
-        let on = request
-            .extensions_mut()
-            .remove::<OnUpgrade>()
-            .ok_or_else(|| Error::bad("this connection cannot be upgraded"))?;
+        let how = if request.headers().contains_key(header::UPGRADE) {
+            let on = request.extensions_mut().remove::<OnUpgrade>();
+            How::Upgrade(on.ok_or_else(|| Error::bad("this connection cannot be upgraded"))?)
+        } else {
+            How::Body(std::mem::take(request.body_mut()))
+        };
         Ok(Self {
-            on,
+            how,
             content_type: "application/vnd.docker.raw-stream",
         })
     }
@@ -64,24 +84,40 @@ impl Hijack {
         self
     }
 
-    /// The 101, and what resolves to the connection once it is sent.
-    pub fn accept(
-        self,
-    ) -> (
-        Response,
-        impl Future<Output = hyper::Result<TokioIo<Upgraded>>>,
-    ) {
+    /// The answer, and what resolves to the connection once it is sent.
+    pub fn accept(self) -> (Response, BoxFuture<'static, hyper::Result<Connection>>) {
         let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        let headers = response.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("tcp"));
-        headers.insert(
+        let connection: BoxFuture<'static, hyper::Result<Connection>> = match self.how {
+            How::Upgrade(on) => {
+                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                let headers = response.headers_mut();
+                headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+                headers.insert(header::UPGRADE, HeaderValue::from_static("tcp"));
+                Box::pin(async move { Ok(Box::new(TokioIo::new(on.await?)) as Connection) })
+            }
+            How::Body(input) => {
+                let (ours, theirs) = tokio::io::duplex(BODY_BUFFER);
+                let (output, into) = tokio::io::split(theirs);
+                *response.body_mut() = Body::from_stream(ReaderStream::new(output));
+                tokio::spawn(feed(input, into));
+                Box::pin(std::future::ready(Ok(Box::new(ours) as Connection)))
+            }
+        };
+        response.headers_mut().insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static(self.content_type),
         );
-        let on = self.on;
-        (response, async move { on.await.map(TokioIo::new) })
+        (response, connection)
+    }
+}
+
+/// Hands a request's body on as input. Its end is no end of the input: most have none at all.
+async fn feed(input: Body, mut into: impl AsyncWrite + Unpin) {
+    let mut input = input.into_data_stream();
+    while let Some(Ok(bytes)) = input.next().await {
+        if into.write_all(&bytes).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -259,6 +295,21 @@ mod tests {
             got,
             "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\nbytes"
         );
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_no_upgrade_reads_the_output_as_a_body() {
+        let mut request = Request::new(Body::from("input"));
+        let (response, connection) = Hijack::of(&mut request).unwrap().accept();
+        assert_eq!(response.status(), StatusCode::OK);
+        let mut connection = connection.await.unwrap();
+        let mut input = [0u8; 5];
+        connection.read_exact(&mut input).await.unwrap();
+        assert_eq!(&input, b"input");
+        connection.write_all(b"output").await.unwrap();
+        connection.shutdown().await.unwrap();
+        let body = axum::body::to_bytes(response.into_body(), 100).await;
+        assert_eq!(body.unwrap(), "output");
     }
 
     #[tokio::test]

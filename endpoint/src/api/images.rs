@@ -1,7 +1,7 @@
 //! Images: pull, load, list, inspect, tag, remove; and `docker login`.
 
 use super::query::Query;
-use super::{JsonBody, ok};
+use super::{JsonBody, image_fields, ok, version::ApiVersion};
 use crate::app::App;
 use crate::errors::{Error, Result};
 use crate::images::manifest::Platform;
@@ -19,6 +19,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// The calls under `/images`, `/build` and `/auth`.
 pub fn router() -> Router<Arc<App>> {
@@ -36,7 +37,11 @@ pub fn router() -> Router<Arc<App>> {
         .route("/build", post(async || Error::not_yet("docker build")))
         .route(
             "/build/prune",
-            post(async || Error::not_yet("docker builder prune")),
+            // There is no build cache to be pruned.
+            post(async |State(app): State<Arc<App>>| {
+                app.events.pruned("builder", 0);
+                ok(json!({ "CachesDeleted": null, "SpaceReclaimed": 0 }))
+            }),
         )
         .route("/distribution/{*rest}", get(distribution))
         .route("/auth", post(login))
@@ -106,6 +111,47 @@ where
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
+/// The same, but work that fails before it has told anything is answered with its error's status, as with Docker.
+async fn stream_or_error<F>(work: impl FnOnce(Progress) -> F) -> Result<Response>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let (progress, mut lines) = Progress::new();
+    let (failed, mut failure) = oneshot::channel();
+    let work = work(progress.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            result = work => if let Err(error) = result {
+                let _client_is_gone = failed.send(error);
+            },
+            () = progress.closed() => {}
+        }
+    });
+    let first = lines.recv().await;
+    if first.is_none()
+        && let Ok(error) = failure.try_recv()
+    {
+        return Err(error);
+    }
+    let body = futures_util::stream::unfold(
+        (first, lines, failure),
+        async |(first, mut lines, mut failure)| {
+            let line = match first {
+                Some(line) => Some(line),
+                None => lines.recv().await,
+            };
+            // All that was told is out; what is left is why it ended.
+            let line = line.or_else(|| Some(Progress::last(&failure.try_recv().ok()?.message)))?;
+            Some((
+                Ok::<_, std::convert::Infallible>(line),
+                (None, lines, failure),
+            ))
+        },
+    );
+    let body = Body::from_stream(body);
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
 async fn create(
     State(app): State<Arc<App>>,
     query: Query,
@@ -128,11 +174,12 @@ async fn create(
     };
     let reference = Reference::parse(&full).map_err(|e| Error::bad(e.to_string()))?;
     let (platform, credentials) = (platform(&query)?, credentials(&headers)?);
-    Ok(stream(move |progress| async move {
+    stream_or_error(move |progress| async move {
         app.images
             .pull(&reference, platform.as_ref(), credentials, &progress)
             .await
-    }))
+    })
+    .await
 }
 
 /// `docker import`.
@@ -308,7 +355,8 @@ fn labels(image: &ImageRecord) -> BTreeMap<String, String> {
         .unwrap_or_default()
 }
 
-fn summary(app: &App, image: &ImageRecord) -> Value {
+/// A row of the list of images.
+pub(super) fn summary(app: &App, image: &ImageRecord) -> Value {
     json!({
         "Id": image.id,
         "ParentId": "",
@@ -423,9 +471,13 @@ async fn get_one(
     State(app): State<Arc<App>>,
     Path(rest): Path<String>,
     query: Query,
+    version: ApiVersion,
 ) -> Result<Response> {
     match rest.rsplit_once('/') {
-        Some((name, "json")) => Ok(ok(inspect(&*find(&app, name)?))),
+        Some((name, "json")) => {
+            let shown = inspect(&*find(&app, name)?);
+            Ok(ok(image_fields::of_version(shown, version)))
+        }
         Some((name, "history")) => Ok(ok(history(&*find(&app, name)?))),
         Some((name, "get")) => archive(&app, &[name.to_owned()], &query),
         _ => Err(Error::not_found("page not found")),
@@ -495,8 +547,13 @@ async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
     let all = filters.flag("dangling")? == Some(false);
     let takes = |image: &ImageRecord| prune.takes(&labels(image), created_ns(image));
     let removed = app.images.prune(all, takes, users(&app)).await?;
+    app.events.pruned("image", removed.freed);
+    let deleted = match removed.to_json() {
+        Value::Array(none) if none.is_empty() => Value::Null,
+        some => some,
+    };
     Ok(ok(
-        json!({ "ImagesDeleted": removed.to_json(), "SpaceReclaimed": removed.freed }),
+        json!({ "ImagesDeleted": deleted, "SpaceReclaimed": removed.freed }),
     ))
 }
 

@@ -1,11 +1,15 @@
 //! What clients read of a container: `inspect` and a row of `ps`.
 
-use super::{Target, networks, ok};
+use super::{
+    Target, networks, ok,
+    version::{API_VERSION, ApiVersion},
+};
 use crate::{
     app::App,
     containers::{
         Container,
         filters::status_text,
+        names::SHORT_ID,
         places::dns_names,
         spec::{SHM_SIZE, Spec},
         state::{Changes, Status},
@@ -22,15 +26,19 @@ use crate::{
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 use std::net::Ipv4Addr;
-use wire::{health::Probe, restart::RestartPolicy};
+use wire::{
+    health::Probe,
+    masks::{MASKED, READ_ONLY},
+    restart::RestartPolicy,
+};
 
 /// `GET /containers/{id}/json`.
-pub(super) async fn inspect(at: Target) -> Result<Response> {
+pub(super) async fn inspect(at: Target, version: ApiVersion) -> Result<Response> {
     let size = match at.query.flag("size") {
         true => Some(sizes(&at.app, &at.container).await),
         false => None,
     };
-    Ok(ok(details(&at.app, &at.container, size)))
+    Ok(ok(details(&at.app, &at.container, size, version)))
 }
 
 /// What a container takes on the datastore, in bytes.
@@ -55,7 +63,7 @@ pub(super) async fn sizes(app: &App, container: &Container) -> Sizes {
     }
 }
 
-fn details(app: &App, container: &Container, size: Option<Sizes>) -> Value {
+fn details(app: &App, container: &Container, size: Option<Sizes>, version: ApiVersion) -> Value {
     let spec = &container.spec;
     let status = container.status();
     let args = spec.config.args();
@@ -79,12 +87,15 @@ fn details(app: &App, container: &Container, size: Option<Sizes>) -> Value {
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": if execs.is_empty() { Value::Null } else { json!(execs) },
-        "HostConfig": host_config(spec, &status.changes),
+        "HostConfig": host_config(spec, &status.changes, version),
         "GraphDriver": { "Name": "vmdk", "Data": { "Seal": spec.disk.seal } },
         "Mounts": mounts(app, spec),
         "Config": spec.config,
-        "NetworkSettings": network_settings(container, &status),
+        "NetworkSettings": network_settings(container, &status, version),
     });
+    if out["Config"]["Volumes"] == json!({}) {
+        out["Config"]["Volumes"] = Value::Null;
+    }
     if let Some(size) = size {
         out["SizeRw"] = json!(size.own);
         out["SizeRootFs"] = json!(size.all);
@@ -167,7 +178,7 @@ fn probe(probe: &Probe) -> Value {
 }
 
 /// The client's `HostConfig` over dockerd's defaults.
-fn host_config(spec: &Spec, changes: &Changes) -> Value {
+fn host_config(spec: &Spec, changes: &Changes, version: ApiVersion) -> Value {
     let defaults = json!({
         "Binds": null, "ContainerIDFile": "", "LogConfig": { "Type": "json-file", "Config": {} },
         "NetworkMode": "bridge", "PortBindings": {},
@@ -185,16 +196,27 @@ fn host_config(spec: &Spec, changes: &Changes) -> Value {
         "DeviceCgroupRules": null, "DeviceRequests": null, "MemoryReservation": 0,
         "MemorySwap": 0, "MemorySwappiness": null, "OomKillDisable": false, "PidsLimit": null,
         "Ulimits": [], "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0,
-        "IOMaximumBandwidth": 0,
+        "IOMaximumBandwidth": 0, "MaskedPaths": MASKED, "ReadonlyPaths": READ_ONLY,
     });
     let Value::Object(mut out) = defaults else {
         return Value::Null;
     };
     for (field, value) in &spec.host {
-        let unset = value.is_null() || value.as_str() == Some("") || value.as_f64() == Some(0.0);
+        // The client's way to say that it asks for none.
+        let swappiness = field == "MemorySwappiness" && value.as_i64() == Some(-1);
+        let unset = swappiness
+            || value.is_null()
+            || value.as_str() == Some("")
+            || value.as_f64() == Some(0.0);
         let keep = matches!(field.as_str(), "LogConfig" | "RestartPolicy") && is_empty(value);
         if !unset && !keep {
             out.insert(field.clone(), value.clone());
+        }
+    }
+    if version < ApiVersion(1, 42) {
+        // Limits that later versions do not have any more.
+        for field in ["KernelMemory", "KernelMemoryTCP"] {
+            out.insert(field.to_owned(), json!(0));
         }
     }
     out.insert(
@@ -239,7 +261,12 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// A container's place on a network, as `EndpointSettings` shows it. Addresses show while it runs.
-fn endpoint(container: &Container, status: &Status, place: &Attachment) -> Value {
+fn endpoint(
+    container: &Container,
+    status: &Status,
+    place: &Attachment,
+    version: ApiVersion,
+) -> Value {
     let live = Some(place).filter(|_| status.running());
     let address = |ipv6: bool| live.and_then(|place| place.place(ipv6));
     let text = |ipv6: bool| address(ipv6).map_or_else(String::new, |p| p.address.to_string());
@@ -259,10 +286,15 @@ fn endpoint(container: &Container, status: &Status, place: &Attachment) -> Value
         [] => Value::Null,
         list => json!(list),
     };
+    let mut aliases = wanted.aliases.clone();
+    if version < ApiVersion(1, 45) && place.name != BRIDGE {
+        // Later versions have it among the DNS names alone.
+        aliases.push(container.id()[..SHORT_ID].to_owned());
+    }
     json!({
         "IPAMConfig": if asked.is_empty() { Value::Null } else { Value::Object(asked) },
         "Links": list(&wanted.links),
-        "Aliases": list(&wanted.aliases),
+        "Aliases": list(&aliases),
         "MacAddress": live.map_or("", |p| &p.mac),
         "DriverOpts": null,
         "GwPriority": wanted.priority,
@@ -278,8 +310,12 @@ fn endpoint(container: &Container, status: &Status, place: &Attachment) -> Value
     })
 }
 
-/// All places by the name of their network; one that has none is on `none`.
-fn endpoints(container: &Container, status: &Status) -> Map<String, Value> {
+/// All places by the name of their network; one that was made without is on `none`.
+fn endpoints(container: &Container, status: &Status, version: ApiVersion) -> Map<String, Value> {
+    let on_none = container.spec.networks.is_empty();
+    if status.networks.is_empty() && !on_none {
+        return Map::new();
+    }
     if status.networks.is_empty() {
         let mut none = json!({
             "IPAMConfig": null, "Links": null, "Aliases": null, "MacAddress": "",
@@ -292,13 +328,16 @@ fn endpoints(container: &Container, status: &Status) -> Map<String, Value> {
     }
     let places = status.networks.iter();
     places
-        .map(|place| (place.name.clone(), endpoint(container, status, place)))
+        .map(|place| {
+            let shown = endpoint(container, status, place, version);
+            (place.name.clone(), shown)
+        })
         .collect()
 }
 
-fn network_settings(container: &Container, status: &Status) -> Value {
+fn network_settings(container: &Container, status: &Status, version: ApiVersion) -> Value {
     let running = status.running();
-    let endpoints = endpoints(container, status);
+    let endpoints = endpoints(container, status, version);
     // The default network's place is shown twice, as ever.
     let empty = json!({});
     let bridge = endpoints.get(BRIDGE).unwrap_or(&empty);
@@ -387,7 +426,8 @@ pub(super) fn summary(
         "State": status.word(),
         "Status": status_text(status),
         "HostConfig": { "NetworkMode": networks::mode(&spec.host, &spec.networks) },
-        "NetworkSettings": { "Networks": endpoints(container, status) },
+        // A list has no aliases.
+        "NetworkSettings": { "Networks": endpoints(container, status, API_VERSION) },
         "Mounts": mounts(app, spec),
     });
     if let Some(size) = size {

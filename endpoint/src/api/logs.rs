@@ -1,6 +1,6 @@
 //! `GET /containers/{id}/logs`: from the tether while the VM is on, else from the disk.
 
-use super::{Target, attach::Connection, framing::Framing, version::ApiVersion};
+use super::{Target, framing::Framing, hijack::Connection, version::ApiVersion};
 use crate::{
     app::App,
     containers::{Container, Containers},
@@ -32,6 +32,8 @@ const LINK_LIMIT: Duration = Duration::from_secs(60);
 struct Wanted {
     range: LogRange,
     stamps: bool,
+    /// `--details`: what the log driver was told to keep of the container, before each line; nothing here.
+    details: bool,
     framing: Framing,
 }
 
@@ -56,6 +58,7 @@ pub(super) async fn logs(at: Target, version: ApiVersion) -> Result<Response> {
             follow: query.flag("follow"),
         },
         stamps: query.flag("timestamps"),
+        details: query.flag("details"),
         framing: Framing::of(tty),
     };
     let receiver = produce(at.app.containers.clone(), container, wanted);
@@ -97,6 +100,7 @@ pub(super) async fn replay(
         Wanted {
             range,
             stamps: false,
+            details: false,
             framing,
         },
     );
@@ -287,15 +291,20 @@ impl Output {
         } else {
             (at, 1)
         };
-        if !self.wanted.stamps {
+        if !self.wanted.stamps && !self.wanted.details {
             return Some(self.wanted.framing.frame(channel, bytes));
         }
         let mid_line = self.mid_line.entry(channel == Channel::Stderr).or_default();
         let mut out = BytesMut::with_capacity(bytes.len() + 64);
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
             if !*mid_line {
-                out.extend_from_slice(timestamps::log_stamp(at).as_bytes());
-                out.extend_from_slice(b" ");
+                if self.wanted.stamps {
+                    out.extend_from_slice(timestamps::log_stamp(at).as_bytes());
+                    out.extend_from_slice(b" ");
+                }
+                if self.wanted.details {
+                    out.extend_from_slice(b" ");
+                }
             }
             out.extend_from_slice(line);
             *mid_line = line.last() != Some(&b'\n');
@@ -369,6 +378,7 @@ mod tests {
             wanted: Wanted {
                 range,
                 stamps,
+                details: false,
                 framing: Framing::Raw,
             },
             mid_line: HashMap::new(),
@@ -388,6 +398,15 @@ mod tests {
             out.piece(Channel::Stderr, 1, b"e\n").unwrap(),
             format!("{stamp} e\n")
         );
+        assert_eq!(out.piece(Channel::Stdout, 2, b"c\n").unwrap(), "c\n");
+    }
+
+    #[test]
+    fn details_are_none_and_a_blank_before_each_line() {
+        let mut out = output(false);
+        out.wanted.details = true;
+        let piece = out.piece(Channel::Stdout, 1, b"a\nb").unwrap();
+        assert_eq!(piece, " a\n b");
         assert_eq!(out.piece(Channel::Stdout, 2, b"c\n").unwrap(), "c\n");
     }
 

@@ -8,11 +8,13 @@ pub mod events;
 pub mod exec;
 pub mod framing;
 pub mod hijack;
+pub mod image_fields;
 pub mod images;
 pub mod inspect;
 pub mod listen;
 pub mod logs;
 pub mod networks;
+pub mod off;
 pub mod query;
 pub mod stats;
 pub mod system;
@@ -46,6 +48,7 @@ pub const JSON_MAX: usize = 8 * 1024 * 1024;
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(system::router())
+        .merge(off::router())
         .merge(events::router())
         .merge(containers::router())
         .merge(exec::router())
@@ -151,7 +154,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OptionalJson<T> {
         }
         serde_json::from_slice(&bytes)
             .map(|value| Self(Some(value)))
-            .map_err(|error| Error::bad(format!("invalid JSON: {error}")))
+            .map_err(|error| {
+                let why = if error.is_eof() {
+                    "unexpected EOF".to_owned()
+                } else {
+                    error.to_string()
+                };
+                Error::bad(format!("invalid JSON: {why}"))
+            })
     }
 }
 

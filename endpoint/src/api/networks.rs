@@ -254,6 +254,7 @@ async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
             Err(error) => tracing::info!(network = record.name, %error, "not pruned"),
         }
     }
+    app.events.pruned("network", 0);
     let deleted = if deleted.is_empty() {
         Value::Null
     } else {
@@ -265,7 +266,7 @@ async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
 fn container_of(body: &Value) -> Result<&str> {
     match body["Container"].as_str() {
         Some(name) if !name.is_empty() => Ok(name),
-        _ => Err(Error::bad("invalid request: Container is missing")),
+        _ => Err(Error::bad("invalid name or ID supplied: \"\"")),
     }
 }
 

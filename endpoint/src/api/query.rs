@@ -236,7 +236,10 @@ impl Filters {
             [one] if matches!(one.as_str(), "0" | "false" | "False" | "FALSE" | "f" | "F") => {
                 Ok(Some(false))
             }
-            _ => Err(Error::bad(format!("invalid filter '{name}={values:?}'"))),
+            _ => Err(Error::bad(format!(
+                "invalid filter '{name}=[{}]'",
+                values.join(" ")
+            ))),
         }
     }
 }

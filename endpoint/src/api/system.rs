@@ -1,8 +1,9 @@
-//! Ping, version, info, disk usage, and what there is none of.
+//! Ping, version, info, disk usage.
 
 use super::{
     inspect, ok,
-    version::{API_VERSION, MIN_API_VERSION},
+    query::Query,
+    version::{API_VERSION, ApiVersion, MIN_API_VERSION},
 };
 use crate::{
     app::App,
@@ -15,7 +16,7 @@ use axum::{
     extract::State,
     http::{HeaderValue, Method, header},
     response::{IntoResponse, Response},
-    routing::{any, get},
+    routing::get,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -29,27 +30,11 @@ const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") {
 
 /// The calls that are about the host as a whole.
 pub fn router() -> Router<Arc<App>> {
-    let mut router = Router::new()
+    Router::new()
         .route("/_ping", get(ping).head(ping))
         .route("/version", get(version))
         .route("/info", get(info))
-        .route("/system/df", get(usage));
-    for (path, what) in [
-        ("/swarm", "docker swarm"),
-        ("/services", "docker service"),
-        ("/nodes", "docker node"),
-        ("/tasks", "docker stack"),
-        ("/secrets", "docker secret"),
-        ("/configs", "docker config"),
-        ("/plugins", "docker plugin"),
-        ("/session", "BuildKit"),
-    ] {
-        let answer = move || async move { Error::not_yet(what) };
-        router = router
-            .route(path, any(answer))
-            .route(&format!("{path}/{{*rest}}"), any(answer));
-    }
-    router
+        .route("/system/df", get(usage))
 }
 
 async fn ping(method: Method) -> Response {
@@ -99,7 +84,7 @@ async fn version(State(app): State<Arc<App>>) -> Response {
     }))
 }
 
-async fn info(State(app): State<Arc<App>>) -> Result<Response> {
+async fn info(State(app): State<Arc<App>>, version: ApiVersion) -> Result<Response> {
     let all = app.containers.all();
     let paused = all.iter().filter(|c| c.status().paused).count();
     let live = all.iter().filter(|c| c.status().live()).count();
@@ -107,7 +92,7 @@ async fn info(State(app): State<Arc<App>>) -> Result<Response> {
     let setup = app.containers.setup();
     let (cpus, memory) = app.vsphere.hardware().await?;
     let proxies = app.images.registry().settings().proxies();
-    Ok(ok(json!({
+    let mut out = json!({
         "ID": app.settings.vch_id,
         "Containers": all.len(),
         "ContainersRunning": live - paused,
@@ -171,7 +156,14 @@ async fn info(State(app): State<Arc<App>>) -> Result<Response> {
         "InitCommit": { "ID": "" },
         "SecurityOptions": ["name=seccomp,profile=builtin"],
         "Warnings": null,
-    })))
+        "BridgeNfIptables": false,
+        "BridgeNfIp6tables": false,
+    });
+    if version < ApiVersion(1, 42) {
+        out["KernelMemory"] = json!(false);
+        out["KernelMemoryTCP"] = json!(false);
+    }
+    Ok(ok(out))
 }
 
 /// What `docker info` shows of registries.
@@ -204,28 +196,29 @@ fn registries(settings: &RegistrySettings) -> Value {
     })
 }
 
-async fn usage(State(app): State<Arc<App>>) -> Response {
+/// `GET /system/df`; with `type` only of these kinds of objects.
+async fn usage(State(app): State<Arc<App>>, version: ApiVersion, query: Query) -> Result<Response> {
+    const KINDS: &[&str] = &["container", "image", "volume", "build-cache"];
+    let wanted: Vec<&str> = query.all("type").collect();
+    if let Some(wrong) = wanted.iter().find(|kind| !KINDS.contains(*kind)) {
+        return Err(Error::bad(format!("unknown object type: {wrong}")));
+    }
+    let wants = |kind: &str| wanted.is_empty() || wanted.contains(&kind);
+
     let containers = app.containers.all();
     let images: Vec<Value> = app
         .images
         .all()
         .iter()
         .map(|image| {
-            json!({
-                "Id": image.id,
-                "ParentId": "",
-                "RepoTags": image.repo_tags,
-                "RepoDigests": image.repo_digests,
-                "Created": 0,
-                "Size": image.size,
-                "SharedSize": 0,
-                "Labels": null,
-                "Containers": containers.iter().filter(|c| c.spec.image == image.id).count(),
-            })
+            let mut row = super::images::summary(&app, image);
+            // Each image counts as its own here.
+            row["SharedSize"] = json!(0);
+            row
         })
         .collect();
     let mut rows = Vec::new();
-    for container in &containers {
+    for container in containers.iter().filter(|_| wants("container")) {
         let size = inspect::sizes(&app, container).await;
         rows.push(inspect::summary(
             &app,
@@ -235,17 +228,30 @@ async fn usage(State(app): State<Arc<App>>) -> Response {
         ));
     }
     let mut volumes = Vec::new();
-    for (record, users) in app.containers.volumes().all() {
+    let all = app.containers.volumes().all().into_iter();
+    for (record, users) in all.filter(|_| wants("volume")) {
         let mut row = super::volumes::describe(app.containers.volumes(), &record);
         let size = app.containers.volumes().size(&record.name).await;
         row["UsageData"] = json!({ "Size": size.unwrap_or(0), "RefCount": users.len() });
         volumes.push(row);
     }
-    ok(json!({
-        "LayersSize": app.images.all().iter().map(|image| image.size).sum::<u64>(),
-        "Images": images,
-        "Containers": rows,
-        "Volumes": volumes,
-        "BuildCache": [],
-    }))
+    let mut out = serde_json::Map::new();
+    if wants("image") {
+        let size = app.images.all().iter().map(|image| image.size).sum::<u64>();
+        out.insert("LayersSize".to_owned(), json!(size));
+        out.insert("Images".to_owned(), json!(images));
+    }
+    if wants("container") {
+        out.insert("Containers".to_owned(), json!(rows));
+    }
+    if wants("volume") {
+        out.insert("Volumes".to_owned(), json!(volumes));
+    }
+    if wants("build-cache") {
+        out.insert("BuildCache".to_owned(), json!([]));
+        if version < ApiVersion(1, 42) {
+            out.insert("BuilderSize".to_owned(), json!(0));
+        }
+    }
+    Ok(ok(Value::Object(out)))
 }

@@ -42,5 +42,5 @@ pub(super) async fn update(
             changes.cpus = cpus.or(changes.cpus);
         })
         .await?;
-    Ok(ok(json!({ "Warnings": [] })))
+    Ok(ok(json!({ "Warnings": null })))
 }

@@ -1,6 +1,6 @@
 //! Volumes: list, inspect, create, remove, prune.
 
-use super::{OptionalJson, ok, query::Query};
+use super::{JsonBody, ok, query::Query, version::ApiVersion};
 use crate::{
     app::App,
     errors::{Error, Kind, Result},
@@ -19,7 +19,7 @@ use axum::{
     routing::{delete, get, post, put},
 };
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The calls under `/volumes`.
 pub fn router() -> Router<Arc<App>> {
@@ -35,6 +35,14 @@ pub fn router() -> Router<Arc<App>> {
         )
 }
 
+/// Docker shows what was not given as null.
+fn or_null(texts: &BTreeMap<String, String>) -> Value {
+    match texts.is_empty() {
+        true => Value::Null,
+        false => json!(texts),
+    }
+}
+
 /// A volume as Docker shows it.
 pub(super) fn describe(volumes: &Volumes, record: &VolumeRecord) -> Value {
     json!({
@@ -43,9 +51,9 @@ pub(super) fn describe(volumes: &Volumes, record: &VolumeRecord) -> Value {
         "Mountpoint": volumes.disk(&record.name).to_string(),
         "CreatedAt": timestamps::rfc3339(record.created),
         "Status": { "Capacity": record.capacity },
-        "Labels": record.labels,
+        "Labels": or_null(&record.labels),
         "Scope": "local",
-        "Options": record.options,
+        "Options": or_null(&record.options),
     })
 }
 
@@ -68,11 +76,8 @@ async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
     Ok(ok(json!({ "Volumes": rows, "Warnings": null })))
 }
 
-async fn create(
-    State(app): State<Arc<App>>,
-    OptionalJson(body): OptionalJson<Value>,
-) -> Result<Response> {
-    let request = VolumeRequest::read(&body.unwrap_or(Value::Null))?;
+async fn create(State(app): State<Arc<App>>, JsonBody(body): JsonBody<Value>) -> Result<Response> {
+    let request = VolumeRequest::read(&body)?;
     let volumes = app.containers.volumes().clone();
     let made = volumes.clone();
     // Whole, even if the client goes.
@@ -103,10 +108,16 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
+async fn prune(State(app): State<Arc<App>>, version: ApiVersion, query: Query) -> Result<Response> {
     let filters = query.filters()?;
-    filters.allow(&["all", "label", "label!"])?;
-    let all = filters.flag("all")?.unwrap_or(false);
+    // Before version 1.42 there were none that a prune left: it took those with a name, too.
+    let before = version < ApiVersion(1, 42);
+    filters.allow(if before {
+        &["label", "label!"]
+    } else {
+        &["all", "label", "label!"]
+    })?;
+    let all = before || filters.flag("all")?.unwrap_or(false);
     let prune = filters.prune()?;
     let volumes = app.containers.volumes();
     let (mut deleted, mut reclaimed) = (Vec::new(), 0);
@@ -124,6 +135,7 @@ async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
             Err(error) => tracing::info!(volume = record.name, %error, "not pruned"),
         }
     }
+    app.events.pruned("volume", reclaimed);
     Ok(ok(
         json!({ "VolumesDeleted": deleted, "SpaceReclaimed": reclaimed }),
     ))

@@ -93,6 +93,19 @@ pub struct Healthcheck {
     pub retries: i64,
 }
 
+/// What is there: to Go, null in a field is as good as no field. docker-py sends health checks full of them.
+fn present(fields: &Map<String, Value>) -> Map<String, Value> {
+    let set = fields.iter().filter(|(_, value)| !value.is_null());
+    set.map(|(name, value)| {
+        let value = match value {
+            Value::Object(inner) => Value::Object(present(inner)),
+            other => other.clone(),
+        };
+        (name.clone(), value)
+    })
+    .collect()
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_zero(value: &i64) -> bool {
     *value == 0
@@ -121,12 +134,7 @@ impl Config {
     /// # Errors
     /// 400 where a field has the wrong type.
     pub fn read(fields: &Map<String, Value>) -> Result<Self> {
-        let present: Map<String, Value> = fields
-            .iter()
-            .filter(|(_, value)| !value.is_null())
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        serde_json::from_value(Value::Object(present))
+        serde_json::from_value(Value::Object(present(fields)))
             .map_err(|error| Error::bad(format!("invalid container configuration: {error}")))
     }
 

@@ -55,6 +55,12 @@ impl CreateRequest {
         let body = body
             .as_object()
             .ok_or_else(|| Error::bad("invalid JSON: expected an object"))?;
+        let parts = ["HostConfig", "NetworkingConfig"];
+        if body.keys().all(|field| parts.contains(&field.as_str())) {
+            return Err(Error::bad(
+                "Config cannot be empty in order to create a container",
+            ));
+        }
         options::check_config(body)?;
         let empty = Map::new();
         let object = |field: &str| match body.get(field) {
@@ -76,6 +82,9 @@ impl CreateRequest {
         let mut networks = attachment::read_networking(mode, networking, &config.mac_address)?;
         if let Some(links) = host.get("Links").filter(|links| !links.is_null()) {
             attachment::add_links(&mut networks, links)?;
+        }
+        if config.image.is_empty() && config.args().is_empty() {
+            return Err(Error::bad("No command specified"));
         }
         if config.image.is_empty() {
             return Err(Error::bad(

@@ -174,7 +174,7 @@ impl Containers {
         if container.status().paused {
             return Err(Error::conflict(format!(
                 "Container {} is paused, unpause the container before exec",
-                container.id()
+                container.status().name
             )));
         }
         if !container.status().running() {
@@ -265,13 +265,9 @@ impl Containers {
                 return Ok(stream);
             }
             Ok(Reply::StartFailed { code, message }) => {
+                let (code, message) = start_failure(code, &message);
                 exec.state.send_modify(|state| state.exit_code = Some(code));
-                return Err(Error::new(
-                    Kind::BadParameter,
-                    format!(
-                        "OCI runtime exec failed: exec failed: unable to start container process: {message}: unknown"
-                    ),
-                ));
+                return Err(Error::new(Kind::BadParameter, message));
             }
             Ok(other) => Error::internal(format!("the guest did not start the process: {other:?}")),
             Err(error) => error,
@@ -290,4 +286,18 @@ impl Containers {
             );
         }
     }
+}
+
+/// Exit code and words of an exec that could not be started. A user that there is not is found by dockerd itself, the rest
+/// by its runtime.
+fn start_failure(code: i32, message: &str) -> (i32, String) {
+    if message.starts_with("unable to find ") {
+        return (126, message.to_owned());
+    }
+    // 125 is for the client's own failures.
+    let code = if code == 125 { 126 } else { code };
+    let message = format!(
+        "OCI runtime exec failed: exec failed: unable to start container process: {message}: unknown"
+    );
+    (code, message)
 }

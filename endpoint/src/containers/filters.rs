@@ -11,6 +11,7 @@ use crate::{
     networks::record::NONE,
     timestamps,
 };
+use regex::{Regex, RegexBuilder};
 use std::sync::Arc;
 use wire::health::HealthStatus;
 
@@ -47,6 +48,7 @@ const HEALTHS: &[&str] = &["none", "starting", "healthy", "unhealthy"];
 #[derive(Debug)]
 pub struct Selection {
     filters: Filters,
+    names: Vec<Name>,
     all: bool,
     limit: Option<usize>,
     exited: Vec<i32>,
@@ -78,6 +80,16 @@ impl Selection {
                 return Err(Error::bad(format!("invalid filter '{name}={wrong}'")));
             }
         }
+        for name in ["expose", "publish"] {
+            let values = filters.values(name).unwrap_or(&[]);
+            if let Some(wrong) = values.iter().find(|v| port_range(v).is_none()) {
+                return Err(Error::bad(format!(
+                    "error while looking up for {name} {wrong}: expected a port or a range of ports"
+                )));
+            }
+        }
+        let names = filters.values("name").unwrap_or(&[]);
+        let names = names.iter().map(|want| Name::new(want)).collect();
         let exited = filters
             .values("exited")
             .unwrap_or(&[])
@@ -115,6 +127,7 @@ impl Selection {
             exited,
             ancestors,
             all,
+            names,
             filters,
         })
     }
@@ -144,20 +157,6 @@ impl Selection {
                 .iter()
                 .any(|f| filters.values(f).is_some());
         let order = (spec.created, spec.id.clone());
-        let ports = |name: &str| {
-            filters.any(name, |want| {
-                spec.config
-                    .exposed_ports
-                    .keys()
-                    .any(|have| port_matches(want, have))
-            })
-        };
-        let published = |want: &String| {
-            status
-                .ports
-                .iter()
-                .any(|b| port_matches(want, &format!("{}/{}", b.port, b.protocol.word())))
-        };
         let on = |want: &String| {
             let mut places = status.networks.iter();
             places.any(|p| p.name == *want || p.network.starts_with(want.as_str()))
@@ -173,7 +172,7 @@ impl Selection {
         };
         shown
             && filters.any("id", |want| spec.id.starts_with(want.as_str()))
-            && filters.any("name", |want| name_matches(want, &status.name))
+            && (self.names.is_empty() || self.names.iter().any(|want| want.matches(&status.name)))
             && filters.any("status", |want| want == status.word())
             && filters.any("health", |want| want == health_word(status))
             && filters.any("network", on)
@@ -188,60 +187,74 @@ impl Selection {
             && self.before.as_ref().is_none_or(|place| order < *place)
             && self.since.as_ref().is_none_or(|place| order > *place)
             && filters.any("volume", mounts)
-            && filters.any("publish", published)
-            && ports("expose")
+            && self.ports_match(container, status)
     }
+
+    /// As Docker: `expose` looks at the container's side of its ports, `publish` at the host's, both only while it runs,
+    /// and one that fits is enough.
+    fn ports_match(&self, container: &Container, status: &Status) -> bool {
+        let wants = |name: &str| self.filters.values(name).unwrap_or(&[]);
+        let (expose, publish) = (wants("expose"), wants("publish"));
+        if expose.is_empty() && publish.is_empty() {
+            return true;
+        }
+        if !status.running() {
+            return false;
+        }
+        let fits = |wants: &[String], have: &str| wants.iter().any(|w| port_matches(w, have));
+        let exposed = container.spec.config.exposed_ports.keys();
+        let mut exposed = exposed.map(String::as_str);
+        exposed.any(|have| fits(expose, have))
+            || status.ports.iter().any(|b| {
+                let protocol = b.protocol.word();
+                fits(expose, &format!("{}/{protocol}", b.port))
+                    || fits(publish, &format!("{}/{protocol}", b.host_port))
+            })
+    }
+}
+
+/// Ports from and to, and their protocol: `80`, `80/tcp`, `80-90/tcp`.
+fn port_range(want: &str) -> Option<(u16, u16, &str)> {
+    let (range, protocol) = want.split_once('/').unwrap_or((want, "tcp"));
+    let (from, to) = range.split_once('-').unwrap_or((range, range));
+    Some((from.parse().ok()?, to.parse().ok()?, protocol))
 }
 
 /// `80`, `80/tcp`, `80-90/tcp` against an exposed port.
 fn port_matches(want: &str, have: &str) -> bool {
-    let (range, protocol) = want.split_once('/').unwrap_or((want, "tcp"));
     let (port, own) = have.split_once('/').unwrap_or((have, "tcp"));
-    let (from, to) = range.split_once('-').unwrap_or((range, range));
-    match (from.parse::<u16>(), to.parse::<u16>(), port.parse::<u16>()) {
-        (Ok(from), Ok(to), Ok(port)) => protocol == own && (from..=to).contains(&port),
+    match (port_range(want), port.parse::<u16>()) {
+        (Some((from, to, protocol)), Ok(port)) => protocol == own && (from..=to).contains(&port),
         _ => false,
     }
 }
 
-/// Docker takes the value as a regular expression over the name with and without its slash. Of
-/// these the usual ones are known: anchors around a literal, and `.*`.
-fn name_matches(want: &str, name: &str) -> bool {
-    let slashed = format!("/{name}");
-    let anchored = want.starts_with('^');
-    let ends = want.ends_with('$') && !want.ends_with("\\$");
-    let inner = want.strip_prefix('^').unwrap_or(want);
-    let inner = inner.strip_suffix('$').filter(|_| ends).unwrap_or(inner);
-    let parts: Vec<&str> = inner.split(".*").collect();
-    [name, slashed.as_str()]
-        .iter()
-        .any(|text| glob(&parts, text, anchored, ends))
+/// Bytes that a compiled expression may take; a larger one matches only what it is, letter by letter.
+const EXPRESSION_MAX: usize = 256 * 1024;
+
+/// A value of the filter `name`. Docker takes it as a regular expression over the name with and without its slash; what is
+/// none matches only itself.
+#[derive(Debug)]
+struct Name {
+    text: String,
+    expression: Option<Regex>,
 }
 
-/// Whether the parts are in the text in order, the first at its start and the last at its end if
-/// so wanted.
-fn glob(parts: &[&str], text: &str, start: bool, end: bool) -> bool {
-    let mut rest = text;
-    for (at, part) in parts.iter().enumerate() {
-        let last = at + 1 == parts.len();
-        if at == 0 && start {
-            match rest.strip_prefix(part) {
-                Some(after) => rest = after,
-                None => return false,
-            }
-            if last && end {
-                return rest.is_empty();
-            }
-        } else if last && end {
-            return rest.ends_with(part);
-        } else {
-            match rest.find(part) {
-                Some(found) => rest = &rest[found + part.len()..],
-                None => return false,
-            }
+impl Name {
+    fn new(text: &str) -> Self {
+        let expression = RegexBuilder::new(text).size_limit(EXPRESSION_MAX).build();
+        Self {
+            text: text.to_owned(),
+            expression: expression.ok(),
         }
     }
-    true
+
+    fn matches(&self, name: &str) -> bool {
+        [name, &format!("/{name}")].iter().any(|name| {
+            let expression = self.expression.as_ref();
+            self.text == *name || expression.is_some_and(|e| e.is_match(name))
+        })
+    }
 }
 
 /// What the filter `health` compares with.
@@ -299,8 +312,11 @@ mod tests {
             ("^/my.*1$", "my-web-1", true),
             ("^b", "abc", false),
             ("x", "web", false),
+            ("^(db|web)$", "web", true),
+            ("[", "web", false),
+            ("[", "[", true),
         ] {
-            assert_eq!(name_matches(want, name), yes, "{want} {name}");
+            assert_eq!(Name::new(want).matches(name), yes, "{want} {name}");
         }
     }
 

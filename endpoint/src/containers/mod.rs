@@ -434,7 +434,11 @@ impl Containers {
         if name.is_empty() {
             return Err(Error::bad("Neither old nor new names may be empty"));
         }
-        let name = names::check(name)?;
+        let asked = format!("/{name}");
+        let name = names::check(&asked).map_err(|error| {
+            let message = format!("Error when allocating new name: {}", error.message);
+            Error::new(error.kind, message)
+        })?;
         let _operation = container.operation.lock().await;
         let old = container.status().name;
         if old == name {

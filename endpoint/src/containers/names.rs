@@ -12,14 +12,14 @@ pub const NAME_MAX: usize = 80 - SHORT_ID - 1;
 ///
 /// # Errors
 /// 400 in Docker's words.
-pub fn check(name: &str) -> Result<&str> {
-    let name = name.strip_prefix('/').unwrap_or(name);
+pub fn check(given: &str) -> Result<&str> {
+    let name = given.strip_prefix('/').unwrap_or(given);
     let mut bytes = name.bytes();
     let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
     let rest = bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
     if !first || !rest || name.len() < 2 {
         return Err(Error::bad(format!(
-            "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            "Invalid container name ({given}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
         )));
     }
     if name.len() > NAME_MAX {

@@ -99,6 +99,17 @@ impl Containers {
         Ok(())
     }
 
+    /// Tells that a run is on its networks, or on them no more; as Docker, before its start and after its end.
+    pub(super) fn tell_networks(&self, container: &Container, joined: bool) {
+        let action = if joined { "connect" } else { "disconnect" };
+        for place in &container.status().networks {
+            if let Ok(network) = self.networks.find(&place.network) {
+                self.networks
+                    .tell(&network, action, &[("container", container.id())]);
+            }
+        }
+    }
+
     /// The record first: whatever is cut off behind it, the next start sees to the vNICs.
     async fn change_places(
         self: &Arc<Self>,

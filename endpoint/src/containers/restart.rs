@@ -79,6 +79,7 @@ impl Containers {
             true
         });
         if news {
+            self.tell_networks(container, true);
             self.emit(container, "start", &[]);
         }
     }

@@ -245,6 +245,7 @@ impl Containers {
                         status.phase = Phase::Running;
                     }
                 });
+                self.tell_networks(container, true);
                 self.emit(container, "start", &[]);
                 Ok(())
             }
@@ -316,6 +317,7 @@ impl Containers {
                 ("execDuration", seconds.to_string()),
             ],
         );
+        self.tell_networks(container, false);
     }
 
     /// A start that came to nothing: those who wait for it are told.
@@ -353,6 +355,10 @@ impl Containers {
 /// The error of `docker start` where the process could not be started, in the words that the
 /// client takes its exit code from.
 fn start_error(message: &str) -> Error {
+    // dockerd looks for these itself.
+    if message.starts_with("unable to find user") || message.starts_with("unable to find group") {
+        return Error::bad(message);
+    }
     Error::new(
         Kind::BadParameter,
         format!(

@@ -128,7 +128,10 @@ impl Containers {
         made: &mut BTreeMap<String, MountPoint>,
     ) -> Result<()> {
         for (container, read_only) in requested.from {
-            let other = self.find(&container)?;
+            // A 404 would have the client pull the image.
+            let other = self
+                .find(&container)
+                .map_err(|error| Error::bad(error.message))?;
             for mut mount in other.spec.mounts.clone() {
                 if shares.iter().any(|share| share.target == mount.target) {
                     continue;

@@ -159,7 +159,6 @@ impl std::fmt::Display for Platform {
 }
 
 /// What a registry gave for a reference.
-#[expect(clippy::large_enum_variant, reason = "one is held at a time, and not for long")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(
     clippy::large_enum_variant,

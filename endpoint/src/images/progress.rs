@@ -70,7 +70,16 @@ impl Progress {
 
     /// The last message of a failed operation.
     pub fn error(&self, text: &str) {
-        self.send(&json!({ "errorDetail": { "message": text }, "error": text }));
+        let _ = self.lines.send(Self::last(text));
+    }
+
+    /// The same as a line.
+    pub fn last(text: &str) -> Bytes {
+        format!(
+            "{}\r\n",
+            json!({ "errorDetail": { "message": text }, "error": text })
+        )
+        .into()
     }
 
     /// Whether nobody listens any more.

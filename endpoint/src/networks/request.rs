@@ -4,6 +4,7 @@ use super::{
     addresses::first_host,
     record::{BRIDGE, NONE, Pool},
 };
+use crate::api::off::NO_MANAGER;
 use crate::errors::{Error, Kind, Result};
 use ipnet::IpNet;
 use serde_json::{Map, Value};
@@ -68,6 +69,12 @@ impl NetworkRequest {
             if body.get(field).is_some_and(|value| !is_default(value)) {
                 return Err(not_supported(option, "it belongs to a swarm"));
             }
+        }
+        if text(body, "Scope")? == "swarm" {
+            return Err(Error::new(
+                Kind::Forbidden,
+                "cannot create a swarm scoped network when swarm is not active",
+            ));
         }
         if !matches!(text(body, "Scope")?, "" | "local") {
             return Err(not_supported("--scope", "networks are of this host alone"));
@@ -152,6 +159,7 @@ fn check_driver(driver: &str) -> Result<()> {
             Kind::Forbidden,
             format!("only one instance of \"{driver}\" network is allowed"),
         )),
+        "overlay" => Err(Error::unavailable(NO_MANAGER)),
         other => Err(Error::not_found(format!(
             "plugin \"{other}\" not found: networks of this host have the driver bridge"
         ))),
@@ -331,8 +339,8 @@ mod tests {
             (json!({"Name": "bridge"}), "predefined bridge network"),
             (json!({"Name": "a b/c"}), "invalid network name"),
             (
-                json!({"Name": "x", "Driver": "overlay"}),
-                "plugin \"overlay\" not found",
+                json!({"Name": "x", "Driver": "nosuch"}),
+                "plugin \"nosuch\" not found",
             ),
             (json!({"Name": "x", "Driver": "host"}), "only one instance"),
             (json!({"Name": "x", "Options": {"foo": "1"}}), "--opt foo"),

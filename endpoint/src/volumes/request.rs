@@ -60,16 +60,18 @@ impl VolumeRequest {
             Value::String(text) => Ok(text.as_str()),
             _ => Err(Error::bad(format!("invalid {name}: expected a string"))),
         };
-        check_driver(text("Driver")?)?;
+        let name = text("Name")?;
+        let named =
+            |error: Error| Error::new(error.kind, format!("create {name}: {}", error.message));
+        check_driver(text("Driver")?).map_err(named)?;
         if !field("ClusterVolumeSpec").is_null() {
             return Err(Error::not_yet("a cluster volume"));
         }
-        let name = text("Name")?;
         let request = Self {
             name: (!name.is_empty())
                 .then(|| check_name(name).map(str::to_owned))
                 .transpose()?,
-            ..Self::with_options(texts(field("DriverOpts"), "DriverOpts")?)?
+            ..Self::with_options(texts(field("DriverOpts"), "DriverOpts")?).map_err(named)?
         };
         Ok(Self {
             labels: texts(field("Labels"), "Labels")?,

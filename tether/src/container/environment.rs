@@ -14,26 +14,25 @@ pub fn value<'a>(env: &'a [String], name: &str) -> Option<&'a str> {
     })
 }
 
-/// The whole environment: PATH, HOSTNAME and (with a terminal) TERM first where they are missing,
-/// then `env` with the last of each name, HOME at the end where it is missing or empty.
+/// The whole environment in Docker's order: PATH, HOSTNAME and (with a terminal) TERM first, theirs or `env`'s; then `env` with the last of each name, HOME at the end where it is missing or empty.
 #[must_use]
 pub fn complete(env: &[String], hostname: &str, tty: bool, home: &str) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
-    let mut missing = |name: &str, default: &str| {
-        if value(env, name).is_none() {
-            out.push(format!("{name}={default}"));
-        }
-    };
-    missing("PATH", DEFAULT_PATH);
-    missing("HOSTNAME", hostname);
-    if tty {
-        missing("TERM", "xterm");
+    let first = [
+        ("PATH", DEFAULT_PATH),
+        ("HOSTNAME", hostname),
+        ("TERM", "xterm"),
+    ];
+    let first = &first[..if tty { 3 } else { 2 }];
+    for (name, default) in first {
+        out.push(format!("{name}={}", value(env, name).unwrap_or(default)));
     }
     for (i, entry) in env.iter().enumerate() {
         let name = entry.split_once('=').map_or(entry.as_str(), |(n, _)| n);
         let again = env[i + 1..]
             .iter()
             .any(|later| later.split_once('=').map_or(later.as_str(), |(n, _)| n) == name);
+        let again = again || first.iter().any(|(own, _)| *own == name);
         let empty_home = name == "HOME" && value(env, "HOME").is_some_and(str::is_empty);
         if !again && !empty_home {
             out.push(entry.clone());
@@ -57,7 +56,7 @@ mod tests {
             .collect();
         assert_eq!(
             complete(&env, "box", true, "/root"),
-            ["HOSTNAME=box", "TERM=xterm", "PATH=/x", "A=2", "HOME=/root"]
+            ["PATH=/x", "HOSTNAME=box", "TERM=xterm", "A=2", "HOME=/root"]
         );
         assert_eq!(value(&env, "A"), Some("2"));
         let env = vec!["HOME=/h".to_string()];

@@ -14,34 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use wire::limits::Tmpfs;
-
-/// What Docker hides: a file by /dev/null, a folder by an empty read-only one. /sys/firmware holds
-/// the fw_cfg files and with them the link's secret.
-pub const MASKED: [&str; 14] = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-    "/sys/kernel/debug",
-    "/sys/kernel/tracing",
-];
-
-/// What Docker makes read-only.
-pub const READ_ONLY: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
+use wire::masks::{MASKED, READ_ONLY};
 
 /// Files of the tether that are bound over the image's: (in the tether's root, in the container).
 pub const FILES: [(&str, &str); 3] = [

@@ -161,4 +161,7 @@ pub(super) const CONFIG_TAKEN: &[&str] = &[
     "NetworkingConfig",
     "Healthcheck",
     "Volumes",
+    // Parameters of the query that dockerode repeats in the body; they count there.
+    "name",
+    "platform",
 ];

@@ -2,11 +2,11 @@
 
 use crate::floors::Floors;
 use crate::http::Client;
-use crate::peer::Dockerd;
 use crate::registry::Pair;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use tests::docker::Docker;
+use tests::dockerd::Dockerd;
 use tests::places;
 use tests::registry::Registry;
 use tests::vch::{Settings, Vch};

@@ -8,7 +8,6 @@ mod http;
 mod lab;
 mod measure;
 mod output;
-mod peer;
 mod registry;
 mod sizes;
 

@@ -1,5 +1,8 @@
 //! Debian's dockerd as a peer, in a network namespace of its own, so that nothing of it touches the machine's network.
 
+use crate::command::{self, DEADLINE};
+use crate::docker::Docker;
+use crate::registry::Registry;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -7,9 +10,6 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tests::command::{self, DEADLINE};
-use tests::docker::Docker;
-use tests::registry::Registry;
 
 /// How long dockerd may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,7 +20,7 @@ struct Namespace(String);
 
 impl Namespace {
     fn new() -> Result<Self> {
-        let name = format!("mooring-bench-{}", std::process::id());
+        let name = format!("mooring-peer-{}", std::process::id());
         ip(&["netns", "add", &name])?;
         let namespace = Namespace(name);
         ip(&["-n", &namespace.0, "link", "set", "lo", "up"])?;
@@ -39,7 +39,7 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         if let Err(e) = ip(&["netns", "del", &self.0]) {
-            eprintln!("bench: {e:#}");
+            eprintln!("{e:#}");
         }
     }
 }
@@ -68,7 +68,7 @@ impl Dockerd {
     /// # Errors
     /// When it does not serve; with the end of its log.
     pub fn start() -> Result<Self> {
-        eprintln!("bench: starting dockerd, the peer");
+        eprintln!("starting dockerd, the peer");
         let folder = tempfile::Builder::new().prefix("dockerd-").tempdir()?;
         let at = |name: &str| folder.path().join(name);
         let namespace = Namespace::new()?;
@@ -157,7 +157,7 @@ impl Drop for Dockerd {
         let begin = Instant::now();
         while matches!(self.daemon.try_wait(), Ok(None)) {
             if begin.elapsed() > PATIENCE {
-                eprintln!("bench: dockerd does not end; killed");
+                eprintln!("dockerd does not end; killed");
                 let _ = self.daemon.kill();
                 let _ = self.daemon.wait();
                 break;
