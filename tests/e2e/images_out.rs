@@ -246,6 +246,14 @@ fn push() -> Result<()> {
     let digests = docker.inspect(&second, "{{.RepoDigests}}")?;
     holds(&digests, &format!("/b/odd@{digest}"))?;
 
+    // All tags of a repository; a signature or another artifact among them would end it.
+    docker.ok(&["rmi", &second, &second.replace("odd:1", "odd:2")])?;
+    docker.ok(&["pull", "-a", second.trim_end_matches(":1")])?;
+    docker.ok(&["inspect", &second, &second.replace("odd:1", "odd:2")])?;
+    docker
+        .run(&["pull", "-a", &format!("{}/no/such", relay.address)])?
+        .exits(1)?;
+
     // What was pulled goes back to the byte.
     let came = registry
         .push("odd")?

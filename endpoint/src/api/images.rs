@@ -174,7 +174,16 @@ async fn create(
     };
     let reference = Reference::parse(&full).map_err(|e| Error::bad(e.to_string()))?;
     let (platform, credentials) = (platform(&query)?, credentials(&headers)?);
+    // Docker's clients name the tag, unless all are wanted.
+    let last = full.rsplit('/').next().unwrap_or(&full);
+    let all = !last.contains([':', '@']);
     stream_or_error(move |progress| async move {
+        if all {
+            return app
+                .images
+                .pull_all(&reference, platform.as_ref(), credentials, &progress)
+                .await;
+        }
         app.images
             .pull(&reference, platform.as_ref(), credentials, &progress)
             .await

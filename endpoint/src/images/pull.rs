@@ -174,6 +174,30 @@ impl Images {
         Ok(())
     }
 
+    /// Pulls every tag of a repository, one after the other.
+    ///
+    /// # Errors
+    /// Those of the first one that fails; those before it stay.
+    pub async fn pull_all(
+        self: &Arc<Self>,
+        repository: &Reference,
+        platform: Option<&Platform>,
+        credentials: Credentials,
+        progress: &Progress,
+    ) -> Result<()> {
+        let home = self
+            .registry
+            .open_home(repository, credentials.clone(), Access::Pull)
+            .await?;
+        for tag in home.tags(&repository.name()).await? {
+            let reference = Reference::parse(&format!("{}:{tag}", repository.name()))
+                .map_err(|e| Error::internal(format!("the registry's tag {tag:?}: {e}")))?;
+            self.pull(&reference, platform, credentials.clone(), progress)
+                .await?;
+        }
+        Ok(())
+    }
+
     /// What a registry has for a reference: its descriptor (image-spec, "Descriptors"), and its platforms.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod http;
 mod repository;
 mod search;
 mod settings;
+mod tags;
 mod trust;
 mod upload;
 
@@ -99,7 +100,6 @@ impl RegistryClient {
         let all = client.settings.registry_ca.iter();
         let files = all.map(|a| a.file.clone()).collect();
         client.http(Trust::Proven(files))?;
-        client.http(Trust::Anyone)?;
         Ok(client)
     }
 
@@ -397,6 +397,67 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: RegistrySettings,
+    }
+
+    fn client(args: &[&str]) -> Result<RegistryClient, RegistryError> {
+        // The one that the program takes; another test may have set it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let line = ["x"].iter().chain(args);
+        RegistryClient::new(Line::try_parse_from(line).unwrap().settings)
+    }
+
+    #[test]
+    fn nothing_unsigned_comes_in_where_all_must_be_signed() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("key.pub");
+        std::fs::write(&key, trust::a_key()).unwrap();
+        let path = key.display();
+        let of_one = client(&[&format!("--require-signed=a.example={path}")]).unwrap();
+        assert!(of_one.check_unsigned("docker load").is_ok());
+        let of_all = client(&[&format!("--require-signed={path}")]).unwrap();
+        let error = of_all.check_unsigned("docker load").unwrap_err();
+        assert!(error.to_string().contains("signed images only"), "{error}");
+    }
+
+    #[test]
+    fn files_that_are_none_are_refused_with_their_option() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "nothing").unwrap();
+        for option in ["--registry-ca", "--require-signed"] {
+            for path in [file.clone(), folder.path().join("missing")] {
+                let error = client(&[&format!("{option}={}", path.display())]).unwrap_err();
+                assert!(error.to_string().starts_with(option), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn mirrors_are_asked_first_and_for_docker_hub_only() {
+        let client = client(&["--registry-mirror=https://m.example"]).unwrap();
+        let with_password = Credentials {
+            username: "u".into(),
+            password: "p".into(),
+            ..Credentials::default()
+        };
+        let sources = |name: &str| {
+            let reference = Reference::parse(name).unwrap();
+            client.sources(&reference, with_password.clone()).unwrap()
+        };
+        let hub = sources("busybox");
+        assert_eq!(hub.len(), 2);
+        assert!(hub[0].is_mirror && hub[0].credentials == Credentials::default());
+        assert!(!hub[1].is_mirror && hub[1].credentials == with_password);
+        let other = sources("a.example/busybox");
+        assert_eq!(other.len(), 1);
+        assert!(!other[0].is_mirror);
+    }
 
     #[test]
     fn only_loopback_may_be_plain() {

@@ -30,7 +30,8 @@ pub struct RegistrySettings {
     /// will do.
     #[arg(long, value_name = "[REGISTRY=]FILE", value_parser = authority)]
     pub require_signed: Vec<Authority>,
-    /// Proxy for registries without TLS: http://[USER:PASSWORD@]HOST:PORT. Default: the environment's HTTP_PROXY.
+    /// Proxy for registries without TLS: http://[USER:PASSWORD@]HOST:PORT. Default: the environment's HTTP_PROXY, which
+    /// other users of the machine do not see, as they do an option.
     #[arg(long, value_name = "URL", value_parser = proxy)]
     pub http_proxy: Option<Url>,
     /// Proxy for registries with TLS. Default: the environment's HTTPS_PROXY.

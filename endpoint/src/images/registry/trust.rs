@@ -127,6 +127,14 @@ impl Repository {
     }
 }
 
+/// A public key in PEM, for tests.
+#[cfg(test)]
+pub(super) fn a_key() -> String {
+    let point = [&[4][..], &[7; 64]].concat();
+    let text = STANDARD.encode([&P256_PREFIX[..], &point].concat());
+    format!("-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
