@@ -108,10 +108,7 @@ impl Output {
     /// Where nobody reads any more, or the record is too long.
     pub fn record(&mut self, record: &Record) -> io::Result<()> {
         put(record, &mut self.buffer).map_err(io::Error::other)?;
-        if self.buffer.len() >= PIECE_MAX {
-            self.flush()?;
-        }
-        Ok(())
+        self.flush_full()
     }
 
     /// Writes a piece of a file, of at most [`PIECE_MAX`] bytes.
@@ -121,7 +118,14 @@ impl Output {
     pub fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.buffer.extend_from_slice(&piece_header(bytes.len()));
         self.buffer.extend_from_slice(bytes);
-        self.flush()
+        self.flush_full()
+    }
+
+    fn flush_full(&mut self) -> io::Result<()> {
+        if self.buffer.len() >= PIECE_MAX {
+            self.flush()?;
+        }
+        Ok(())
     }
 
     /// Hands on what waits.

@@ -3,7 +3,7 @@
 
 use super::{JobError, Running};
 use crate::errors::Error;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, stream};
 use std::io;
 use wire::files::{Entry, Item, Kind, Record};
@@ -87,11 +87,27 @@ impl Packer {
         }
     }
 
+    /// Pieces of 64 KiB and more, but for the last one: an archive of small files has many headers.
+    async fn batch(&mut self) -> Result<Option<Bytes>, JobError> {
+        const ENOUGH: usize = 64 << 10;
+        let mut batch = BytesMut::new();
+        while let Some(piece) = self.next().await? {
+            if batch.is_empty() && piece.len() >= ENOUGH {
+                return Ok(Some(piece));
+            }
+            batch.extend_from_slice(&piece);
+            if batch.len() >= ENOUGH {
+                break;
+            }
+        }
+        Ok(Some(batch.freeze()).filter(|batch| !batch.is_empty()))
+    }
+
     /// The tar as a stream. Where it fails it breaks off with an error.
     pub fn stream(self) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         stream::unfold(Some(self), |packer| async move {
             let mut packer = packer?;
-            match packer.next().await {
+            match packer.batch().await {
                 Ok(piece) => piece.map(|piece| (Ok(piece), Some(packer))),
                 Err(error) => {
                     let error = Error::from(error);

@@ -27,6 +27,7 @@ pub fn unpack(
 ) -> Result<(), Error> {
     let mut tar = Reader::new(plain(input)?, LIMITS);
     let mut buffer = vec![0; PIECE_MAX];
+    let mut out = Vec::new();
     loop {
         let mut raw = Nothing;
         let Some(found) = tar.next_entry(&mut raw).map_err(broken)? else {
@@ -37,17 +38,16 @@ pub fn unpack(
             Kind::File(size) => size,
             _ => 0,
         };
-        let mut out = Vec::new();
         put(&Record::Entry(entry), &mut out).map_err(broken)?;
-        send(out)?;
         let mut at = 0;
         for (offset, length) in map.into_iter().chain([(size, 0)]) {
             while at < offset {
                 let count = usize::try_from(offset - at).unwrap_or(PIECE_MAX);
                 let count = count.min(PIECE_MAX);
-                let zeros = [&piece_header(count)[..], &vec![0; count]].concat();
-                send(zeros)?;
+                out.extend_from_slice(&piece_header(count));
+                out.resize(out.len() + count, 0);
                 at += count as u64;
+                full(&mut out, &mut send)?;
             }
             while at < offset + length {
                 let most = usize::try_from(offset + length - at).unwrap_or(PIECE_MAX);
@@ -56,14 +56,27 @@ pub fn unpack(
                 if count == 0 {
                     return Err(broken("a file in it is shorter than its header says"));
                 }
-                send([&piece_header(count)[..], &buffer[..count]].concat())?;
+                out.extend_from_slice(&piece_header(count));
+                out.extend_from_slice(&buffer[..count]);
                 at += count as u64;
+                full(&mut out, &mut send)?;
             }
         }
+        full(&mut out, &mut send)?;
     }
-    let mut out = Vec::new();
     put(&Record::End, &mut out).map_err(broken)?;
     send(out)
+}
+
+/// Sends what there is, once that is worth it.
+fn full(
+    out: &mut Vec<u8>,
+    send: &mut impl FnMut(Vec<u8>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    if out.len() < PIECE_MAX {
+        return Ok(());
+    }
+    send(std::mem::take(out))
 }
 
 /// Headers of an archive are not kept.
