@@ -270,6 +270,16 @@ mod tests {
     }
 
     #[test]
+    fn null_in_a_field_is_no_field_in_inner_objects_too() {
+        let own = config(json!({
+            "Cmd": null,
+            "Healthcheck": { "Test": ["CMD", "true"], "Interval": 5, "Timeout": null, "Retries": null },
+        }));
+        let health = own.healthcheck.unwrap();
+        assert_eq!((health.interval, health.timeout, health.retries), (5, 0, 0));
+    }
+
+    #[test]
     fn the_image_fills_in_what_the_client_left_out() {
         let image = config(json!({
             "User": "redis", "Env": ["PATH=/bin", "A=image"], "Cmd": ["serve"],
