@@ -6,8 +6,8 @@ use crate::containers::create::CreateRequest;
 use crate::images::archive::{Archive, Packed};
 use crate::images::load::decompressed;
 use crate::images::manifest::{self, Document, LAYERS_MAX, Platform};
-use crate::images::registry::Challenge;
-use crate::images::{Reference, StoredImage};
+use crate::images::registry::{Challenge, says};
+use crate::images::{self, Reference, StoredImage};
 use crate::networks::{addresses::Addresses, attachment::Wanted, dns, request::NetworkRequest};
 use std::io::{Read, Write};
 
@@ -72,6 +72,33 @@ pub fn reference(text: &str) {
 pub fn challenge(text: &str) {
     if let Some(Challenge::Bearer { realm, .. }) = Challenge::parse(text) {
         assert!(!realm.is_empty());
+    }
+}
+
+/// Changes of `docker import`. What they make of a configuration has the form that it should.
+pub fn changes(text: &str) {
+    let mut config = serde_json::Map::new();
+    if images::changes::apply(&mut config, std::iter::once(text)).is_err() {
+        return;
+    }
+    let list = |name: &str| config.get(name).and_then(|v| v.as_array()).cloned();
+    for variable in list("Env").unwrap_or_default() {
+        assert!(variable.as_str().is_some_and(|v| v.contains('=')));
+    }
+    if let Some(folder) = config.get("WorkingDir") {
+        assert!(folder.as_str().is_some_and(|f| f.starts_with('/')));
+    }
+    for name in ["Labels", "ExposedPorts", "Volumes", "Healthcheck"] {
+        assert!(config.get(name).is_none_or(serde_json::Value::is_object));
+    }
+}
+
+/// What a signature signs.
+pub fn payload(bytes: &[u8]) {
+    if let Some(digest) = says(bytes) {
+        let text = String::from_utf8_lossy(bytes);
+        // As it is written there, or with escapes.
+        assert!(text.contains(&digest.to_string()) || text.contains('\\'));
     }
 }
 
@@ -233,6 +260,21 @@ mod tests {
             "Basic realm=\"x\"", "Bearer realm=\"https://a/t\",service=\"s\",scope=\"a:b:pull,push\"",
         ])) {
             challenge(&text);
+        }
+
+        #[test]
+        fn any_changes_are_made_or_refused(text in texts(&[
+            "CMD [\"a\"]\nENV A=1 B=\"2 3\"\nEXPOSE 80-90/udp\nLABEL x=y\nVOLUME [\"/a\"]",
+            "WORKDIR ../x\nUSER a\nHEALTHCHECK --interval=5s --retries=3 CMD x\nONBUILD RUN y\nSTOPSIGNAL 9",
+        ])) {
+            changes(&text);
+        }
+
+        #[test]
+        fn any_payload_is_read_or_refused(text in texts(&[
+            "{\"critical\":{\"image\":{\"docker-manifest-digest\":\"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"},\"type\":\"cosign container image signature\"}}",
+        ])) {
+            payload(text.as_bytes());
         }
 
         #[test]

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 /// The most changes, and the most bytes of one.
 const CHANGES_MAX: usize = 256;
 const CHANGE_MAX: usize = 64 << 10;
+/// The most ports that all changes together may expose, each as often as it is named.
+const PORTS_MAX: usize = 3 * 65_536;
 
 fn bad(line: &str, why: &str) -> Error {
     let line: String = line.chars().take(100).collect();
@@ -18,22 +20,24 @@ fn bad(line: &str, why: &str) -> Error {
 ///
 /// # Errors
 /// 400 that names the first one that is none.
-pub(super) fn apply<'a>(
+pub(crate) fn apply<'a>(
     config: &mut Map<String, Value>,
     changes: impl Iterator<Item = &'a str>,
 ) -> Result<()> {
     let lines = changes.flat_map(str::lines).map(str::trim);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut ports = 0;
     for (number, line) in lines.enumerate() {
         if number == CHANGES_MAX || line.len() > CHANGE_MAX {
             return Err(bad(line, "there are too many changes, or it is too long"));
         }
-        change(config, line)?;
+        change(config, line, &mut ports)?;
     }
     Ok(())
 }
 
-fn change(config: &mut Map<String, Value>, line: &str) -> Result<()> {
+/// Makes one change; `exposed` counts ports.
+fn change(config: &mut Map<String, Value>, line: &str, exposed: &mut usize) -> Result<()> {
     let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let rest = rest.trim();
     let name = name.to_ascii_uppercase();
@@ -75,7 +79,12 @@ fn change(config: &mut Map<String, Value>, line: &str) -> Result<()> {
                         .filter(|p| *p > 0)
                         .ok_or_else(|| bad(line, &format!("{text:?} is no port")))
                 };
-                for port in port(first)?..=port(last)? {
+                let ports = port(first)?..=port(last)?;
+                *exposed += ports.len();
+                if *exposed > PORTS_MAX {
+                    return Err(bad(line, "the changes expose too many ports"));
+                }
+                for port in ports {
                     entry(config, "ExposedPorts").insert(format!("{port}/{protocol}"), json!({}));
                 }
             }
@@ -330,6 +339,14 @@ mod tests {
         ] {
             assert!(applied(&[bad]).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn ports_are_counted_before_they_are_exposed() {
+        assert!(applied(&["EXPOSE 1-65535"]).is_ok());
+        let many = format!("EXPOSE {}", "1-65535 ".repeat(4));
+        assert!(applied(&[&many]).is_err());
+        assert!(applied(&["EXPOSE 1-65535"; 4]).is_err());
     }
 
     proptest! {

@@ -5,7 +5,7 @@
 //! something that was interrupted, and is deleted at the start.
 
 pub(crate) mod archive;
-mod changes;
+pub(crate) mod changes;
 mod convert;
 mod flights;
 mod import;
