@@ -10,7 +10,7 @@ use crate::errors::Error;
 use crate::images::archive::{Archive, Packed};
 use crate::images::load::decompressed;
 use crate::images::manifest::{self, Document, LAYERS_MAX, Platform};
-use crate::images::registry::Challenge;
+use crate::images::registry::{Challenge, says};
 use crate::images::{Reference, StoredImage};
 use crate::networks::{addresses::Addresses, attachment::Wanted, dns, request::NetworkRequest};
 use std::io::{Read, Write};
@@ -113,6 +113,15 @@ pub fn reference(text: &str) {
 pub fn challenge(text: &str) {
     if let Some(Challenge::Bearer { realm, .. }) = Challenge::parse(text) {
         assert!(!realm.is_empty());
+    }
+}
+
+/// What a signature signs.
+pub fn payload(bytes: &[u8]) {
+    if let Some(digest) = says(bytes) {
+        let text = String::from_utf8_lossy(bytes);
+        // As it is written there, or with escapes.
+        assert!(text.contains(&digest.to_string()) || text.contains('\\'));
     }
 }
 
@@ -288,6 +297,13 @@ mod tests {
             "Basic realm=\"x\"", "Bearer realm=\"https://a/t\",service=\"s\",scope=\"a:b:pull,push\"",
         ])) {
             challenge(&text);
+        }
+
+        #[test]
+        fn any_payload_is_read_or_refused(text in texts(&[
+            "{\"critical\":{\"image\":{\"docker-manifest-digest\":\"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"},\"type\":\"cosign container image signature\"}}",
+        ])) {
+            payload(text.as_bytes());
         }
 
         #[test]

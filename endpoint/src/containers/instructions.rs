@@ -16,13 +16,15 @@ use words::{expand, split};
 /// Changes at most, and bytes of one.
 const CHANGES_MAX: usize = 256;
 const CHANGE_MAX: usize = 64 << 10;
+/// Ports that all changes together expose at most, each as often as it is named.
+const PORTS_MAX: usize = 3 * 65_536;
 
 /// Applies instructions, in their order.
 ///
 /// # Errors
 /// 400 for one that there is not, or that is wrong; nothing counts then.
 pub fn apply(config: &mut Config, changes: &[String]) -> Result<()> {
-    let mut command_is_set = false;
+    let mut seen = Seen::default();
     let (count, longest) = (
         changes.len(),
         changes.iter().map(String::len).max().unwrap_or_default(),
@@ -38,12 +40,19 @@ pub fn apply(config: &mut Config, changes: &[String]) -> Result<()> {
             continue;
         }
         let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-        one(config, name, rest.trim(), &mut command_is_set)?;
+        one(config, name, rest.trim(), &mut seen)?;
     }
     Ok(())
 }
 
-fn one(config: &mut Config, name: &str, rest: &str, command_is_set: &mut bool) -> Result<()> {
+/// What the instructions before have done.
+#[derive(Debug, Default)]
+struct Seen {
+    command: bool,
+    ports: usize,
+}
+
+fn one(config: &mut Config, name: &str, rest: &str, seen: &mut Seen) -> Result<()> {
     let upper = name.to_ascii_uppercase();
     let needs = |count: &str| Error::bad(format!("{upper} requires {count}"));
     let some = || match rest.is_empty() {
@@ -64,14 +73,14 @@ fn one(config: &mut Config, name: &str, rest: &str, command_is_set: &mut bool) -
     match upper.as_str() {
         "CMD" => {
             config.cmd = Some(command(config, rest));
-            *command_is_set = true;
+            seen.command = true;
         }
         "ENTRYPOINT" => {
             config.entrypoint = match rest {
                 "" | "[]" => None,
                 _ => Some(command(config, rest)),
             };
-            if !*command_is_set {
+            if !seen.command {
                 config.cmd = None;
             }
         }
@@ -91,7 +100,14 @@ fn one(config: &mut Config, name: &str, rest: &str, command_is_set: &mut bool) -
         "EXPOSE" => {
             some()?;
             for word in words(rest)? {
-                for port in ports(&word)? {
+                let ports = ports(&word)?;
+                seen.ports += ports.len();
+                if seen.ports > PORTS_MAX {
+                    return Err(Error::bad(format!(
+                        "the changes expose more than {PORTS_MAX} ports"
+                    )));
+                }
+                for port in ports {
                     config.exposed_ports.insert(port, json!({}));
                 }
             }
@@ -371,6 +387,14 @@ mod tests {
             let error = changed(json!({}), &[change]).unwrap_err();
             assert!(error.message.contains(words), "{change}: {}", error.message);
         }
+    }
+
+    #[test]
+    fn ports_are_counted_before_they_are_exposed() {
+        assert!(changed(json!({}), &["EXPOSE 1-65535"]).is_ok());
+        let many = format!("EXPOSE {}", "1-65535 ".repeat(4));
+        assert!(changed(json!({}), &[&many]).is_err());
+        assert!(changed(json!({}), &["EXPOSE 1-65535"; 4]).is_err());
     }
 
     #[test]

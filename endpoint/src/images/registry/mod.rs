@@ -19,6 +19,8 @@ pub use error::RegistryError;
 pub use repository::{Access, Fetched, Repository};
 pub use search::Found;
 pub use settings::{Insecure, Proxies, RegistrySettings};
+#[cfg(any(test, fuzzing))]
+pub(crate) use trust::says;
 pub use upload::Told;
 
 use super::reference::{DEFAULT_DOMAIN, Reference};

@@ -63,7 +63,7 @@ impl PublicKey {
 }
 
 /// The digest of the image that a payload is about.
-fn says(payload: &[u8]) -> Option<Digest> {
+pub(crate) fn says(payload: &[u8]) -> Option<Digest> {
     #[derive(Deserialize)]
     struct Payload {
         critical: Critical,
