@@ -1,10 +1,8 @@
-//! A container's files: `docker cp`, `diff` and `export`, of running containers and of others.
+//! A container's files: `docker cp`, `diff` and `export`; those of containers that do not run are in `maintenance`.
 
-use crate::faults::damage;
-use crate::hosts::{BUSYBOX, Hosts, Link, actions, alone, equal, holds, load, on, on_both};
+use crate::hosts::{BUSYBOX, Hosts, Link, actions, equal, holds, on, on_both};
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -12,19 +10,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 use tempfile::TempDir;
-use tests::admin;
 use tests::command::{DEADLINE, eventually, finish};
 use tests::docker::{Container, Docker};
-use tests::vch::{Settings, Vch};
 
 pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
-    let mut all = Vec::new();
-    for (name, test) in [
-        ("copies_go_out_and_in", copies as fn(&Docker) -> Result<()>),
-        ("of_one_that_does_not_run", stopped),
-    ] {
-        all.extend(on_both(hosts, &format!("files::{name}"), test));
-    }
+    let mut all = on_both(hosts, "files::copies_go_out_and_in", copies);
     let mut one = |name: &str, test: fn(&Docker) -> Result<()>| {
         all.push(on(hosts, Link::Vsock, &format!("files::{name}"), test));
     };
@@ -37,20 +27,11 @@ pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
     one("a_hundred_megabytes_both_ways", large);
     one("diff_and_export_show_what_changed", changes);
     one("a_copy_whose_vm_goes_ends_with_an_error", broken);
-    one("volumes_in_use_are_not_touched", volumes);
-    all.push(alone(
-        "files::an_endpoint_that_goes_leaves_no_maintenance",
-        left_behind,
-    ));
-    all.push(alone(
-        "files::a_vm_that_does_not_come_up_for_them_says_why",
-        not_up,
-    ));
     all
 }
 
 /// A busybox container that has run this script and sleeps.
-fn ready(docker: &Docker, options: &[&str], script: &str) -> Result<(String, Container)> {
+pub fn ready(docker: &Docker, options: &[&str], script: &str) -> Result<(String, Container)> {
     let script = format!("{script}\ntouch /ready; exec sleep 100000");
     let command = [&["run", "-d"], options, &[BUSYBOX, "sh", "-c", &script]].concat();
     let id = docker.ok(&command)?;
@@ -65,13 +46,13 @@ fn sh(docker: &Docker, id: &str, script: &str) -> Result<String> {
     docker.ok(&["exec", id, "sh", "-c", script])
 }
 
-fn refused(docker: &Docker, args: &[&str]) -> Result<String> {
+pub fn refused(docker: &Docker, args: &[&str]) -> Result<String> {
     let out = docker.run(args)?;
     ensure!(out.code != 0, "docker {args:?} was taken");
     Ok(out.errors())
 }
 
-fn text(path: &Path) -> Result<&str> {
+pub fn text(path: &Path) -> Result<&str> {
     path.to_str().context("a path that is text")
 }
 
@@ -542,180 +523,4 @@ fn broken(docker: &Docker) -> Result<()> {
         outcome.code
     );
     Ok(())
-}
-
-fn stopped(docker: &Docker) -> Result<()> {
-    let id = docker.ok(&[
-        "create",
-        "-v",
-        "/vol",
-        BUSYBOX,
-        "sh",
-        "-c",
-        "cat /in /vol/v 2>/dev/null; echo ran > /ran; echo w > /vol/w; ip route | grep -c default",
-    ])?;
-    let _gone = docker.container(&id);
-    let at = |path: &str| format!("{id}:{path}");
-    let dir = TempDir::new()?;
-    let local = |name: &str| dir.path().join(name);
-    fs::write(local("in"), "from outside\n")?;
-    // Created, never run.
-    equal("nothing changed", docker.ok(&["diff", &id])?, String::new())?;
-    docker.ok(&["cp", text(&local("in"))?, &at("/in")])?;
-    fs::write(local("v"), "in a volume\n")?;
-    docker.ok(&["cp", text(&local("v"))?, &at("/vol/v")])?;
-    equal(
-        "state",
-        docker.inspect(&id, "{{.State.Status}} {{.State.Running}}")?,
-        "created false".into(),
-    )?;
-    // A start waits for the VM, and finds what was copied; its network is there.
-    let out = docker.ok(&["start", "-a", &id])?;
-    equal(
-        "the process saw",
-        out,
-        "from outside\nin a volume\n1".into(),
-    )?;
-    let before = docker.inspect(&id, "{{json .State}}")?;
-    let since = docker.ok(&["info", "--format", "{{.SystemTime}}"])?;
-    docker.ok(&["cp", &at("/ran"), text(&local("ran"))?])?;
-    equal("ran", fs::read_to_string(local("ran"))?, "ran\n".into())?;
-    let status = docker.ok(&[
-        "ps",
-        "-a",
-        "--filter",
-        &format!("id={id}"),
-        "--format",
-        "{{.Status}}",
-    ])?;
-    holds(&status, "Exited (0)")?;
-    docker.ok(&["cp", &at("/vol/w"), text(&local("w"))?])?;
-    let diff = docker.ok(&["diff", &id])?;
-    for line in ["A /ran", "A /in"] {
-        ensure!(diff.lines().any(|l| l == line), "no {line:?} in\n{diff}");
-    }
-    let tar = docker.run(&["export", &id])?.ok()?.stdout;
-    holds(&String::from_utf8_lossy(&tar), "from outside\n")?;
-    equal("state", docker.inspect(&id, "{{json .State}}")?, before)?;
-    let told = docker.ok(&[
-        "events",
-        "--since",
-        &since,
-        "--until",
-        "0s",
-        "--filter",
-        &format!("container={id}"),
-        "--format",
-        "{{.Action}}",
-    ])?;
-    for action in ["start", "die", "kill", "stop"] {
-        ensure!(!told.lines().any(|l| l == action), "{action} in\n{told}");
-    }
-    let missing = refused(docker, &["cp", &at("/nope"), "-"])?;
-    holds(&missing, "Could not find the file /nope")?;
-    // In the middle of it, and a start right behind.
-    docker.ok(&["start", "-a", &id])?;
-    equal("log", docker.ok(&["logs", "--tail", "1", &id])?, "1".into())
-}
-
-fn volumes(docker: &Docker) -> Result<()> {
-    let (writer, _gone) = ready(
-        docker,
-        &["--name", "files-writer", "-v", "files-shared:/data"],
-        "echo 1 > /data/f",
-    )?;
-    let other = docker.ok(&["create", "-v", "files-shared:/data", BUSYBOX])?;
-    let _other = docker.container(&other);
-    let error = refused(docker, &["cp", &format!("{other}:/data/f"), "-"])?;
-    holds(
-        &error,
-        "volume files-shared is in use by container \"/files-writer\"",
-    )?;
-    docker.ok(&["rm", "-f", &writer])?;
-    let out = docker
-        .run(&["cp", &format!("{other}:/data/f"), "-"])?
-        .ok()?;
-    holds(&String::from_utf8_lossy(&out.stdout), "1\n")
-}
-
-fn left_behind() -> Result<()> {
-    let vch = Vch::start(Settings::link("vsock"))?;
-    load(&vch.docker, "busybox")?;
-    let docker = &vch.docker;
-    let id = docker.ok(&["create", BUSYBOX, "sh", "-c", "ip route | grep -c default"])?;
-    let copy = docker.spawn(&["cp", &format!("{id}:/bin"), "-"])?;
-    // Its VM is up, for its files.
-    eventually("the VM is on", || Ok(vch.qemu(&id).is_ok()))?;
-    vch.kill("endpoint")?;
-    let outcome = finish(copy, "docker cp".to_owned(), b"", DEADLINE)?;
-    ensure!(outcome.code != 0, "a copy outlived its endpoint");
-    vch.up()?;
-    equal(
-        "state",
-        docker.inspect(&id, "{{.State.Status}}")?,
-        "created".into(),
-    )?;
-    eventually("the VM is off", || Ok(vch.qemu(&id).is_err()))?;
-    equal("it starts", docker.ok(&["start", "-a", &id])?, "1".into())?;
-    docker.ok(&["cp", &format!("{id}:/etc/passwd"), "-"])?;
-    // Nobody comes back: it ends by itself.
-    let copy = docker.spawn(&["cp", &format!("{id}:/bin"), "-"])?;
-    eventually("the VM is on again", || Ok(vch.qemu(&id).is_ok()))?;
-    vch.kill("endpoint")?;
-    finish(copy, "docker cp".to_owned(), b"", DEADLINE)?;
-    eventually("the VM is off by itself", || Ok(vch.qemu(&id).is_err()))
-}
-
-fn not_up() -> Result<()> {
-    let vch = Vch::start(Settings::link("vsock"))?;
-    load(&vch.docker, "busybox")?;
-    let docker = &vch.docker;
-    let id = docker.ok(&["create", BUSYBOX, "echo", "started"])?;
-    let from = format!("{id}:/etc/passwd");
-    // The partition for what the container writes.
-    let folder = vch.vch_folder()?.join("containers").join(&id);
-    let leaf = folder.join("leaf.vmdk");
-    let whole = fs::read(&leaf)?;
-    damage(&vch, &leaf, 2)?;
-    let error = refused(docker, &["cp", &from, "-"])?;
-    holds(&error, "could not be brought up: ephemeral: mounting")?;
-    equal(
-        "state",
-        docker.inspect(&id, "{{.State.Status}}{{.State.Error}}")?,
-        "created".into(),
-    )?;
-    eventually("the VM is off", || Ok(vch.qemu(&id).is_err()))?;
-    fs::write(&leaf, whole)?;
-    docker.ok(&["cp", &from, "-"])?;
-    eventually("the endpoint is done with the VM", || {
-        let looked = admin::set_keys(&vch, &id, |keys| {
-            let mark = keys.get("mooring.maintenance");
-            ensure!(mark.is_none_or(String::is_empty), "the mark is there");
-            Ok(BTreeMap::new())
-        });
-        Ok(looked.is_ok())
-    })?;
-    // Powered on by hand, with a request that is too old: it ends at once, and nothing has happened.
-    admin::set_guest(&vch, &id, |config| {
-        if let Some(maintenance) = &mut config.maintenance {
-            maintenance.until = 1;
-        }
-    })?;
-    admin::power_on(&vch, &id)?;
-    let console = folder.join("console.log");
-    eventually("the tether has refused", || {
-        let told = fs::read(&console).unwrap_or_default();
-        Ok(String::from_utf8_lossy(&told).contains("files is too old"))
-    })?;
-    eventually("the VM is off", || Ok(vch.qemu(&id).is_err()))?;
-    equal(
-        "state",
-        docker.inspect(&id, "{{.State.Status}}")?,
-        "created".into(),
-    )?;
-    equal(
-        "it starts",
-        docker.ok(&["start", "-a", &id])?,
-        "started".into(),
-    )
 }

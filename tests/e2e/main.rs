@@ -21,6 +21,7 @@ mod leaks;
 mod lifecycle;
 mod limits;
 mod logs;
+mod maintenance;
 mod networks;
 mod output;
 mod pause;
@@ -78,6 +79,7 @@ fn main() {
         commit::tests,
         faults::tests,
         files::tests,
+        maintenance::tests,
         remote::tests,
         tokens::tests,
         process::tests,
