@@ -158,6 +158,8 @@ fn builtin_by_config(config: &str) -> impl Iterator<Item = &'static str> {
 
 /// The options (linux/…/Makefile) behind the modules of the default list.
 const OPTIONS: &[(&str, &str)] = &[
+    ("9p", "CONFIG_9P_FS"),
+    ("9pnet_virtio", "CONFIG_NET_9P_VIRTIO"),
     ("ahci", "CONFIG_SATA_AHCI"),
     ("af_packet", "CONFIG_PACKET"),
     ("ata_piix", "CONFIG_ATA_PIIX"),

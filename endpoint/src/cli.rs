@@ -1,5 +1,6 @@
 //! The command line of the program `endpoint`.
 
+use crate::images::registry::RegistrySettings;
 use crate::networks::choose::AddressPool;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf};
@@ -134,6 +135,9 @@ pub struct Serve {
     /// --trunk: name server of the containers where they name none, 172.17.255.253 (hostsim's) by default.
     #[arg(long, value_name = "IP")]
     pub dns: Vec<std::net::IpAddr>,
+    /// Registries.
+    #[command(flatten, next_help_heading = "Registries")]
+    pub registries: RegistrySettings,
     /// There is no database and nothing to switch on: accepted so that scripts can say so.
     #[arg(long, hide = true)]
     pub state_less: bool,

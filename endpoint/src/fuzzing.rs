@@ -2,7 +2,11 @@
 //! with libFuzzer, the property tests below with what is nearly right.
 
 use crate::api::query::Query;
+use crate::containers::config::Config;
 use crate::containers::create::CreateRequest;
+use crate::containers::files::unpack;
+use crate::containers::instructions::apply;
+use crate::errors::Error;
 use crate::images::archive::{Archive, Packed};
 use crate::images::load::decompressed;
 use crate::images::manifest::{self, Document, LAYERS_MAX, Platform};
@@ -48,6 +52,43 @@ pub fn archive(bytes: &[u8]) {
                 assert_eq!(read.ok(), Some(archive.size(&layer)));
             }
         }
+    }
+}
+
+/// What `docker cp` is given. What is passed on to a guest is clean, and as long as it says.
+pub fn copied(bytes: &[u8]) {
+    use wire::files::{Decoder, Item, Kind, Record, is_clean};
+    let mut decoder = Decoder::new();
+    let (mut ended, mut room) = (false, ARCHIVE_MAX);
+    let whole = unpack(bytes, "/", |piece| {
+        room = room
+            .checked_sub(piece.len() as u64)
+            .ok_or_else(|| Error::bad("enough"))?;
+        decoder.push(&piece);
+        while let Some(item) = decoder.next_item().expect("records") {
+            match item {
+                Item::Record(Record::Entry(entry)) => {
+                    assert!(is_clean(&entry.path));
+                    if let Kind::HardLink(first) = &entry.kind {
+                        assert!(is_clean(first));
+                    }
+                }
+                Item::Record(record) => ended = record == Record::End,
+                Item::Bytes(_) => {}
+            }
+        }
+        Ok(())
+    });
+    assert_eq!(whole.is_ok(), ended);
+}
+
+/// `docker commit --change`.
+pub fn change(text: &str) {
+    let mut config = Config::default();
+    if apply(&mut config, &[text.to_owned()]).is_ok() {
+        let shown = serde_json::to_value(&config).expect("a configuration is JSON");
+        let fields = shown.as_object().expect("an object");
+        assert_eq!(Config::read(fields).ok(), Some(config));
     }
 }
 
@@ -217,6 +258,20 @@ mod tests {
         #[test]
         fn any_archive_is_read_or_refused(bytes in nearly(archives())) {
             archive(&bytes);
+        }
+
+        #[test]
+        fn any_archive_to_copy_is_taken_clean_or_refused(bytes in nearly(archives())) {
+            copied(&bytes);
+        }
+
+        #[test]
+        fn any_change_of_a_commit_is_made_or_refused(text in texts(&[
+            "ENV A=$B C=\"d e\" F='g'\\ h", "ENTRYPOINT [\"a\"]\nCMD b", "EXPOSE 80-82/udp 53",
+            "HEALTHCHECK --interval=1m30s --retries=3 CMD x", "LABEL ${A:-b}=${A:+c}", "WORKDIR a/../b",
+            "VOLUME [\"/a\"]", "ONBUILD RUN x", "STOPSIGNAL SIGINT", "USER a:b",
+        ])) {
+            change(&text);
         }
 
         #[test]

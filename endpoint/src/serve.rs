@@ -192,9 +192,15 @@ async fn serve(settings: Serve) -> Result<Running, ServeError> {
         .map_err(|error| ServeError::Networks(error.message))?;
     networks.sweep(|id| containers.by_id(id).is_some()).await;
     let spool = settings.run_dir.join("spool");
-    let images = Images::open(vsphere.clone(), &settings.vch_id, &spool, events.clone())
-        .await
-        .map_err(|error| ServeError::Images(error.message))?;
+    let images = Images::open(
+        vsphere.clone(),
+        &settings.vch_id,
+        &spool,
+        settings.registries.clone(),
+        events.clone(),
+    )
+    .await
+    .map_err(|error| ServeError::Images(error.message))?;
     let app = Arc::new(App {
         vsphere,
         events,

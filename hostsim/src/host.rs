@@ -3,6 +3,7 @@
 use crate::datastore::{Datastore, Disks};
 use crate::log::{Entry, InventoryLog};
 use crate::session::Sessions;
+use crate::shares::SharedFolder;
 use crate::state::State;
 use crate::vm::{RunFolder, Vm};
 use crate::vmx::Launcher;
@@ -72,6 +73,8 @@ pub struct Settings {
     pub networks: BTreeMap<String, Network>,
     /// The virtual switch; `None`: every vNIC ends in a user-mode network.
     pub switch: Option<Switch>,
+    /// Folders of this machine, resolved, of which VMs may have parts.
+    pub shares: Vec<SharedFolder>,
     /// Program that runs as shim; `None`: this one.
     pub shim: Option<PathBuf>,
 }

@@ -16,6 +16,7 @@ pub mod property;
 pub mod serve;
 pub mod server;
 pub mod session;
+pub mod shares;
 pub mod state;
 pub mod vm;
 pub mod vmx;

@@ -29,6 +29,12 @@ pub fn all(host: &Host) -> Vec<OptionValue> {
         };
         options.push(OptionValue::text("mooring.link.vsock", link));
     }
+    for (n, share) in settings.shares.iter().enumerate() {
+        options.push(OptionValue::text(
+            format!("mooring.share.{n}"),
+            share.to_string(),
+        ));
+    }
     for (name, network) in &settings.networks {
         // Who is in a VLAN of the switch brings its own addresses.
         if let Network::User { address, prefix } = network {

@@ -5,6 +5,7 @@ use crate::host::{DestroyRule, Host, Network, Settings};
 use crate::log::InventoryLog;
 use crate::server::{self, Identity};
 use crate::session::{Credentials, Sessions};
+use crate::shares::SharedFolder;
 use crate::vmx::host::HostFacts;
 use crate::vmx::switch::{Switch, VLANS};
 use std::collections::BTreeMap;
@@ -59,6 +60,9 @@ pub struct ServeArgs {
     /// A port group with the subnet of its user-mode network; may be repeated [default: VM Network=172.17.0.0/16]
     #[arg(long, value_name = "NAME=ADDRESS/PREFIX", value_parser = user_network, conflicts_with = "switch")]
     pub network: Vec<(String, Network)>,
+    /// Folder of this machine of which VMs may have parts; may be repeated, `:ro` behind it forbids writing
+    #[arg(long, value_name = "PATH[:ro]", conflicts_with = "strict")]
+    pub share: Vec<String>,
     /// Network namespace to be the virtual switch, in place of user-mode networks; takes root. An interface upVLAN in it
     /// becomes the uplink of that VLAN
     #[arg(long, value_name = "PATH", requires = "port_group")]
@@ -169,6 +173,11 @@ impl Serving {
             datastore_size: args.datastore_size,
             networks: networks(args),
             switch: args.switch.as_ref().map(Switch::new),
+            shares: args
+                .share
+                .iter()
+                .map(|text| SharedFolder::resolve(text).map_err(failed(format!("share {text}"))))
+                .collect::<Result<_, _>>()?,
             shim,
         };
         if let Some(switch) = settings.switch.as_ref().filter(|_| !args.state_only) {

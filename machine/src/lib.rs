@@ -10,6 +10,7 @@ pub mod network;
 pub mod options;
 pub mod parts;
 pub mod process;
+pub mod registries;
 pub mod state;
 pub mod status;
 pub mod up;

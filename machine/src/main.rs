@@ -5,6 +5,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use machine::network::NETWORKS_MAX;
 use machine::options::{self, Boot, Link, Network, Options, Strict, Tls};
+use machine::registries::Registries;
 use machine::{down, status, up};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -83,6 +84,10 @@ struct Up {
     #[arg(long, default_value_t = options::NETWORKS, value_name = "N",
           value_parser = clap::value_parser!(u16).range(0..=i64::from(NETWORKS_MAX)))]
     networks: u16,
+    /// Folder of this machine of which containers may mount parts (`docker run -v /path/of/it:…`), as relative paths are
+    /// from here; may be repeated, `:ro` behind it forbids writing
+    #[arg(long, value_name = "PATH[:ro]", conflicts_with = "strict")]
+    share: Vec<String>,
     /// Certificate (PEM) of the Docker API at --docker tcp://…
     #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
     tls_cert: Option<PathBuf>,
@@ -92,6 +97,8 @@ struct Up {
     /// Authority (PEM) of the certificates of those clients that are let in
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_ca: Option<PathBuf>,
+    #[command(flatten, next_help_heading = "Registries")]
+    registries: Registries,
     /// A further argument for hostsim; may be repeated
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     hostsim_arg: Vec<String>,
@@ -154,6 +161,12 @@ async fn run() -> anyhow::Result<()> {
                 strict: args.strict,
                 network: args.network,
                 networks: args.networks,
+                shares: args
+                    .share
+                    .iter()
+                    .map(|s| share(s))
+                    .collect::<Result<_, _>>()?,
+                registries: args.registries.whole()?,
                 hostsim_args: args.hostsim_arg,
                 endpoint_args: args.endpoint_arg,
             };
@@ -162,4 +175,15 @@ async fn run() -> anyhow::Result<()> {
         Command::Status { state, json } => Ok(status::run(&state.state, json)?),
         Command::Down { state, time } => Ok(down::run(&state.state, time).await?),
     }
+}
+
+/// A folder to be shared, by its whole path: hostsim starts elsewhere.
+fn share(text: &str) -> anyhow::Result<String> {
+    let (path, mode) = match text.strip_suffix(":ro") {
+        Some(path) => (path, ":ro"),
+        None => (text, ""),
+    };
+    let whole = std::fs::canonicalize(path).with_context(|| format!("--share {text}"))?;
+    anyhow::ensure!(whole.is_dir(), "--share {text}: it is no folder");
+    Ok(format!("{}{mode}", whole.display()))
 }

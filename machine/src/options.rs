@@ -1,6 +1,7 @@
 //! The options of `vch up`, as they are remembered.
 
 use crate::Error;
+use crate::registries::Registries;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -132,6 +133,12 @@ pub struct Options {
     /// Networks that can be created beside the default one.
     #[serde(default = "networks")]
     pub networks: u16,
+    /// Folders of this machine of which containers may have parts, `PATH[:ro]`.
+    #[serde(default)]
+    pub shares: Vec<String>,
+    /// Registries.
+    #[serde(default)]
+    pub registries: Registries,
     /// Further arguments for hostsim.
     #[serde(default)]
     pub hostsim_args: Vec<String>,
@@ -153,6 +160,8 @@ impl Default for Options {
             tls: None,
             network: Network::default(),
             networks: NETWORKS,
+            shares: Vec::new(),
+            registries: Registries::default(),
             hostsim_args: Vec::new(),
             endpoint_args: Vec::new(),
         }

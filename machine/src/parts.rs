@@ -84,6 +84,9 @@ pub fn hostsim(
             args.extend(["--port-group".into(), format!("{name}={vlan}")]);
         }
     }
+    for share in &options.shares {
+        args.extend(["--share".into(), share.clone()]);
+    }
     args.extend(options.hostsim_args.iter().cloned());
     args
 }
@@ -141,6 +144,7 @@ pub fn endpoint(
     if let Some(bridges) = bridges {
         args.extend(endpoint_network(bridges));
     }
+    args.extend(options.registries.args());
     args.extend(options.endpoint_args.iter().cloned());
     args
 }

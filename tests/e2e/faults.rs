@@ -96,7 +96,7 @@ impl<'a> Victim<'a> {
 }
 
 /// Overwrites the first 64 KiB of a partition with zeros.
-fn damage(vch: &Vch, leaf: &Path, partition: usize) -> Result<()> {
+pub fn damage(vch: &Vch, leaf: &Path, partition: usize) -> Result<()> {
     let inside = leaf.strip_prefix(vch.datastore())?;
     let table = Table::read(&Chain::open_files(&vch.datastore(), inside)?)?;
     let start = table.partitions[partition - 1].start;

@@ -3,13 +3,20 @@
 //! Run by `make e2e` (or `make test`), with a filter: `make e2e ARGS=exec`.
 
 mod clients;
+mod commit;
+mod compose;
 mod crash;
 mod differential;
 mod exec;
 mod faults;
+mod files;
 mod health;
 mod hosts;
 mod images;
+mod images_made;
+mod images_out;
+mod images_policy;
+mod images_shared;
 mod leaks;
 mod lifecycle;
 mod limits;
@@ -24,6 +31,7 @@ mod remote;
 mod restart;
 mod run;
 mod serial;
+mod shares;
 mod tokens;
 mod volumes;
 
@@ -57,12 +65,19 @@ fn main() {
         lifecycle::tests,
         logs::tests,
         images::tests,
+        images_made::tests,
+        images_out::tests,
+        images_shared::tests,
+        images_policy::tests,
         real::tests,
         refusals::tests,
         serial::tests,
+        shares::tests,
         crash::tests,
         leaks::tests,
+        commit::tests,
         faults::tests,
+        files::tests,
         remote::tests,
         tokens::tests,
         process::tests,
@@ -74,6 +89,7 @@ fn main() {
         volumes::tests,
         clients::tests,
         differential::tests,
+        compose::tests,
     ] {
         trials.extend(module(&hosts));
     }

@@ -55,7 +55,19 @@ fn pull(shared: &Docker) -> Result<()> {
     holds(&out.errors(), "unauthorized")?;
     login(docker, &registry, "sesame")?.ok()?;
     docker.ok(&["pull", "-q", &closed])?;
-    docker.ok(&["rmi", &closed])?;
+    // Out again into another repository: one token for both, and nothing is sent.
+    let other = format!("{}/private/other", registry.address);
+    docker.ok(&["tag", &closed, &other])?;
+    server.asked();
+    let out = docker.ok(&["push", &other])?;
+    holds(&out, "Mounted from private/odd")?;
+    let asked = server.asked();
+    holds(
+        &asked[0].target,
+        "scope=repository%3Aprivate%2Fother%3Apull%2Cpush&scope=repository%3Aprivate%2Fodd%3Apull",
+    )?;
+    equal("tokens that were asked for", asked.len(), 1)?;
+    docker.ok(&["rmi", &closed, &other])?;
 
     // The registry refuses the first token, as it does with one that has expired since: another one is fetched.
     server.asked();

@@ -27,6 +27,11 @@ impl Docker {
         &self.host
     }
 
+    /// The folder of its configuration.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
     /// The path of its unix socket, where it has one.
     pub fn socket(&self) -> Option<&Path> {
         self.host.strip_prefix("unix://").map(Path::new)

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod command;
+pub mod compose;
 pub mod differential;
 pub mod docker;
 pub mod dockerd;
@@ -10,5 +11,7 @@ pub mod own_registry;
 pub mod places;
 pub mod random;
 pub mod registry;
+pub mod relay;
+pub mod signing;
 pub mod tokens;
 pub mod vch;

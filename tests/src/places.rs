@@ -70,6 +70,11 @@ pub fn kernel_package() -> Result<PathBuf> {
     })
 }
 
+/// A client program from a package registry (scripts/clients).
+pub fn client(name: &str) -> PathBuf {
+    target().join("clients/bin").join(name)
+}
+
 /// OCI layout of a test image (`make images`).
 pub fn image(name: &str) -> PathBuf {
     target().join("images").join(name)

@@ -51,6 +51,19 @@ impl Registry {
         ))
     }
 
+    /// Starts one that speaks TLS with this certificate and key (PEM).
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn with_tls(certificate: &std::path::Path, key: &std::path::Path) -> Result<Self> {
+        // It goes on with the section that the address is in.
+        Self::start_with(&format!(
+            "  tls:\n    certificate: {}\n    key: {}\n",
+            certificate.display(),
+            key.display()
+        ))
+    }
+
     fn start_with(auth: &str) -> Result<Self> {
         let storage = tempfile::tempdir()?;
         // The port is free now; Debian's registry cannot be told to choose one itself.

@@ -4,13 +4,15 @@
 //! Read top-down: [`life`] is one VM's life; [`boot`] how it comes up; [`vm`] what the endpoint may
 //! ask of it; [`session`] a process;
 //! [`restart`] what follows its end; [`health`] its checks; [`pause`]
-//! what concerns all its processes; [`container`] what a process sees; [`io`] where its bytes go.
+//! what concerns all its processes; [`container`] what a process sees; [`files`] its files;
+//! [`io`] where its bytes go.
 //!
 //! One thread runs an event loop; a second one, which makes system calls only, syncs the journal.
 #![deny(unsafe_code)]
 
 pub mod boot;
 pub mod container;
+pub mod files;
 pub mod health;
 pub mod io;
 pub mod life;

@@ -12,7 +12,7 @@ use crate::vm::{Boot, End, Vm};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use wire::config::GuestConfig;
+use wire::config::{GuestConfig, MAINTENANCE_IDLE};
 use wire::handshake::Credentials;
 use wire::keys::{Identity, Key};
 use wire::message::{ExitStatus, SessionId, ToHost};
@@ -21,6 +21,8 @@ use wire::message::{ExitStatus, SessionId, ToHost};
 const FAULT_DEADLINE: Duration = Duration::from_secs(60);
 /// How long log streams may stand still once all else is done.
 const LOGS_DEADLINE: Duration = Duration::from_secs(10);
+/// How long what reads or writes the container's files may go on after the container's end.
+const JOBS_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the endpoint may take to acknowledge the last messages.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -64,6 +66,15 @@ async fn vm_life() -> Result<(), Fault> {
     let mut modules = Modules::read()?;
     modules.load_devices()?;
     let mut config = config::read()?;
+    // By the VM's own clock: the configuration's is as old as the request.
+    if let Some(maintenance) = &config.maintenance
+        && crate::io::now() > maintenance.until
+    {
+        return Err(Fault {
+            step: "configuration",
+            message: "the request for the container's files is too old".into(),
+        });
+    }
     clock::set(&config);
     let credentials = credentials(&mut config)?;
     let dialer = Dialer::new(config.link.transport.clone(), credentials);
@@ -83,6 +94,9 @@ async fn vm_life() -> Result<(), Fault> {
     }
     drop(events);
     tokio::task::spawn_local(watch_power_button(Rc::clone(&vm)));
+    if vm.config.maintenance.is_some() {
+        tokio::task::spawn_local(end_without_link(Rc::clone(&vm)));
+    }
     end(&vm, ends).await;
     Ok(())
 }
@@ -98,6 +112,20 @@ fn credentials(config: &mut GuestConfig) -> Result<Credentials, Fault> {
     Ok(Credentials::new(identity, key?))
 }
 
+/// Volumes, and folders of the machine.
+async fn mount_all(
+    config: &GuestConfig,
+    events: &mut Uevents,
+    modules: &mut Modules,
+) -> Result<(), Fault> {
+    volumes::mount_all(config, events).await?;
+    if config.shares.is_empty() {
+        return Ok(());
+    }
+    modules.load_group("share")?;
+    volumes::shares::mount_all(config)
+}
+
 /// The steps from the configuration to a process that waits. Between them the link gets its turn.
 async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Result<(), Fault> {
     let config = &vm.config;
@@ -107,17 +135,21 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
         modules.load_group("loop")?;
     }
     let found = disk::find(&config.disk, events).await?;
-    root::layers(&config.disk, &found)?;
+    let found = vm.disk.get_or_init(|| found);
+    root::layers(&config.disk, found)?;
     tokio::task::yield_now().await;
-    root::ephemeral(&config.disk, &found)?;
+    root::ephemeral(&config.disk, found)?;
     root::overlay(&config.disk)?;
     tokio::task::yield_now().await;
+    if config.maintenance.is_some() {
+        return mount_all(config, events, modules).await;
+    }
     let device = found.partition(config.disk.journal);
     let what = format!("partition {} ({})", config.disk.journal, device.display());
     let partition =
         Partition::open(&device).map_err(Fault::at("journal", format!("opening {what}")))?;
     let recorder = Recorder::open(partition).map_err(Fault::at("journal", what))?;
-    volumes::mount_all(config, events).await?;
+    mount_all(config, events, modules).await?;
     if config
         .networks
         .iter()
@@ -168,6 +200,20 @@ async fn keep_linked(vm: Rc<Vm>, mut dialer: Dialer) {
         tokio::time::sleep(pause).await;
         pause = LONGEST.min(pause * 2);
     }
+}
+
+/// A VM that is up for its container's files only ends once nobody has asked for them for a while.
+async fn end_without_link(vm: Rc<Vm>) {
+    let mut link = vm.link.subscribe();
+    let idle = Duration::from_secs(MAINTENANCE_IDLE);
+    while tokio::time::timeout(idle, link.wait_for(Option::is_some))
+        .await
+        .is_ok()
+    {
+        // Cannot fail: the VM holds the sender.
+        let _ = link.wait_for(Option::is_none).await;
+    }
+    vm.kill();
 }
 
 async fn tell_fault(vm: &Vm, fault: &Fault) {
@@ -273,4 +319,13 @@ async fn finish_streams(vm: &Vm) {
     let _ = live.wait_for(|n| *n == 0).await;
     let mut logs = vm.logs.subscribe();
     let _ = tokio::time::timeout(LOGS_DEADLINE, logs.wait_for(|n| *n == 0)).await;
+    let mut jobs = vm.jobs.subscribe();
+    if tokio::time::timeout(JOBS_DEADLINE, jobs.wait_for(|n| *n == 0))
+        .await
+        .is_err()
+    {
+        vm.cut.send_replace(true);
+        // A child that was killed holds what it has mounted until it is reaped.
+        let _ = jobs.wait_for(|n| *n == 0).await;
+    }
 }

@@ -1,9 +1,11 @@
 //! What one VM is while it runs, and what the endpoint may ask of it.
 
-use crate::boot::{Fault, files};
+use crate::boot::disk::Found;
+use crate::boot::{Fault, files as boot_files};
 use crate::container::cgroup::Cgroup;
 use crate::container::spawn::{Place, Waiting, prepare};
 use crate::container::{StartError, top};
+use crate::files;
 use crate::io::logs;
 use crate::io::record::Recorder;
 use crate::io::stream::Outlet;
@@ -18,6 +20,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use tokio::sync::{Mutex, mpsc, watch};
 use wire::config::{GuestConfig, Interface, Process};
+use wire::files::Job;
 use wire::health::Health;
 use wire::message::{
     Attach, ExitStatus, LogRange, Reply, SessionId, SessionState, StreamId, ToGuest, ToHost,
@@ -79,6 +82,10 @@ pub struct Vm {
     pub live: watch::Sender<usize>,
     /// Log streams that are not wholly sent.
     pub logs: watch::Sender<usize>,
+    /// Jobs with the container's files that are not done.
+    pub jobs: watch::Sender<usize>,
+    /// The container's disk, once found.
+    pub disk: OnceCell<Found>,
     /// Nothing waits for a reader any more.
     pub cut: watch::Sender<bool>,
     /// Pid of the container's first process, once cloned.
@@ -109,6 +116,8 @@ impl Vm {
             end,
             live: watch::Sender::new(0),
             logs: watch::Sender::new(0),
+            jobs: watch::Sender::new(0),
+            disk: OnceCell::new(),
             cut: watch::Sender::new(false),
             first: Cell::new(0),
             starting: Cell::new(false),
@@ -179,8 +188,22 @@ impl Vm {
             uptime_ms: uptime_ns() / 1_000_000,
             container: self.told(self.container().state()),
         };
-        let life = ToHost::Life(self.life());
-        for message in [ready, life] {
+        let messages = match &self.config.maintenance {
+            None => vec![ready, ToHost::Life(self.life())],
+            Some(maintenance) => {
+                // Its files are all that there is to ask for.
+                let mut boot = self.boot.subscribe();
+                // Cannot fail: the VM holds the sender.
+                let _ = boot.wait_for(|b| !matches!(b, Boot::Running)).await;
+                let ready = ToHost::Maintenance {
+                    nonce: maintenance.nonce.clone(),
+                };
+                // A fault is told by itself.
+                let up = matches!(*self.boot.borrow(), Boot::Done);
+                Vec::from_iter(up.then_some(ready))
+            }
+        };
+        for message in messages {
             if let Err(error) = sender.send(message).await {
                 return error;
             }
@@ -309,6 +332,11 @@ impl Vm {
             })),
             ToGuest::Stats { request } => answer(request, self.stats()),
             ToGuest::Table { request } => answer(request, self.table()),
+            ToGuest::Files {
+                request,
+                stream,
+                job,
+            } => answer(request, done(self.files(stream, job, link))),
         }
     }
 
@@ -366,6 +394,9 @@ impl Vm {
             return Some(Reply::Error(
                 "the container is being started by an earlier request".into(),
             ));
+        }
+        if self.config.maintenance.is_some() {
+            return Some(Reply::Error("the VM is up for its files only".into()));
         }
         let waiting = self.waiting.borrow_mut().take()?;
         let recorder = self.recorder.get().cloned();
@@ -489,7 +520,7 @@ impl Vm {
             dns,
             ..self.config.clone()
         };
-        files::write_network(&config).map_err(|fault| fault.message)
+        boot_files::write_network(&config).map_err(|fault| fault.message)
     }
 
     fn processes(&self) -> Reply {
@@ -523,6 +554,18 @@ impl Vm {
             done();
         });
         Ok(())
+    }
+
+    fn files(&self, stream: StreamId, job: Job, link: &Sender<ToHost>) -> Result<(), String> {
+        let up = matches!(*self.boot.borrow(), Boot::Done);
+        let disk = self.disk.get().filter(|_| up);
+        let disk = disk.ok_or("the container's files are not mounted yet")?;
+        let both = link.open(stream).map_err(|e| e.to_string())?;
+        let (cut, done) = (self.cut.subscribe(), count(&self.jobs));
+        files::begin(job, &self.config, disk, &self.reaper, both, cut, done).map_err(|e| {
+            self.jobs.send_modify(|n| *n = n.saturating_sub(1));
+            format!("starting a job with the container's files: {e}")
+        })
     }
 
     /// SIGKILL to the container and so to all in it; without one, the VM ends.

@@ -8,7 +8,7 @@
 use crate::health::HealthCheck;
 use crate::limits::{Limits, Tmpfs};
 use crate::restart::RestartPolicy;
-use crate::volume::Mount;
+use crate::volume::{Mount, Share};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -55,7 +55,9 @@ pub enum ConfigError {
     #[error("the guest configuration is not base64: {0}")]
     Base64(#[from] base64::DecodeError),
     /// Not the JSON of a configuration.
-    #[error("the guest configuration is not valid: {0}")]
+    #[error(
+        "the guest configuration is not one that this boot image knows: {0}; use the boot image of the endpoint's release"
+    )]
     Json(#[from] serde_json::Error),
     /// Written by a newer endpoint.
     #[error(
@@ -113,8 +115,15 @@ where
     Ok(serde_json::from_slice(&json).map_err(ConfigError::from)?)
 }
 
-/// Everything that one boot of a container VM needs to know.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Everything that one boot of a container VM needs to know. A tether refuses what it does not know, rather than start a
+/// container without its volumes: a field that is added is left out where it has its default, so that a boot image from
+/// before it starts the containers that do without.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GuestConfig {
     /// [`CONFIG_VERSION`] of the writer.
     pub version: u32,
@@ -164,24 +173,44 @@ pub struct GuestConfig {
     #[serde(default)]
     pub seed: String,
     /// When the process is started again after its end.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub restart: Restart,
     /// How its health is checked; `None`: not at all.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub health: Option<HealthCheck>,
     /// What bounds its processes.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub limits: Limits,
     /// File systems in memory, an outer one before what is in it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub tmpfs: Vec<Tmpfs>,
     /// Its volumes, sorted by path.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub mounts: Vec<Mount>,
+    /// What it has of the machine's files.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub shares: Vec<Share>,
+    /// This boot is for the container's files only: no process, no network, no journal.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub maintenance: Option<Maintenance>,
 }
+
+/// A boot that is not a start: the container's files are read or written while its process does not run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Maintenance {
+    /// Random; the tether tells it, so that the endpoint knows its own request.
+    pub nonce: String,
+    /// The request does not count after this: ns since 1970.
+    pub until: u64,
+}
+
+/// Seconds without a link after which a VM that is up for its container's files ends by itself.
+pub const MAINTENANCE_IDLE: u64 = 30;
 
 /// The restart policy of a boot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Restart {
     /// The policy.
     pub policy: RestartPolicy,
@@ -191,6 +220,7 @@ pub struct Restart {
 
 /// Where the layers are. All of it is on one GPT disk (design.md, "One container's life", 2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Disk {
     /// GPT disk GUID, to find the disk whatever its name is.
     pub guid: String,
@@ -210,6 +240,7 @@ pub struct Disk {
 
 /// A layer that is a file: an ext4 image in an ext4 partition, mounted through a loop device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LayerFile {
     /// Number of the partition (of the same disk) that holds the file.
     pub partition: u32,
@@ -219,6 +250,7 @@ pub struct LayerFile {
 
 /// How the tether reaches the endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LinkConfig {
     /// Which transport, and where.
     pub transport: Transport,
@@ -244,6 +276,7 @@ pub enum Transport {
 
 /// One process: the container's own or an exec.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Process {
     /// Program and arguments; entrypoint and command already joined. Never empty.
     pub args: Vec<String>,
@@ -276,6 +309,7 @@ pub struct Process {
 
 /// One network interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Interface {
     /// MAC address `aa:bb:cc:dd:ee:ff`; finds the vNIC.
     pub mac: String,

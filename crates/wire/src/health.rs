@@ -10,6 +10,7 @@ pub const OUTPUT_MAX: usize = 4096;
 
 /// What is run, and when. Times in ns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HealthCheck {
     /// Program and arguments.
     pub args: Vec<String>,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Bounds and kernel settings, the same for the container's process and its execs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Resource limits, over Docker's defaults.
     pub ulimits: Vec<Ulimit>,
@@ -20,6 +21,7 @@ pub struct Limits {
 
 /// A resource limit of setrlimit(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Ulimit {
     /// Linux's number of the resource.
     pub resource: u32,
@@ -31,6 +33,7 @@ pub struct Ulimit {
 
 /// A tmpfs in the container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Tmpfs {
     /// Absolute path in the container; made where it does not exist.
     pub path: String,

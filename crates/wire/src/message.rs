@@ -6,6 +6,7 @@
 //! left behind, is told in the stream itself (`mux`, link::StreamEvent::End), not by a message.
 
 use crate::config::{Interface, Process};
+use crate::files::Job;
 use crate::health::{Health, HealthStatus, Probe};
 use crate::restart::RestartPolicy;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -225,6 +226,16 @@ pub enum ToGuest {
     Table {
         /// Number of this request.
         request: u32,
+    },
+    /// Read or write the container's files; the stream carries them (see [`files`](crate::files)). Answered once the job
+    /// has begun; how it goes is told on the stream, on channel Stdout.
+    Files {
+        /// Number of this request.
+        request: u32,
+        /// The stream, new.
+        stream: StreamId,
+        /// What to do.
+        job: Job,
     },
 }
 
@@ -471,6 +482,12 @@ pub enum ToHost {
     },
     /// The OOM killer ended a process of the container.
     Oom,
+    /// This boot is for the container's files only, and they are there. Comes after each handshake, in place of `Ready`
+    /// and `Life`.
+    Maintenance {
+        /// The request's.
+        nonce: String,
+    },
 }
 
 /// How a container stands beyond its process.

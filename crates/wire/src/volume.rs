@@ -9,6 +9,7 @@ pub const MOUNTS_MAX: usize = 256;
 
 /// A volume, or a part of one, in the container's file tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Mount {
     /// UUID of the volume's file system, an ext4 that fills a disk, 32 hex digits: finds the disk, whatever its name is.
     /// To a volume all of whose mounts are read-only nothing is written, not even its journal: other VMs may read it at
@@ -25,4 +26,30 @@ pub struct Mount {
     /// An empty volume gets what the image has at `target`.
     #[serde(default)]
     pub copy: bool,
+}
+
+/// Shares of one VM, at most.
+pub const SHARES_MAX: usize = 8;
+
+/// A folder of the machine that a container's VM runs on, or something in it, in the container's file tree. Where
+/// hypervisor and containers are on one machine, hostsim's VMs have virtio-9p devices for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// Which share: its device's mount tag is [`share_tag`].
+    pub number: u8,
+    /// Which part of the folder, relative to it; empty: all of it.
+    #[serde(default)]
+    pub subpath: String,
+    /// Where in the container: absolute, without `.` and `..`.
+    pub target: String,
+    /// The container cannot write through this mount.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// The mount tag of a share's virtio-9p device.
+#[must_use]
+pub fn share_tag(number: u8) -> String {
+    format!("share{number}")
 }

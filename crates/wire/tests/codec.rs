@@ -60,6 +60,8 @@ fn config(args: Vec<String>) -> GuestConfig {
         limits: Default::default(),
         tmpfs: Vec::new(),
         mounts: Vec::new(),
+        shares: Vec::new(),
+        maintenance: None,
     }
 }
 
@@ -116,6 +118,24 @@ fn missing_and_impossible_chunks_are_named() {
     );
     keys.insert(CONFIG_CHUNKS_KEY.into(), "99999999".into());
     assert!(matches!(read(&keys), Err(ConfigError::BadCount(_))));
+}
+
+#[test]
+fn what_a_tether_does_not_know_is_refused_and_not_left_out() {
+    let config = config(vec!["x".into()]);
+    let text = serde_json::to_string(&config).unwrap();
+    let known: GuestConfig = serde_json::from_str(&text).unwrap();
+    assert_eq!(known, config);
+    for (place, unknown) in [
+        ("{", r#"{"volumes_of_tomorrow":[],"#),
+        (r#""disk":{"#, r#""disk":{"encrypted":true,"#),
+        (r#""process":{"#, r#""process":{"nice":3,"#),
+    ] {
+        let newer = text.replacen(place, unknown, 1);
+        assert_ne!(newer, text);
+        let e = serde_json::from_str::<GuestConfig>(&newer).unwrap_err();
+        assert!(e.to_string().contains("unknown field"), "{e}");
+    }
 }
 
 #[test]

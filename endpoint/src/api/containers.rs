@@ -1,7 +1,9 @@
 //! Containers: create, list, start, stop and the like. Attach, logs, wait, inspect and exec have
 //! files of their own.
 
-use super::{JsonBody, Target, attach, inspect, logs, ok, query::Query, stats, top, update, wait};
+use super::{
+    JsonBody, Target, archive, attach, inspect, logs, ok, query::Query, stats, top, update, wait,
+};
 use crate::{
     app::App,
     containers::{create::CreateRequest, filters::Selection, state::Phase},
@@ -44,6 +46,12 @@ pub fn router() -> Router<Arc<App>> {
         .route("/containers/{id}/pause", post(pause))
         .route("/containers/{id}/unpause", post(unpause))
         .route("/containers/{id}/update", post(update::update))
+        .route(
+            "/containers/{id}/archive",
+            get(archive::get).put(archive::put).head(archive::head),
+        )
+        .route("/containers/{id}/changes", get(archive::changes))
+        .route("/containers/{id}/export", get(archive::export))
         .route("/containers/{id}/{other}", any(not_yet))
         .route("/containers/{id}/attach/ws", any(attach_ws))
 }

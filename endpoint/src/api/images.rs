@@ -3,11 +3,12 @@
 use super::query::Query;
 use super::{JsonBody, image_fields, ok, version::ApiVersion};
 use crate::app::App;
-use crate::errors::{Error, Kind, Result};
+use crate::errors::{Error, Result};
 use crate::images::manifest::Platform;
 use crate::images::progress::Progress;
-use crate::images::registry::{Credentials, RegistryClient, RegistryError};
-use crate::images::{ImageRecord, Reference, User};
+use crate::images::registry::{Credentials, RegistryError};
+use crate::images::{ImageRecord, Images, Import, Reference, User};
+use crate::timestamps;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -27,11 +28,8 @@ pub fn router() -> Router<Arc<App>> {
         .route("/images/create", post(create))
         .route("/images/load", post(load))
         .route("/images/prune", post(prune))
-        .route(
-            "/images/search",
-            get(async || Error::not_yet("docker search")),
-        )
-        .route("/images/get", get(async || Error::not_yet("docker save")))
+        .route("/images/search", get(search))
+        .route("/images/get", get(save))
         .route(
             "/images/{*rest}",
             get(get_one).post(post_one).delete(delete_one),
@@ -45,11 +43,7 @@ pub fn router() -> Router<Arc<App>> {
                 ok(json!({ "CachesDeleted": null, "SpaceReclaimed": 0 }))
             }),
         )
-        .route("/commit", post(async || Error::not_yet("docker commit")))
-        .route(
-            "/distribution/{*rest}",
-            get(async || Error::not_yet("inspection of an image in its registry")),
-        )
+        .route("/distribution/{*rest}", get(distribution))
         .route("/auth", post(login))
 }
 
@@ -158,9 +152,14 @@ where
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-async fn create(State(app): State<Arc<App>>, query: Query, headers: HeaderMap) -> Result<Response> {
+async fn create(
+    State(app): State<Arc<App>>,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response> {
     if !query.text("fromSrc").is_empty() {
-        return Err(Error::not_yet("docker import"));
+        return import(app, &query, body).await;
     }
     let name = query.text("fromImage");
     if name.is_empty() {
@@ -183,6 +182,120 @@ async fn create(State(app): State<Arc<App>>, query: Query, headers: HeaderMap) -
     .await
 }
 
+/// `docker import`.
+async fn import(app: Arc<App>, query: &Query, body: Body) -> Result<Response> {
+    let reference = match (query.text("repo"), query.text("tag")) {
+        ("", _) => None,
+        (repo, "") => Some(repo.to_owned()),
+        (repo, tag) => Some(format!("{repo}:{tag}")),
+    };
+    let reference = reference
+        .map(|r| Reference::parse(&r))
+        .transpose()
+        .map_err(|e| Error::bad(e.to_string()))?;
+    if reference.as_ref().is_some_and(|r| r.digest.is_some()) {
+        return Err(Error::bad("cannot import digest reference"));
+    }
+    let import = Import {
+        source: query.text("fromSrc").to_owned(),
+        reference,
+        changes: query.all("changes").map(str::to_owned).collect(),
+        message: query.text("message").to_owned(),
+        platform: platform(query)?,
+    };
+    import.check()?;
+    app.images.can_place()?;
+    let from_client = import.source == "-";
+    let sent = if from_client {
+        Some(app.images.receive(body.into_data_stream()).await?)
+    } else {
+        None
+    };
+    Ok(stream(move |progress| async move {
+        let file = match sent {
+            Some(file) => file,
+            None => {
+                progress.status(&format!("Downloading from {}", import.source));
+                app.images.download(&import.source).await?
+            }
+        };
+        app.images.import(file, &import, &progress).await
+    }))
+}
+
+/// `docker search`.
+async fn search(State(app): State<Arc<App>>, query: Query, headers: HeaderMap) -> Result<Response> {
+    let filters = query.filters()?;
+    filters.allow(&["is-automated", "is-official", "stars"])?;
+    let limit = query.number::<u64>("limit")?.unwrap_or(25);
+    if !(1..=100).contains(&limit) {
+        return Err(Error::bad(format!(
+            "limit {limit} is outside the range of [1, 100]"
+        )));
+    }
+    let stars = match filters.values("stars") {
+        None => 0,
+        Some(values) => values
+            .iter()
+            .map(|v| v.parse::<u64>())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| Error::bad(format!("invalid filter 'stars={values:?}'")))?
+            .into_iter()
+            .max()
+            .unwrap_or(0),
+    };
+    let (official, automated) = (filters.flag("is-official")?, filters.flag("is-automated")?);
+    let term = query.text("term");
+    if term.is_empty() {
+        return Err(Error::bad("term is missing: what is to be searched for?"));
+    }
+    if term.contains("://") {
+        return Err(Error::bad(format!(
+            "invalid repository name ({term}): write no scheme"
+        )));
+    }
+    let mut found = app
+        .images
+        .registry()
+        .search(term, limit, &credentials(&headers)?)
+        .await?;
+    found.retain(|f| {
+        f.star_count >= stars
+            && official.is_none_or(|o| f.is_official == o)
+            && automated.is_none_or(|a| f.is_automated == a)
+    });
+    Ok(ok(json!(found)))
+}
+
+/// `GET /distribution/{name}/json`.
+async fn distribution(
+    State(app): State<Arc<App>>,
+    Path(rest): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let name = rest
+        .strip_suffix("/json")
+        .ok_or_else(|| Error::not_found("page not found"))?;
+    let reference = Reference::parse(name).map_err(|e| Error::bad(e.to_string()))?;
+    let (descriptor, platforms) = app
+        .images
+        .distribution(&reference, credentials(&headers)?)
+        .await?;
+    let platforms: Vec<Value> = platforms
+        .into_iter()
+        .map(|p| {
+            let mut value = json!({ "architecture": p.architecture, "os": p.os });
+            if let Some(variant) = p.variant {
+                value["variant"] = variant.into();
+            }
+            value
+        })
+        .collect();
+    Ok(ok(
+        json!({ "Descriptor": descriptor, "Platforms": platforms }),
+    ))
+}
+
 async fn load(State(app): State<Arc<App>>, query: Query, body: Body) -> Result<Response> {
     let platform = platform(&query)?;
     app.images.can_place()?;
@@ -194,9 +307,11 @@ async fn load(State(app): State<Arc<App>>, query: Query, body: Body) -> Result<R
     }))
 }
 
-async fn login(JsonBody(credentials): JsonBody<Credentials>) -> Result<Response> {
-    let client = RegistryClient::new().map_err(|e| Error::internal(e.to_string()))?;
-    match client.login(credentials).await {
+async fn login(
+    State(app): State<Arc<App>>,
+    JsonBody(credentials): JsonBody<Credentials>,
+) -> Result<Response> {
+    match app.images.registry().login(credentials).await {
         Ok(()) => Ok(ok(
             json!({ "Status": "Login Succeeded", "IdentityToken": "" }),
         )),
@@ -205,7 +320,7 @@ async fn login(JsonBody(credentials): JsonBody<Credentials>) -> Result<Response>
             axum::Json(json!({ "message": e.to_string() })),
         )
             .into_response()),
-        Err(e) => Err(Error::internal(e.to_string())),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -223,6 +338,13 @@ fn created(image: &ImageRecord) -> i64 {
 fn seconds(text: &str) -> i64 {
     let format = &time::format_description::well_known::Rfc3339;
     time::OffsetDateTime::parse(text, format).map_or(0, time::OffsetDateTime::unix_timestamp)
+}
+
+/// The same in ns; 0 where it does not say.
+fn created_ns(image: &ImageRecord) -> u64 {
+    u64::try_from(created(image))
+        .unwrap_or(0)
+        .saturating_mul(1_000_000_000)
 }
 
 fn labels(image: &ImageRecord) -> BTreeMap<String, String> {
@@ -285,7 +407,12 @@ fn names_match(image: &ImageRecord, pattern: &str) -> bool {
 
 async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
     let filters = query.filters()?;
-    filters.allow(&["before", "dangling", "label", "reference", "since"])?;
+    filters.allow(&["before", "dangling", "label", "reference", "since", "until"])?;
+    let until = match filters.values("until") {
+        None => u64::MAX,
+        Some([one]) => timestamps::parse(one, timestamps::now())?,
+        Some(_) => return Err(Error::bad("more than one until filter specified")),
+    };
     let time_of = |name: &str| {
         let first = filters.values(name).and_then(<[String]>::first);
         first
@@ -303,6 +430,7 @@ async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
         before.is_none_or(|t| created(i) < t)
             && since.is_none_or(|t| created(i) > t)
             && dangling.is_none_or(|d| d == i.repo_tags.is_empty())
+            && created_ns(i) <= until
             && filters.labels("label", &labels(i))
             && filters.any("reference", |p| names_match(i, p))
     });
@@ -325,9 +453,24 @@ fn find(app: &App, name: &str) -> Result<Arc<ImageRecord>> {
         .ok_or_else(|| Error::no_such_image(name))
 }
 
+async fn save(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
+    let names: Vec<String> = query.all("names").map(str::to_owned).collect();
+    archive(&app, &names, &query)
+}
+
+/// The answer to `docker save`.
+fn archive(app: &App, names: &[String], query: &Query) -> Result<Response> {
+    let mut pieces = app.images.save(names, platform(query)?.as_ref())?;
+    let body = Body::from_stream(futures_util::stream::poll_fn(move |context| {
+        pieces.poll_recv(context)
+    }));
+    Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
+}
+
 async fn get_one(
     State(app): State<Arc<App>>,
     Path(rest): Path<String>,
+    query: Query,
     version: ApiVersion,
 ) -> Result<Response> {
     match rest.rsplit_once('/') {
@@ -336,7 +479,7 @@ async fn get_one(
             Ok(ok(image_fields::of_version(shown, version)))
         }
         Some((name, "history")) => Ok(ok(history(&*find(&app, name)?))),
-        Some((_, "get")) => Err(Error::not_yet("docker save")),
+        Some((name, "get")) => archive(&app, &[name.to_owned()], &query),
         _ => Err(Error::not_found("page not found")),
     }
 }
@@ -345,6 +488,7 @@ async fn post_one(
     State(app): State<Arc<App>>,
     Path(rest): Path<String>,
     query: Query,
+    headers: HeaderMap,
 ) -> Result<Response> {
     match rest.rsplit_once('/') {
         Some((name, "tag")) => {
@@ -357,7 +501,15 @@ async fn post_one(
             app.images.tag(name, &target).await?;
             Ok(StatusCode::CREATED.into_response())
         }
-        Some((_, "push")) => Err(Error::not_yet("docker push")),
+        Some((name, "push")) => {
+            let (reference, all) = Images::push_target(name, query.text("tag"))?;
+            let credentials = credentials(&headers)?;
+            Ok(stream(move |progress| async move {
+                app.images
+                    .push(&reference, all, credentials, &progress)
+                    .await
+            }))
+        }
         _ => Err(Error::not_found("page not found")),
     }
 }
@@ -391,15 +543,10 @@ async fn delete_one(
 async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
     let filters = query.filters()?;
     filters.allow(&["dangling", "label", "label!", "until"])?;
-    if let Some(name) = ["label", "label!", "until"]
-        .iter()
-        .find(|n| filters.values(n).is_some())
-    {
-        let text = format!("docker image prune --filter {name} is not supported by Mooring yet");
-        return Err(Error::new(Kind::NotImplemented, text));
-    }
+    let prune = filters.prune()?;
     let all = filters.flag("dangling")? == Some(false);
-    let removed = app.images.prune(all, users(&app)).await?;
+    let takes = |image: &ImageRecord| prune.takes(&labels(image), created_ns(image));
+    let removed = app.images.prune(all, takes, users(&app)).await?;
     app.events.pruned("image", removed.freed);
     let deleted = match removed.to_json() {
         Value::Array(none) if none.is_empty() => Value::Null,
@@ -425,7 +572,7 @@ fn inspect(image: &ImageRecord) -> Value {
         "RepoTags": image.repo_tags,
         "RepoDigests": image.repo_digests,
         "Parent": "",
-        "Comment": "",
+        "Comment": comment(image),
         "Created": text("created"),
         "DockerVersion": text("docker_version"),
         "Author": text("author"),
@@ -439,6 +586,18 @@ fn inspect(image: &ImageRecord) -> Value {
         "RootFS": { "Type": "layers", "Layers": part("/rootfs/diff_ids").unwrap_or_else(|| json!([])) },
         "Metadata": { "LastTagTime": "0001-01-01T00:00:00Z" },
     })
+}
+
+/// An image's comment, else that of its last step.
+fn comment(image: &ImageRecord) -> &str {
+    let own = image.config.get("comment").and_then(Value::as_str);
+    let last = || {
+        let steps = image.config.get("history")?.as_array()?;
+        steps.last()?.get("comment")?.as_str()
+    };
+    own.filter(|c| !c.is_empty())
+        .or_else(last)
+        .unwrap_or_default()
 }
 
 /// `docker history`: the steps that the image's configuration tells of, newest first.

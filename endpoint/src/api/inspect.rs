@@ -103,7 +103,7 @@ fn details(app: &App, container: &Container, size: Option<Sizes>, version: ApiVe
     out
 }
 
-/// What is mounted, as inspect and ps have it: volumes, and of the tmpfs those of `--mount`, not those of `--tmpfs`.
+/// What is mounted, as inspect and ps have it: volumes, paths of the machine, and of the tmpfs those of `--mount`, not those of `--tmpfs`.
 fn mounts(app: &App, spec: &Spec) -> Vec<Value> {
     let named = spec.host.get("Mounts").and_then(Value::as_array);
     let in_memory = named.into_iter().flatten().filter(|m| m["Type"] == "tmpfs");
@@ -129,7 +129,17 @@ fn mounts(app: &App, spec: &Spec) -> Vec<Value> {
             "Propagation": "",
         })
     });
-    volumes.chain(in_memory).collect()
+    let shares = spec.shares.iter().map(|share| {
+        json!({
+            "Type": "bind",
+            "Source": share.source,
+            "Destination": share.target,
+            "Mode": share.mode,
+            "RW": !share.read_only,
+            "Propagation": "rprivate",
+        })
+    });
+    volumes.chain(shares).chain(in_memory).collect()
 }
 
 fn state(status: &Status) -> Value {

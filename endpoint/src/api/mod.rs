@@ -1,6 +1,8 @@
 //! The Docker Engine API: one file per group of calls, this one joins them.
 
+pub mod archive;
 pub mod attach;
+pub mod commit;
 pub mod containers;
 pub mod events;
 pub mod exec;
@@ -50,6 +52,7 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(events::router())
         .merge(containers::router())
         .merge(exec::router())
+        .merge(commit::router())
         .merge(networks::router())
         .merge(volumes::router())
         .merge(images::router())

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     app::App,
     errors::{Error, Result},
+    images::registry::{Insecure, Proxies, RegistrySettings},
     timestamps,
 };
 use axum::{
@@ -90,6 +91,7 @@ async fn info(State(app): State<Arc<App>>, version: ApiVersion) -> Result<Respon
     let (host, host_version) = app.vsphere.about();
     let setup = app.containers.setup();
     let (cpus, memory) = app.vsphere.hardware().await?;
+    let proxies = app.images.registry().settings().proxies();
     let mut out = json!({
         "ID": app.settings.vch_id,
         "Containers": all.len(),
@@ -128,20 +130,14 @@ async fn info(State(app): State<Arc<App>>, version: ApiVersion) -> Result<Respon
         "OSType": "linux",
         "Architecture": if ARCHITECTURE == "amd64" { "x86_64" } else { "aarch64" },
         "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": {
-            "AllowNondistributableArtifactsCIDRs": null,
-            "AllowNondistributableArtifactsHostnames": null,
-            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
-            "IndexConfigs": {},
-            "Mirrors": null,
-        },
+        "RegistryConfig": registries(app.images.registry().settings()),
         "NCPU": cpus,
         "MemTotal": memory,
         "GenericResources": null,
         "DockerRootDir": format!("[{}] mooring/{}", app.vsphere.datastore(), app.settings.vch_id),
-        "HttpProxy": "",
-        "HttpsProxy": "",
-        "NoProxy": "",
+        "HttpProxy": Proxies::shown(proxies.http.as_ref()),
+        "HttpsProxy": Proxies::shown(proxies.https.as_ref()),
+        "NoProxy": proxies.none_for,
         "Name": app.name(),
         "Labels": [],
         "ExperimentalBuild": false,
@@ -168,6 +164,36 @@ async fn info(State(app): State<Arc<App>>, version: ApiVersion) -> Result<Respon
         out["KernelMemoryTCP"] = json!(false);
     }
     Ok(ok(out))
+}
+
+/// What `docker info` shows of registries.
+fn registries(settings: &RegistrySettings) -> Value {
+    let mut subnets = vec!["::1/128".to_owned(), "127.0.0.0/8".to_owned()];
+    let mirrors: Vec<String> = settings
+        .registry_mirror
+        .iter()
+        .map(|m| format!("{m}/"))
+        .collect();
+    let mut indexes = json!({
+        "docker.io": { "Name": "docker.io", "Mirrors": mirrors, "Secure": true, "Official": true },
+    });
+    for insecure in &settings.insecure_registry {
+        match insecure {
+            Insecure::Subnet(subnet) => subnets.push(subnet.to_string()),
+            Insecure::Host(host) => {
+                indexes[host] = json!({
+                    "Name": host, "Mirrors": [], "Secure": false, "Official": false,
+                });
+            }
+        }
+    }
+    json!({
+        "AllowNondistributableArtifactsCIDRs": null,
+        "AllowNondistributableArtifactsHostnames": null,
+        "InsecureRegistryCIDRs": subnets,
+        "IndexConfigs": indexes,
+        "Mirrors": if mirrors.is_empty() { Value::Null } else { json!(mirrors) },
+    })
 }
 
 /// `GET /system/df`; with `type` only of these kinds of objects.

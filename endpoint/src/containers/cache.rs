@@ -2,6 +2,7 @@
 
 use super::{
     Container, Containers,
+    files::maintenance::Maintenance,
     keys::{self, Keys},
     names,
     spec::Spec,
@@ -215,7 +216,10 @@ impl Containers {
     ) {
         let vm_keys = change.keys.unwrap_or_default();
         let on = change.on.unwrap_or(false);
-        if on && record.boots == record.ended {
+        let maintenance = vm_keys
+            .get(keys::MAINTENANCE)
+            .is_some_and(|nonce| !nonce.is_empty());
+        if on && !maintenance && record.boots == record.ended {
             // The first boot is prepared at creation and not counted before its end.
             record.boots += 1;
         }
@@ -226,7 +230,7 @@ impl Containers {
                 .and_then(Prepared::keys)
         });
         let phase = match () {
-            () if on || record.boots > record.ended => Phase::Running,
+            () if (on && !maintenance) || record.boots > record.ended => Phase::Running,
             () if record.started != 0 => Phase::Exited,
             () => Phase::Created,
         };
@@ -236,21 +240,27 @@ impl Containers {
         );
         let never_ended = !on && record.boots == 0;
         let lost_exit = !on && record.boots > record.ended;
-        let remove = !on && !lost_exit && spec.options.auto_remove && record.boots > 0;
+        // Or its boots were for its files only.
+        let tried = record.started != 0 || !record.error.is_empty();
+        let remove = !on && !lost_exit && spec.options.auto_remove && record.boots > 0 && tried;
         let networks = self
             .networks
             .moved(&spec.id)
             .unwrap_or_else(|| spec.networks.clone());
         let mut status = Status::new(name, phase, record, prepared, networks);
         (status.on, status.link, status.changes) = (on, link, changes);
-        if on {
+        status.maintenance = maintenance.then(Maintenance::left);
+        status.nics_off = maintenance;
+        if on && !maintenance {
             status.ports = self.read_ports(&vm_keys, &spec.id, status.boot());
             // Until its tether tells.
             status.health = spec.config.health_check().map(|_| Health::default());
         }
         let container = self.add(Container::new(spec, change.vm, status));
         let this = self.clone();
-        if lost_exit {
+        if maintenance {
+            self.settling.spawn(this.end_left_maintenance(container));
+        } else if lost_exit {
             self.settling.spawn(this.powered_off(container));
         } else if never_ended {
             self.settling.spawn(this.find_unrecorded_exit(container));

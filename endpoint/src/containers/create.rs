@@ -19,13 +19,13 @@ use crate::{
         guest::{self, GuestNetwork},
     },
     timestamps,
-    volumes::mounts::Requested,
+    volumes::{mounts::Requested, shares},
     vsphere::{LinkPort, NewVm, Nic},
 };
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, sync::Arc};
 use wire::{
-    config::{Restart, to_chunks},
+    config::{GuestConfig, Restart, to_chunks},
     restart::RestartPolicy,
 };
 
@@ -158,15 +158,15 @@ impl From<KeyError> for Error {
 }
 
 impl Setup {
-    /// Keys that one boot needs, and what the endpoint remembers of it; `pids`: a limit of processes
-    /// in place of the container's.
+    /// Keys that one boot needs, and what the endpoint remembers of it; `change` has the last word on what the guest is
+    /// told.
     pub(super) fn prepare(
         &self,
         spec: &Spec,
         boot: u64,
         network: GuestNetwork,
         restart: Restart,
-        pids: Option<u64>,
+        change: impl FnOnce(&mut GuestConfig),
     ) -> Result<(Keys, Prepared)> {
         let prepared = Prepared {
             boot,
@@ -181,9 +181,7 @@ impl Setup {
             network,
             restart,
         );
-        if let Some(pids) = pids {
-            guest.limits.pids = pids;
-        }
+        change(&mut guest);
         let mut out: Keys = to_chunks(&guest)
             .map_err(|e| Error::bad(e.to_string()))?
             .into_iter()
@@ -265,8 +263,8 @@ impl Containers {
                 return Err(error);
             }
         };
-        let mounts = match self.mounts(&id, mounts, &config).await {
-            Ok(mounts) => mounts,
+        let (mounts, shares) = match self.mounts(&id, mounts, &config).await {
+            Ok(both) => both,
             Err(error) => {
                 self.release_name(&name, &id);
                 self.networks.detach(&attachments);
@@ -282,6 +280,7 @@ impl Containers {
             attachments.clone(),
         );
         spec.mounts = mounts;
+        spec.shares = shares;
         let made = self.make(spec, name.clone(), image.chain.capacity).await;
         match made {
             Ok(container) => {
@@ -387,6 +386,7 @@ impl Containers {
             options,
             networks,
             mounts: Vec::new(),
+            shares: Vec::new(),
         }
     }
 
@@ -395,6 +395,7 @@ impl Containers {
         vm_keys.insert(keys::VCH.to_owned(), self.setup.vch.clone());
         vm_keys.insert(keys::ID.to_owned(), spec.id.clone());
         vm_keys.insert("serial1.hardwareFlowControl".to_owned(), "TRUE".to_owned());
+        vm_keys.extend(shares::vm_keys(&spec.shares));
         keys::put_spec(&mut vm_keys, &spec)?;
         let restart = Restart {
             policy: spec.options.restart,
@@ -402,7 +403,7 @@ impl Containers {
         };
         // The first boot is prepared here, so that the first start is one call less.
         let network = self.setup.guest_network(&spec, &spec.networks, Vec::new());
-        let (boot_keys, prepared) = self.setup.prepare(&spec, 1, network, restart, None)?;
+        let (boot_keys, prepared) = self.setup.prepare(&spec, 1, network, restart, |_| {})?;
         vm_keys.extend(boot_keys.into_iter().filter(|(_, value)| !value.is_empty()));
         let vm = self
             .vsphere

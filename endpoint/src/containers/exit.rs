@@ -2,7 +2,8 @@
 //! record goes into the VM's keys.
 
 use super::{
-    Container, Containers, keys,
+    Container, Containers,
+    keys::{self, Keys},
     state::{Changes, Phase, Prepared},
 };
 use crate::errors::{Error, Result};
@@ -51,6 +52,10 @@ impl Containers {
             session.end();
         }
         let status = container.status();
+        if status.maintenance.is_some() && !status.gone {
+            self.settle_maintenance(&container).await;
+            return;
+        }
         if status.gone || status.removing {
             return;
         }
@@ -171,12 +176,7 @@ impl Containers {
     }
 
     pub(super) async fn write_record(&self, container: &Container) -> Result<()> {
-        let status = container.status();
-        let mut vm_keys = BTreeMap::from([json_key(keys::STATE, &status.record)?]);
-        if status.changes != Changes::default() {
-            // Those made while the VM ran went with its power.
-            vm_keys.extend([json_key(keys::CHANGES, &status.changes)?]);
-        }
+        let vm_keys = record_keys(container)?;
         self.vsphere.set_keys(&container.vm, &vm_keys, None).await?;
         Ok(())
     }
@@ -214,6 +214,17 @@ impl Containers {
             tracing::warn!(id = container.id(), %error, "auto-remove");
         }
     }
+}
+
+/// The record as VM keys, with what was changed since the creation.
+pub(super) fn record_keys(container: &Container) -> Result<Keys> {
+    let status = container.status();
+    let mut vm_keys = Keys::from([json_key(keys::STATE, &status.record)?]);
+    if status.changes != Changes::default() {
+        // Those made while the VM ran went with its power.
+        vm_keys.extend([json_key(keys::CHANGES, &status.changes)?]);
+    }
+    Ok(vm_keys)
 }
 
 /// A VM key with a JSON value.

@@ -165,6 +165,10 @@ impl Selection {
         let mounts = |want: &String| {
             let mut mounts = spec.mounts.iter();
             mounts.any(|mount| mount.volume == *want || mount.target == *want)
+                || spec
+                    .shares
+                    .iter()
+                    .any(|share| share.source == *want || share.target == *want)
         };
         shown
             && filters.any("id", |want| spec.id.starts_with(want.as_str()))

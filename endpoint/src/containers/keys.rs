@@ -22,6 +22,8 @@ pub const PREPARED: &str = "mooring.link.prepared";
 pub const PORTS: &str = "mooring.ports";
 /// [`crate::containers::state::Changes`] as JSON; absent where nothing was changed.
 pub const CHANGES: &str = "mooring.changes";
+/// Set while the VM is, or is about to be, up for the container's files only.
+pub const MAINTENANCE: &str = "mooring.maintenance";
 /// Set once the removal has begun.
 pub const REMOVING: &str = "mooring.removing";
 const SPEC: &str = "mooring.spec";

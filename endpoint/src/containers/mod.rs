@@ -2,13 +2,16 @@
 //! what is kept in memory is a copy of the VMs' keys and what is live.
 
 pub mod cache;
+pub mod commit;
 pub mod config;
 pub mod console;
 pub mod create;
 pub mod exec;
 pub mod exit;
+pub mod files;
 pub mod filters;
 pub mod health;
+pub mod instructions;
 pub mod journal;
 pub mod keys;
 pub mod names;

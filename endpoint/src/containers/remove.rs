@@ -78,6 +78,7 @@ impl Containers {
             self.power_off(container).await?;
         }
         let _operation = container.operation.lock().await;
+        self.end_maintenance(container).await?;
         let status = container.status();
         if status.on {
             if status.running() {

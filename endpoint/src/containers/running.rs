@@ -99,6 +99,9 @@ impl Containers {
         session: &Arc<Session>,
         message: ToHost,
     ) {
+        if self.in_maintenance(container, session, &message) {
+            return;
+        }
         match message {
             ToHost::Ready {
                 container: state, ..
@@ -120,7 +123,7 @@ impl Containers {
                 session: of,
                 status,
             } => self.execs.ended(container.id(), of, status.code),
-            ToHost::Goodbye => {}
+            ToHost::Goodbye | ToHost::Maintenance { .. } => {}
             ToHost::Life(life) => self.life(container, session.boot, life),
             ToHost::Probed {
                 status,

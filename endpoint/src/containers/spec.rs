@@ -4,7 +4,10 @@ use super::{config::Config, options::Options};
 use crate::{
     networks::{attachment::Attachment, guest::GuestNetwork},
     timestamps,
-    volumes::mounts::MountPoint,
+    volumes::{
+        mounts::MountPoint,
+        shares::{self, SharedMount},
+    },
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -41,6 +44,9 @@ pub struct Spec {
     /// Its volumes, sorted by path.
     #[serde(default)]
     pub mounts: Vec<MountPoint>,
+    /// What it has of the machine's files.
+    #[serde(default)]
+    pub shares: Vec<SharedMount>,
     /// Where the guest finds its files.
     pub disk: SpecDisk,
     /// Memory of the VM.
@@ -152,6 +158,8 @@ impl Spec {
             limits: self.options.limits.clone(),
             tmpfs: self.options.tmpfs.clone(),
             mounts: super::volumes::for_guest(&self.mounts),
+            shares: shares::for_guest(&self.shares),
+            maintenance: None,
         }
     }
 }

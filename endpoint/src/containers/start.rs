@@ -89,9 +89,14 @@ impl Containers {
         ports: &[Binding],
     ) -> Result<()> {
         container.modify(|status| status.ports = ports.to_vec());
-        let _claim = self.claim_volumes(container).await?;
+        let _claim = self.claim_volumes(container, "start container").await?;
         let task = container.vm_task.lock().await;
         let status = container.status();
+        if status.nics_off {
+            // What a maintenance could not put back.
+            self.vsphere.connect_nics(&container.vm, true).await?;
+            container.modify(|status| status.nics_off = false);
+        }
         let place = self.setup.link.place();
         let fits = |p: &Prepared| p.boot == boot && p.at == place;
         let linked = self.linked(&status.networks)?;
@@ -109,13 +114,13 @@ impl Containers {
                 let network = self
                     .setup
                     .guest_network(&container.spec, &status.networks, linked);
-                let (mut vm_keys, prepared) = self.setup.prepare(
-                    &container.spec,
-                    boot,
-                    network,
-                    restart,
-                    status.changes.pids,
-                )?;
+                let (mut vm_keys, prepared) =
+                    self.setup
+                        .prepare(&container.spec, boot, network, restart, |guest| {
+                            if let Some(pids) = status.changes.pids {
+                                guest.limits.pids = pids;
+                            }
+                        })?;
                 self.put_record(&mut vm_keys, container, boot)?;
                 let text =
                     serde_json::to_string(ports).map_err(|e| Error::internal(e.to_string()))?;
@@ -203,12 +208,13 @@ impl Containers {
     }
 
     /// Waits until the VM of a container whose process has ended is off and its end recorded;
-    /// powers it off after `limit`.
+    /// powers it off after `limit`. One in maintenance is ended. The caller holds the operation.
     pub(super) async fn wait_off(
         self: &Arc<Self>,
         container: &Arc<Container>,
         limit: Duration,
     ) -> Result<()> {
+        self.end_maintenance(container).await?;
         let off = |status: &super::state::Status| !status.on || status.gone;
         if container.until(Some(limit), off).await.is_none() {
             self.power_off(container).await?;

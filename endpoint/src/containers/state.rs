@@ -1,5 +1,6 @@
 //! What changes about a container: its record in `mooring.state`, and what is known while it runs.
 
+use super::files::maintenance::Maintenance;
 use crate::{
     link::Session,
     networks::{attachment::Attachment, publish::Binding},
@@ -152,6 +153,10 @@ pub struct Status {
     pub health: Option<Health>,
     /// What was changed since its creation.
     pub changes: Changes,
+    /// Its VM is up for its files only.
+    pub maintenance: Option<Maintenance>,
+    /// Its vNICs may not be connected at its next power-on.
+    pub nics_off: bool,
     /// Its removal has begun.
     pub removing: bool,
     /// It is gone.
@@ -188,6 +193,8 @@ impl Status {
             oom: false,
             health: None,
             changes: Changes::default(),
+            maintenance: None,
+            nics_off: false,
             removing: false,
             gone: false,
         }

@@ -3,7 +3,10 @@
 use super::{Container, Containers, config::Config, state::Phase};
 use crate::{
     errors::{Error, Result},
-    volumes::mounts::{self, MountPoint, Requested},
+    volumes::{
+        mounts::{self, MountPoint, Requested},
+        shares::{self, SharedMount},
+    },
     vsphere::VolumeDisk,
 };
 use std::{
@@ -67,16 +70,20 @@ impl Containers {
     /// What a new container mounts, sorted by path: others' volumes, its own, then its image's; missing ones are made.
     ///
     /// # Errors
-    /// 404 for a container of `--volumes-from`, 400 for too many volumes, those of the volumes. Then nothing is held.
+    /// 404 for a container of `--volumes-from`, 400 for too many volumes, those of volumes and shares. Then nothing is held.
     pub(super) async fn mounts(
         &self,
         id: &str,
         requested: Requested,
         config: &Config,
-    ) -> Result<Vec<MountPoint>> {
+    ) -> Result<(Vec<MountPoint>, Vec<SharedMount>)> {
+        let shares = self.shares(&requested).await?;
         let mut made = BTreeMap::new();
-        match self.try_mounts(id, requested, config, &mut made).await {
-            Ok(()) => Ok(made.into_values().collect()),
+        match self
+            .try_mounts(id, requested, config, &shares, &mut made)
+            .await
+        {
+            Ok(()) => Ok((made.into_values().collect(), shares)),
             Err(error) => {
                 self.volumes.remove_of(id, &[]).await;
                 Err(error)
@@ -84,11 +91,40 @@ impl Containers {
         }
     }
 
+    /// Paths of the machine: others', then its own, each target once.
+    async fn shares(&self, requested: &Requested) -> Result<Vec<SharedMount>> {
+        let mut made = BTreeMap::new();
+        for (container, read_only) in &requested.from {
+            for mut share in self.find(container)?.spec.shares.clone() {
+                share.read_only |= read_only;
+                made.insert(share.target.clone(), share);
+            }
+        }
+        for volume in &requested.mounts {
+            made.remove(&volume.target);
+        }
+        let (wanted, shared) = (
+            requested.shares.clone(),
+            self.vsphere.capabilities().shares.clone(),
+        );
+        let own = tokio::task::spawn_blocking(move || {
+            let own = wanted.into_iter();
+            own.map(|wanted| shares::resolve(wanted, &shared))
+                .collect::<Result<Vec<_>>>()
+        });
+        let own = own.await.map_err(|e| Error::internal(e.to_string()))??;
+        made.extend(own.into_iter().map(|share| (share.target.clone(), share)));
+        let made: Vec<_> = made.into_values().collect();
+        shares::check_count(&made)?;
+        Ok(made)
+    }
+
     async fn try_mounts(
         &self,
         id: &str,
         requested: Requested,
         config: &Config,
+        shares: &[SharedMount],
         made: &mut BTreeMap<String, MountPoint>,
     ) -> Result<()> {
         for (container, read_only) in requested.from {
@@ -97,6 +133,9 @@ impl Containers {
                 .find(&container)
                 .map_err(|error| Error::bad(error.message))?;
             for mut mount in other.spec.mounts.clone() {
+                if shares.iter().any(|share| share.target == mount.target) {
+                    continue;
+                }
                 // It may have been removed together with the other container by now.
                 self.volumes.find(&mount.volume)?;
                 mount.read_only |= read_only;
@@ -110,7 +149,8 @@ impl Containers {
         }
         for path in config.volumes.iter().flatten().map(|(path, _)| path) {
             let wanted = mounts::anonymous_at(path)?;
-            if !made.contains_key(&wanted.target) {
+            let shared = shares.iter().any(|share| share.target == wanted.target);
+            if !shared && !made.contains_key(&wanted.target) {
                 let mount = self.volumes.mount(wanted, id).await?;
                 made.insert(mount.target.clone(), mount);
             }
@@ -126,11 +166,16 @@ impl Containers {
     }
 
     /// Makes sure that a container that is about to start may have its volumes until its VM is off: what one writes to,
-    /// no other has. One whose process has ended, and whose VM is on its way off, is waited for.
+    /// no other has. One whose process has ended, and whose VM is on its way off, is waited for. `what` cannot be done
+    /// otherwise.
     ///
     /// # Errors
     /// 409 that names the volume and who has it.
-    pub(super) async fn claim_volumes(&self, container: &Arc<Container>) -> Result<Claim<'_>> {
+    pub(super) async fn claim_volumes(
+        &self,
+        container: &Arc<Container>,
+        what: &str,
+    ) -> Result<Claim<'_>> {
         loop {
             let Some((holder, volume)) = self.try_claim(container) else {
                 return Ok(Claim {
@@ -146,7 +191,7 @@ impl Containers {
                 continue;
             }
             return Err(Error::conflict(format!(
-                "cannot start container {}: volume {volume} is in use by container \"/{}\" ({}), which is {}: a volume is a disk, and where one container writes to it no other can have it; stop that container first, or mount the volume read-only in both (--volume {volume}:/path:ro)",
+                "cannot {what} {}: volume {volume} is in use by container \"/{}\" ({}), which is {}: a volume is a disk, and where one container writes to it no other can have it; stop that container first, or mount the volume read-only in both (--volume {volume}:/path:ro)",
                 container.id(),
                 status.name,
                 holder.id(),

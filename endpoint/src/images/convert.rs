@@ -21,6 +21,8 @@ pub(super) struct Converted {
     pub partition: u64,
     /// Size of the tar, in bytes.
     pub unpacked: u64,
+    /// Bytes of its files.
+    pub content: u64,
     /// What rebuilds the tar.
     pub recipe: Bytes,
     /// Lower layers must not be seen below it.
@@ -113,6 +115,7 @@ pub(super) fn convert(
         compressed: layer.size,
         partition: layer.partition_size(),
         unpacked: layer.tar_size,
+        content: layer.file_bytes,
         recipe: recipe.into(),
         hides_lower_layers: layer.hides_lower_layers,
         folders: layer.folders,

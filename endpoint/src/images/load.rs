@@ -5,7 +5,7 @@ use super::manifest::{self, ManifestError, Platform};
 use super::place::{LayerSource, short};
 use super::progress::Progress;
 use super::tags::Names;
-use super::{Images, convert};
+use super::{Images, Incoming, convert};
 use crate::errors::{Error, Result};
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
@@ -54,6 +54,7 @@ impl Images {
         platform: Option<&Platform>,
         progress: &Progress,
     ) -> Result<()> {
+        self.registry.check_unsigned("docker load")?;
         let spool = self.spool.folder().to_owned();
         let archive =
             blocking(move || Archive::open(decompressed(file, &spool, MAX_ARCHIVE)?)).await?;
@@ -153,8 +154,13 @@ impl Images {
         let config = String::from_utf8(image.config.clone())
             .map_err(|e| Error::bad(format!("an image's configuration is no UTF-8: {e}")))?;
         let id = Digest::of(&image.config);
-        self.commit(id, config, names, &work, converted, progress)
-            .await
+        let image = Incoming {
+            id,
+            config,
+            manifest: None,
+            names: names.clone(),
+        };
+        self.commit(image, &work, converted, progress).await
     }
 }
 

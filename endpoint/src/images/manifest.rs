@@ -15,7 +15,12 @@ pub const LAYERS_MAX: usize = 250;
 pub const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
-const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// Media type of OCI's index.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Media type of OCI's manifest.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Media type of OCI's configuration.
+pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 /// A manifest that cannot be used.
@@ -72,6 +77,9 @@ pub struct Descriptor {
     pub platform: Option<Platform>,
     /// What sort of artifact, in an index.
     pub artifact_type: Option<String>,
+    /// What else is said of it.
+    #[serde(default)]
+    pub annotations: std::collections::BTreeMap<String, String>,
 }
 
 /// A platform, as `os/architecture[/variant]`.
@@ -151,7 +159,15 @@ impl std::fmt::Display for Platform {
 }
 
 /// What a registry gave for a reference.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is held at a time, and not for long"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are few at a time, and not for long"
+)]
 pub enum Document {
     /// A list of manifests.
     Index(Vec<Descriptor>),
@@ -162,6 +178,8 @@ pub enum Document {
 /// The manifest of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageManifest {
+    /// Its own media type, where it says so.
+    pub media_type: Option<String>,
     /// Its configuration.
     pub config: Descriptor,
     /// Its layers, lowest first.
@@ -211,7 +229,11 @@ pub fn parse(bytes: &[u8]) -> Result<Document, ManifestError> {
             if layers.len() > LAYERS_MAX {
                 return Err(ManifestError::TooManyLayers(layers.len()));
             }
-            Ok(Document::Image(ImageManifest { config, layers }))
+            Ok(Document::Image(ImageManifest {
+                media_type: raw.media_type,
+                config,
+                layers,
+            }))
         }
         _ => Err(malformed(
             "manifest",
@@ -220,6 +242,21 @@ pub fn parse(bytes: &[u8]) -> Result<Document, ManifestError> {
                 raw.media_type.unwrap_or_default()
             ),
         )),
+    }
+}
+
+/// Refuses an image with a layer that is known to be something else than a tar of files.
+///
+/// # Errors
+/// [`ManifestError::Artifact`] with its type.
+pub fn check_layers(image: &ImageManifest) -> Result<(), ManifestError> {
+    let wrong = image.layers.iter().find(|l| {
+        !l.media_type.is_empty()
+            && layers::convert::Compression::of_media_type(&l.media_type).is_none()
+    });
+    match wrong {
+        Some(layer) => Err(ManifestError::Artifact(layer.media_type.clone())),
+        None => Ok(()),
     }
 }
 
@@ -359,6 +396,28 @@ mod tests {
             parse(format!(r#"{{"schemaVersion":2,"config":{config},"layers":[]}}"#).as_bytes())
                 .unwrap_err();
         assert!(error.to_string().contains("helm"), "{error}");
+    }
+
+    #[test]
+    fn an_artifact_is_refused_by_its_layers() {
+        let image = |kind: &str| {
+            let config = descriptor(r#","mediaType":"application/vnd.oci.image.config.v1+json""#);
+            let layer = descriptor(&format!(r#","mediaType":"{kind}""#));
+            let text = format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layer}]}}"#);
+            match parse(text.as_bytes()).unwrap() {
+                Document::Image(image) => check_layers(&image),
+                Document::Index(_) => panic!("no image"),
+            }
+        };
+        assert_eq!(image(""), Ok(()));
+        assert_eq!(image("application/vnd.oci.image.layer.v1.tar+zstd"), Ok(()));
+        for kind in [
+            "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
+            "application/vnd.dev.cosign.simplesigning.v1+json",
+            "application/wasm",
+        ] {
+            assert_eq!(image(kind), Err(ManifestError::Artifact(kind.to_owned())));
+        }
     }
 
     #[test]

@@ -5,28 +5,38 @@
 //! something that was interrupted, and is deleted at the start.
 
 pub(crate) mod archive;
+pub mod commit;
 mod convert;
+mod flights;
+mod import;
 pub(crate) mod load;
 pub mod manifest;
+mod origins;
 mod place;
 pub mod progress;
 mod pull;
+mod push;
+mod rebuild;
 pub mod reference;
 pub mod registry;
 mod remove;
+mod save;
 pub(crate) mod store;
 mod sweep;
 mod tags;
 
+pub use import::Import;
 pub use reference::Reference;
 pub use remove::{Removed, User};
 
 use crate::errors::{Error, Kind, Result};
 use crate::events::Events;
 use crate::vsphere::Vsphere;
+use flights::Flights;
 use layers::Digest;
 use layers::spool::Spool;
-use registry::RegistryClient;
+use origins::Origins;
+use registry::{RegistryClient, RegistrySettings};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -39,6 +49,8 @@ use tags::{Names, Tags};
 const SPOOL_MAX: u64 = 64 << 30;
 /// Name of the record with all tags.
 const TAGS: &str = "tags";
+/// Name of the record of where layers are known to be.
+const ORIGINS: &str = "origins";
 
 /// Where an image's files are, and how a guest finds them (docs/decisions/0001, "Disks").
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,9 +82,9 @@ pub struct ImageRecord {
     pub repo_tags: Vec<String>,
     /// `name@sha256:…`, familiar form.
     pub repo_digests: Vec<String>,
-    /// Bytes of all layers, unpacked.
+    /// Bytes of the files of all layers.
     pub size: u64,
-    /// Bytes of each layer, unpacked, lowest first.
+    /// Bytes of each layer's files, lowest first.
     pub layer_sizes: Vec<u64>,
 }
 
@@ -89,6 +101,41 @@ pub(crate) struct StoredImage {
     vmdks: Vec<String>,
     /// Its layers, lowest first.
     layers: Vec<StoredLayer>,
+    /// The manifest that it came with, where it came from a registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    manifest: Option<Came>,
+}
+
+/// A manifest as it came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Came {
+    media_type: String,
+    text: String,
+}
+
+/// An image that comes: what is written down of it beside its layers.
+#[derive(Debug)]
+struct Incoming {
+    id: Digest,
+    config: String,
+    manifest: Option<Came>,
+    names: Names,
+}
+
+impl StoredImage {
+    /// Names of all its files beside the records.
+    fn files(&self) -> impl Iterator<Item = String> + '_ {
+        let beside = |l: &StoredLayer| {
+            [
+                place::recipe_name(&l.chain_id),
+                place::folders_name(&l.chain_id),
+            ]
+        };
+        self.vmdks
+            .iter()
+            .cloned()
+            .chain(self.layers.iter().flat_map(beside))
+    }
 }
 
 /// A layer, as an image's record names it.
@@ -109,8 +156,18 @@ struct StoredLayer {
     partition: u64,
     /// Size of its tar, in bytes.
     unpacked: u64,
+    /// Bytes of its files, where they were counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    content: Option<u64>,
     /// The VMDK that holds it.
     vmdk: String,
+}
+
+impl StoredLayer {
+    /// Its size as Docker shows it: bytes of its files.
+    fn size(&self) -> u64 {
+        self.content.unwrap_or(self.unpacked)
+    }
 }
 
 /// What the records say.
@@ -118,6 +175,7 @@ struct StoredLayer {
 struct State {
     images: BTreeMap<Digest, (u64, StoredImage)>,
     tags: (u64, Tags),
+    origins: (u64, Origins),
     /// As containers and clients see them; made anew with each change.
     shown: Vec<Arc<ImageRecord>>,
 }
@@ -130,6 +188,10 @@ pub struct Images {
     registry: RegistryClient,
     events: Events,
     state: RwLock<State>,
+    /// Layers on their way here.
+    flights: Arc<Flights>,
+    /// Files that are being read, and by how many.
+    leased: std::sync::Mutex<BTreeMap<String, usize>>,
     /// Held by whoever changes the records or the VMDKs.
     change: tokio::sync::Mutex<()>,
 }
@@ -143,6 +205,7 @@ impl Images {
         vsphere: Arc<Vsphere>,
         vch: &str,
         spool: &Path,
+        registries: RegistrySettings,
         events: Events,
     ) -> Result<Self> {
         std::fs::create_dir_all(spool).map_err(|e| {
@@ -157,6 +220,10 @@ impl Images {
                     record.generation,
                     crate::records::decode(&name, &record.value)?,
                 );
+            } else if name == ORIGINS {
+                // Nothing depends on it.
+                let origins = crate::records::decode(&name, &record.value).unwrap_or_default();
+                state.origins = (record.generation, origins);
             } else if name.starts_with("image-") {
                 let image: StoredImage = crate::records::decode(&name, &record.value)?;
                 state.images.insert(image.id, (record.generation, image));
@@ -167,9 +234,12 @@ impl Images {
         let images = Images {
             store,
             spool,
-            registry: RegistryClient::new().map_err(|e| Error::internal(e.to_string()))?,
+            registry: RegistryClient::new(registries)
+                .map_err(|e| Error::internal(e.to_string()))?,
             events,
             state: RwLock::new(state),
+            flights: Arc::default(),
+            leased: std::sync::Mutex::default(),
             change: tokio::sync::Mutex::new(()),
         };
         images.refresh();
@@ -189,6 +259,11 @@ impl Images {
             Kind::NotImplemented,
             "images cannot be placed on this host: it does not announce mooring.disk.upload (ESXi does not; hostsim does without --strict, or with --strict=link), and the way that works there, disks attached to the endpoint's own VM, is not supported by Mooring yet",
         ))
+    }
+
+    /// The client's side of registries.
+    pub fn registry(&self) -> &RegistryClient {
+        &self.registry
     }
 
     /// Every image, in no particular order.
@@ -225,8 +300,8 @@ impl Images {
                     chain: image.chain.clone(),
                     repo_tags: names(&state.tags.1.tags, &image.id),
                     repo_digests: names(&state.tags.1.digests, &image.id),
-                    size: image.layers.iter().map(|l| l.unpacked).sum(),
-                    layer_sizes: image.layers.iter().map(|l| l.unpacked).collect(),
+                    size: image.layers.iter().map(StoredLayer::size).sum(),
+                    layer_sizes: image.layers.iter().map(StoredLayer::size).collect(),
                 })
             })
             .collect();
@@ -257,6 +332,20 @@ impl Images {
             (Some(one), None) => Some(one.clone()),
             _ => None,
         }
+    }
+
+    /// The tags of a repository, with what they mean.
+    fn tags_of(&self, repository: &Reference) -> Vec<(String, Digest)> {
+        let start = format!("{}:", repository.name());
+        self.read(|s| {
+            let tags = s.tags.1.tags.iter();
+            tags.filter(|(tag, _)| {
+                tag.strip_prefix(&start)
+                    .is_some_and(|rest| !rest.contains('/'))
+            })
+            .map(|(tag, id)| (tag.clone(), *id))
+            .collect()
+        })
     }
 
     /// Gives an image a further name (`docker tag`). A tag moves from the image that had it.

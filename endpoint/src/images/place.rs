@@ -5,7 +5,7 @@ use super::progress::Progress;
 use super::store::Store;
 use super::sweep::Unfinished;
 use super::tags::Names;
-use super::{Chain, Images, StoredImage, StoredLayer, TAGS, image_record};
+use super::{Chain, Images, Incoming, StoredImage, StoredLayer, TAGS, image_record};
 use crate::errors::{Error, Result};
 use layers::chain::{BlockSink, ImagePlan, Kind, LayerInput, Params, plan};
 use layers::convert::Folders;
@@ -94,9 +94,7 @@ impl Images {
     /// index.
     pub(super) async fn commit(
         self: &Arc<Self>,
-        id: Digest,
-        config: String,
-        names: &Names,
+        image: Incoming,
         work: &Work,
         converted: BTreeMap<usize, Converted>,
         progress: &Progress,
@@ -168,14 +166,22 @@ impl Images {
                         hides_lower_layers: layer.hides_lower_layers,
                         partition: layer.partition,
                         unpacked: layer.unpacked,
+                        content: Some(layer.content),
                         vmdk: by_vmdk[index].clone(),
                     }
                 }
             });
         }
+        let Incoming {
+            id,
+            config,
+            manifest,
+            names,
+        } = image;
         let image = StoredImage {
             id,
             config,
+            manifest,
             chain: Chain {
                 seal: self.store.disk(&plan.seal().identity.name).to_string(),
                 guid: plan.table.disk_guid.to_string(),
@@ -187,7 +193,7 @@ impl Images {
             vmdks: plan.vmdks.iter().map(|v| v.identity.name.clone()).collect(),
             layers: stored,
         };
-        self.put_image(image, names).await?;
+        self.put_image(image, &names).await?;
         unfinished.finished();
         for source in &work.layers {
             if let LayerSource::Missing(digest, _) = source {

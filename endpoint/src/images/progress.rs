@@ -45,6 +45,11 @@ impl Progress {
         let _ = self.lines.send(line.into());
     }
 
+    /// Passes a line on; `false` where nobody listens any more.
+    pub fn forward(&self, line: Bytes) -> bool {
+        self.lines.send(line).is_ok()
+    }
+
     /// A line of text about the whole.
     pub fn status(&self, text: &str) {
         self.send(&json!({ "status": text }));
@@ -93,6 +98,7 @@ impl Progress {
 pub struct Meter {
     progress: Progress,
     id: String,
+    doing: &'static str,
     total: u64,
     told: Instant,
 }
@@ -106,9 +112,15 @@ impl Meter {
         Meter {
             progress,
             id: id.to_owned(),
+            doing: "Downloading",
             total,
             told,
         }
+    }
+
+    /// The same for something else than "Downloading".
+    pub fn doing(self, doing: &'static str) -> Self {
+        Meter { doing, ..self }
     }
 
     /// So many bytes have come.
@@ -118,7 +130,7 @@ impl Meter {
         }
         self.told = Instant::now();
         self.progress.send(&json!({
-            "status": "Downloading",
+            "status": self.doing,
             "progressDetail": { "current": current, "total": self.total },
             "progress": bar(current, self.total),
             "id": self.id,

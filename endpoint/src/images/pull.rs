@@ -1,16 +1,22 @@
 //! `docker pull`: from a registry to the datastore, each layer in one pass.
 
 use super::convert::{self, Converted, LOWER_FAILED};
-use super::manifest::{self, CONFIG_MAX, Document, ManifestError, Platform};
+use super::flights::{Boarded, Key, Outcome};
+use super::manifest::{
+    self, CONFIG_MAX, Descriptor, Document, ImageManifest, ManifestError, Platform,
+};
+use super::origins::Origin;
 use super::place::{LayerSource, Work, short};
 use super::progress::{Meter, Progress};
-use super::registry::{Credentials, RegistryError, Repository};
+use super::registry::{Access, Credentials, Fetched, RegistryError, Repository};
 use super::tags::Names;
-use super::{Images, Reference};
+use super::{Came, Images, Incoming, Reference};
 use crate::errors::{Error, Kind, Result};
-use layers::convert::{ConvertError, Folders};
+use layers::Digest;
+use layers::convert::Folders;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::io::{StreamReader, SyncIoBridge};
@@ -21,7 +27,10 @@ const AT_ONCE: usize = 3;
 impl From<RegistryError> for Error {
     fn from(error: RegistryError) -> Self {
         let kind = match &error {
-            RegistryError::NotFound(_) => Kind::NotFound,
+            RegistryError::NotFound(_) | RegistryError::Missing { .. } => Kind::NotFound,
+            RegistryError::NotAllowed { .. }
+            | RegistryError::NotSigned { .. }
+            | RegistryError::SignedOnly(_) => Kind::Forbidden,
             _ => Kind::Internal,
         };
         Error::new(kind, error.to_string())
@@ -53,29 +62,34 @@ impl Images {
     ) -> Result<()> {
         self.can_place()?;
         let wanted = platform.cloned().unwrap_or_else(Platform::ours);
-        let repository = Arc::new(self.registry.open(reference, credentials).await?);
-        let top = repository
-            .manifest(&reference.wanted(), &reference.to_string())
-            .await?;
+        let (repository, top) = self.find(reference, credentials).await?;
         progress.of(
             &reference.wanted(),
             &format!("Pulling from {}", reference.path),
         );
-        let image = match manifest::parse(&top.bytes)? {
-            Document::Image(image) => image,
+        let (came, image) = match manifest::parse(&top.bytes)? {
+            Document::Image(image) => (top.clone(), image),
             Document::Index(index) => {
                 let entry = manifest::choose(&index, &wanted)?;
                 let inner = repository
                     .manifest(&entry.digest.to_string(), &reference.to_string())
                     .await?;
                 match manifest::parse(&inner.bytes)? {
-                    Document::Image(image) => image,
+                    Document::Image(image) => (inner, image),
                     Document::Index(_) => {
                         return Err(Error::bad("an index within an index is not supported"));
                     }
                 }
             }
         };
+        manifest::check_layers(&image)?;
+        let mut signed = vec![top.digest];
+        if came.digest != top.digest {
+            signed.push(came.digest);
+        }
+        self.registry
+            .check_signed(&repository, reference, &signed)
+            .await?;
         let config_bytes = repository
             .small_blob(&image.config.digest, CONFIG_MAX)
             .await?;
@@ -111,16 +125,44 @@ impl Images {
         });
         if fresh {
             let blobs: Vec<_> = image.layers.iter().map(|l| (l.digest, l.size)).collect();
-            let types: Vec<_> = image.layers.iter().map(|l| l.media_type.clone()).collect();
+            let wanted = Wanted {
+                domain: &reference.domain,
+                types: image.layers.iter().map(|l| l.media_type.clone()).collect(),
+            };
             let work = self.work(&config.diff_ids, &blobs)?;
-            let converted = self.fetch(&repository, &work, &types, progress).await?;
+            let converted = self.fetch(&repository, &work, &wanted, progress).await?;
             let text = String::from_utf8(config_bytes.to_vec())
                 .map_err(|e| Error::bad(format!("the configuration is no UTF-8: {e}")))?;
-            self.commit(id, text, &names, &work, converted, progress)
-                .await?;
+            let incoming = Incoming {
+                id,
+                config: text,
+                manifest: kept(&came, &image),
+                names,
+            };
+            self.commit(incoming, &work, converted, progress).await?;
+            let keys: Vec<Key> = work
+                .layers
+                .iter()
+                .enumerate()
+                .filter_map(|(index, source)| match source {
+                    LayerSource::Missing(digest, _) => Some(wanted.key(&work, index, *digest)),
+                    LayerSource::Known(_) => None,
+                })
+                .collect();
+            self.flights.taken(&keys);
         } else {
             self.give_names(&names, id).await?;
         }
+        let origin = |layer: &Descriptor| Origin {
+            digest: layer.digest,
+            size: layer.size,
+            media_type: layer.media_type.clone(),
+            domain: reference.domain.clone(),
+            path: reference.path.clone(),
+        };
+        let origins = image.layers.iter().map(origin);
+        self.note_origins(config.diff_ids.iter().copied().zip(origins).collect())
+            .await;
         progress.status(&format!("Digest: {}", top.digest));
         let shown = reference.to_string();
         progress.status(&if fresh || !known {
@@ -132,12 +174,73 @@ impl Images {
         Ok(())
     }
 
+    /// What a registry has for a reference: its descriptor (image-spec, "Descriptors"), and its platforms.
+    ///
+    /// # Errors
+    /// Where the registry does not have it, or does not let in.
+    pub async fn distribution(
+        &self,
+        reference: &Reference,
+        credentials: Credentials,
+    ) -> Result<(serde_json::Value, Vec<Platform>)> {
+        let (repository, top) = self.find(reference, credentials).await?;
+        let (media_type, platforms) = match manifest::parse(&top.bytes)? {
+            Document::Index(entries) => {
+                let platforms = entries.into_iter().filter_map(|e| e.platform);
+                (None, platforms.collect())
+            }
+            Document::Image(image) => {
+                let bytes = repository
+                    .small_blob(&image.config.digest, CONFIG_MAX)
+                    .await?;
+                (image.media_type, vec![manifest::config(&bytes)?.platform])
+            }
+        };
+        let descriptor = serde_json::json!({
+            "mediaType": media_type.unwrap_or(top.media_type),
+            "digest": top.digest,
+            "size": top.bytes.len(),
+        });
+        Ok((descriptor, platforms))
+    }
+
+    /// The first place that has a reference, with what it gives for it.
+    async fn find(
+        &self,
+        reference: &Reference,
+        credentials: Credentials,
+    ) -> Result<(Arc<Repository>, Fetched)> {
+        let (wanted, shown) = (reference.wanted(), reference.to_string());
+        let mut last = Error::internal("no registry was asked");
+        for source in self.registry.sources(reference, credentials)? {
+            let is_mirror = source.is_mirror;
+            let found = async {
+                let repository = self
+                    .registry
+                    .open(source, &reference.path, Access::Pull)
+                    .await?;
+                let top = repository.manifest(&wanted, &shown).await?;
+                Ok::<_, RegistryError>((Arc::new(repository), top))
+            };
+            match found.await {
+                Ok(found) => return Ok(found),
+                Err(error) => {
+                    if is_mirror {
+                        tracing::info!(%error, "a mirror does not give {shown}");
+                    }
+                    last = error.into();
+                }
+            }
+        }
+        Err(last)
+    }
+
     /// Fetches and converts the layers that are missing, several at once.
     async fn fetch(
         &self,
         repository: &Arc<Repository>,
         work: &Work,
-        types: &[String],
+        image: &Wanted<'_>,
         progress: &Progress,
     ) -> Result<BTreeMap<usize, Converted>> {
         for source in &work.layers {
@@ -146,71 +249,91 @@ impl Images {
                 LayerSource::Missing(digest, _) => progress.of(&short(digest), "Pulling fs layer"),
             }
         }
+        let mut joined = false;
+        let first = self.fetch_once(repository, work, image, progress, &mut joined);
+        match first.await {
+            // What failed for another pull, with its account, need not fail for this one.
+            Err(_) if joined => {
+                self.fetch_once(repository, work, image, progress, &mut joined)
+                    .await
+            }
+            done => done,
+        }
+    }
+
+    async fn fetch_once(
+        &self,
+        repository: &Arc<Repository>,
+        work: &Work,
+        image: &Wanted<'_>,
+        progress: &Progress,
+        joined: &mut bool,
+    ) -> Result<BTreeMap<usize, Converted>> {
         let places = Arc::new(Semaphore::new(AT_ONCE));
-        let mut tasks: JoinSet<Result<(usize, Converted)>> = JoinSet::new();
-        let mut below: Option<std::sync::mpsc::Receiver<Arc<Folders>>> = None;
+        let mut out = BTreeMap::new();
+        let mut waiting: JoinSet<Result<(usize, Converted)>> = JoinSet::new();
+        let mut below = Lower::Known(Arc::default());
         for (index, source) in work.layers.iter().enumerate() {
-            let LayerSource::Missing(digest, size) = source else {
-                continue;
+            let (digest, size) = match source {
+                LayerSource::Known(layer) => {
+                    // Only the layer right above asks.
+                    if matches!(work.layers.get(index + 1), Some(LayerSource::Missing(..))) {
+                        below = Lower::Known(self.folders_of(layer).await?);
+                    }
+                    continue;
+                }
+                LayerSource::Missing(digest, size) => (*digest, *size),
             };
-            let (digest, size, diff_id, media_type) =
-                (*digest, *size, work.diff_ids[index], types[index].clone());
-            let (repository, progress, spool, places) = (
-                repository.clone(),
-                progress.clone(),
-                self.spool.clone(),
-                places.clone(),
-            );
-            // In the order of the layers, so that none holds a place and waits for one below it that has none.
-            // The semaphore is never closed.
-            let place = places
-                .acquire_owned()
-                .await
-                .map_err(|e| Error::internal(e.to_string()))?;
-            let lower = match index.checked_sub(1).map(|below| &work.layers[below]) {
-                None => Lower::Known(Arc::default()),
-                Some(LayerSource::Known(layer)) => Lower::Known(self.folders_of(layer).await?),
-                Some(LayerSource::Missing(..)) => Lower::Coming(below.take()),
+            let key = image.key(work, index, digest);
+            let flight = match self.flights.board(&key, progress) {
+                Boarded::Landed(converted) => {
+                    progress.of(&short(&digest), "Download complete");
+                    below = Lower::Known(converted.folders.clone());
+                    out.insert(index, converted);
+                    continue;
+                }
+                Boarded::Joined(flight) => {
+                    *joined = true;
+                    flight
+                }
+                Boarded::Wanted => {
+                    // In the order of the layers, so that none holds a place and waits for one below it that has none.
+                    // The semaphore is never closed.
+                    let place = places
+                        .clone()
+                        .acquire_owned()
+                        .await
+                        .map_err(|e| Error::internal(e.to_string()))?;
+                    let job = Job {
+                        repository: repository.clone(),
+                        spool: self.spool.clone(),
+                        expected: convert::Expected {
+                            digest: Some(digest),
+                            size: Some(size),
+                            diff_id: work.diff_ids[index],
+                            media_type: Some(image.types[index].clone()),
+                        },
+                        digest,
+                        size,
+                        lower: below.clone(),
+                    };
+                    self.flights.start(key, progress, |progress| async move {
+                        let _place = place;
+                        job.run(progress).await
+                    })
+                }
             };
-            let (send, receive) = std::sync::mpsc::sync_channel(1);
-            below = Some(receive);
-            tasks.spawn(async move {
-                let _place = place;
-                let stream = repository.blob(&digest).await?;
-                let reader = SyncIoBridge::new(StreamReader::new(stream));
-                let name = short(&digest);
-                let meter = Meter::new(progress.clone(), &name, size);
-                let expected = convert::Expected {
-                    digest: Some(digest),
-                    size: Some(size),
-                    diff_id,
-                    media_type: Some(media_type),
-                };
-                let watched = progress.clone();
-                let converted = tokio::task::spawn_blocking(move || {
-                    let converted = convert::convert(
-                        reader,
-                        &expected,
-                        &spool,
-                        || lower.wait(),
-                        &watched,
-                        Some(meter),
-                    )?;
-                    // The layer above may have been given up.
-                    let _ = send.send(converted.folders.clone());
-                    Ok::<_, ConvertError>(converted)
-                })
-                .await
-                .map_err(|e| Error::internal(format!("the conversion of layer {name} ended: {e}")))?
-                .map_err(|e| Error::internal(format!("layer {digest}: {e}")))?;
+            below = Lower::Coming(flight.outcome());
+            let progress = progress.clone();
+            waiting.spawn(async move {
+                let converted = flight.outcome().wait().await?;
                 progress.of(&short(&digest), "Download complete");
                 Ok((index, converted))
             });
         }
-        let mut out = BTreeMap::new();
         let mut later = None;
         // An error, or the drop of this future, ends the others.
-        while let Some(done) = tasks.join_next().await {
+        while let Some(done) = waiting.join_next().await {
             match done.map_err(|e| Error::internal(e.to_string()))? {
                 Ok((index, converted)) => drop(out.insert(index, converted)),
                 // The layer below has more to say.
@@ -225,12 +348,81 @@ impl Images {
     }
 }
 
+/// What a pull wants, as far as its layers' fetching needs to know.
+struct Wanted<'a> {
+    domain: &'a str,
+    /// Media types of the layers, lowest first.
+    types: Vec<String>,
+}
+
+impl Wanted<'_> {
+    fn key(&self, work: &Work, index: usize, digest: Digest) -> Key {
+        Key {
+            chain_id: layers::chain_id(&work.diff_ids[..=index]).unwrap_or(digest),
+            digest,
+            domain: self.domain.to_owned(),
+        }
+    }
+}
+
+/// One layer's fetching.
+struct Job {
+    repository: Arc<Repository>,
+    spool: layers::spool::Spool,
+    expected: convert::Expected,
+    digest: Digest,
+    size: u64,
+    lower: Lower,
+}
+
+impl Job {
+    async fn run(self, progress: Progress) -> Result<Converted> {
+        let Job {
+            repository,
+            spool,
+            expected,
+            digest,
+            size,
+            lower,
+        } = self;
+        let name = short(&digest);
+        let retrying = {
+            let (progress, name) = (progress.clone(), name.clone());
+            Box::new(move |pause: Duration| {
+                let text = format!("Retrying in {:.1} seconds", pause.as_secs_f64());
+                progress.of(&name, &text);
+            })
+        };
+        let stream = repository.blob(&digest, size, retrying).await?;
+        let reader = SyncIoBridge::new(StreamReader::new(stream));
+        let meter = Meter::new(progress.clone(), &name, size);
+        tokio::task::spawn_blocking(move || {
+            let lower = || lower.wait();
+            convert::convert(reader, &expected, &spool, lower, &progress, Some(meter))
+        })
+        .await
+        .map_err(|e| Error::internal(format!("the conversion of layer {name} ended: {e}")))?
+        .map_err(|e| Error::internal(format!("layer {digest}: {e}")))
+    }
+}
+
+/// The manifest, to be sent again as it came.
+fn kept(came: &Fetched, image: &ImageManifest) -> Option<Came> {
+    let text = String::from_utf8(came.bytes.to_vec()).ok()?;
+    let media_type = image
+        .media_type
+        .clone()
+        .unwrap_or_else(|| came.media_type.clone());
+    (!media_type.is_empty()).then_some(Came { media_type, text })
+}
+
 /// Where the folders of the layers below come from.
+#[derive(Clone)]
 enum Lower {
     /// From the datastore; none below the lowest.
     Known(Arc<Folders>),
     /// From the conversion of the layer below.
-    Coming(Option<std::sync::mpsc::Receiver<Arc<Folders>>>),
+    Coming(Outcome),
 }
 
 impl Lower {
@@ -238,9 +430,10 @@ impl Lower {
     fn wait(self) -> std::io::Result<Arc<Folders>> {
         match self {
             Lower::Known(folders) => Ok(folders),
-            Lower::Coming(receive) => receive
-                .and_then(|r| r.recv().ok())
-                .ok_or_else(|| std::io::Error::other(LOWER_FAILED)),
+            Lower::Coming(outcome) => tokio::runtime::Handle::current()
+                .block_on(outcome.wait())
+                .map(|converted| converted.folders)
+                .map_err(|_| std::io::Error::other(LOWER_FAILED)),
         }
     }
 }

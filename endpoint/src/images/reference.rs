@@ -112,6 +112,12 @@ impl Reference {
         }
     }
 
+    /// The same with its domain and tag, as containerd names it: `docker.io/library/busybox:latest`.
+    pub fn whole(&self) -> String {
+        let tag = self.tag.as_deref().unwrap_or("latest");
+        format!("{}/{}:{tag}", self.domain, self.path)
+    }
+
     /// `name:tag`, if it has a tag.
     pub fn tagged(&self) -> Option<String> {
         self.tag

@@ -1,6 +1,6 @@
 //! `docker rmi` and `docker image prune`.
 
-use super::{Images, Reference, image_record, parse_id};
+use super::{ImageRecord, Images, Reference, image_record, parse_id};
 use crate::errors::{Error, Result};
 use serde_json::{Value, json};
 
@@ -113,15 +113,24 @@ impl Images {
         Ok(removed)
     }
 
-    /// Removes images without a name (`all`: those without a container) that no container uses.
+    /// Removes images without a name (`all`: those without a container) that no container uses, of those that `takes`
+    /// is true of.
     ///
     /// # Errors
     /// Where the datastore refuses.
-    pub async fn prune(&self, all: bool, users: impl Fn(&str) -> Vec<User>) -> Result<Removed> {
+    pub async fn prune(
+        &self,
+        all: bool,
+        takes: impl Fn(&ImageRecord) -> bool,
+        users: impl Fn(&str) -> Vec<User>,
+    ) -> Result<Removed> {
         let _change = self.change.lock().await;
         let mut removed = Removed::default();
         for image in self.all() {
-            if (!all && !image.repo_tags.is_empty()) || !users(&image.id).is_empty() {
+            if (!all && !image.repo_tags.is_empty())
+                || !takes(&image)
+                || !users(&image.id).is_empty()
+            {
                 continue;
             }
             let names: Vec<String> = image
@@ -163,7 +172,7 @@ impl Images {
             .layers
             .iter()
             .filter(|l| !self.read(|s| s.images.values().any(|(_, i)| i.layers.contains(l))))
-            .map(|l| l.unpacked)
+            .map(super::StoredLayer::size)
             .sum();
         self.sweep().await?;
         Ok(freed)

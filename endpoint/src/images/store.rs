@@ -23,6 +23,11 @@ impl Store {
         &self.vsphere
     }
 
+    /// The same, to be kept.
+    pub fn vsphere_arc(&self) -> &Arc<Vsphere> {
+        &self.vsphere
+    }
+
     /// The records of images and tags.
     pub fn records(&self) -> &Records {
         &self.records

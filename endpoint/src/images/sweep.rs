@@ -1,8 +1,7 @@
 //! What an interruption has left on the datastore, and its deletion.
 
-use super::place::{folders_name, recipe_name};
 use super::store::Store;
-use super::{Images, TAGS, image_record};
+use super::{Images, ORIGINS, TAGS, image_record};
 use crate::errors::Result;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -42,7 +41,7 @@ impl Drop for Unfinished {
 
 impl Images {
     /// Deletes what an image that was not finished has left, as soon as the datastore answers.
-    async fn sweep_until_done(self: Arc<Self>) {
+    pub(super) async fn sweep_until_done(self: Arc<Self>) {
         let mut pause = FIRST_PAUSE;
         for _ in 0..SWEEPS {
             let change = self.change.lock().await;
@@ -65,37 +64,31 @@ impl Images {
     pub(super) async fn sweep(&self) -> Result<usize> {
         // A record of which it was never heard that it was written names VMDKs that are deleted next: it goes first,
         // or a later start would believe it.
-        let (tags, images) = self.read(|s| {
+        let (tags, origins, images) = self.read(|s| {
             let images: BTreeSet<_> = s
                 .images
                 .iter()
                 .map(|(id, (generation, _))| (image_record(id), *generation))
                 .collect();
-            (s.tags.0, images)
+            (s.tags.0, s.origins.0, images)
         });
         for (name, generation) in self.store.records().names().await? {
             let counts = match name.as_str() {
                 TAGS => generation == tags,
+                ORIGINS => generation == origins,
                 _ => images.contains(&(name.clone(), generation)),
             };
             if !counts {
                 self.store.records().remove(&name, generation).await?;
             }
         }
-        let keep: BTreeSet<String> = self.read(|s| {
-            s.images
-                .values()
-                .flat_map(|(_, i)| {
-                    i.vmdks.iter().cloned().chain(
-                        i.layers
-                            .iter()
-                            .flat_map(|l| [recipe_name(&l.chain_id), folders_name(&l.chain_id)]),
-                    )
-                })
-                .collect()
-        });
+        let keep: BTreeSet<String> =
+            self.read(|s| s.images.values().flat_map(|(_, i)| i.files()).collect());
         let names = self.store.disk_names().await?;
-        let rubbish = names.into_iter().filter(|n| !keep.contains(n)).collect();
+        let rubbish = names
+            .into_iter()
+            .filter(|n| !keep.contains(n) && !self.is_leased(n))
+            .collect();
         Ok(remove_all(&self.store, rubbish).await)
     }
 }

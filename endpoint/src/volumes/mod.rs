@@ -6,6 +6,7 @@ mod disk;
 pub mod mounts;
 pub mod record;
 pub mod request;
+pub mod shares;
 
 use crate::{
     errors::{Error, Kind, Result},

@@ -2,7 +2,8 @@
 //! (moby, volume/mounts/linux_parser.go).
 
 use super::request::{VolumeRequest, check_driver, check_name, texts};
-use crate::errors::{Error, Kind, Result};
+use super::shares::WantedShare;
+use crate::errors::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,13 +61,21 @@ pub struct Requested {
     pub from: Vec<(String, bool)>,
     /// Volumes.
     pub mounts: Vec<Wanted>,
+    /// Paths of the machine.
+    pub shares: Vec<WantedShare>,
+}
+
+/// One mount.
+enum Asked {
+    Volume(Wanted),
+    Share(WantedShare),
 }
 
 impl Requested {
     /// Reads `Binds`, `Mounts`, `VolumesFrom` and `VolumeDriver`.
     ///
     /// # Errors
-    /// 400 in dockerd's words, 501 for a path of the host.
+    /// 400 in dockerd's words.
     pub fn read(host: &Map<String, Value>) -> Result<Self> {
         let list = |field: &str| match host.get(field) {
             None | Some(Value::Null) => Ok(&[][..]),
@@ -93,14 +102,16 @@ impl Requested {
                 .push(volumes_from(&text(entry, "VolumesFrom")?)?);
         }
         let mut targets = BTreeSet::new();
-        let mut add = |wanted: Wanted| {
-            if !targets.insert(wanted.target.clone()) {
-                return Err(Error::bad(format!(
-                    "Duplicate mount point: {}",
-                    wanted.target
-                )));
+        let mut add = |asked: Asked| {
+            let (Asked::Volume(Wanted { target, .. }) | Asked::Share(WantedShare { target, .. })) =
+                &asked;
+            if !targets.insert(target.clone()) {
+                return Err(Error::bad(format!("Duplicate mount point: {target}")));
             }
-            requested.mounts.push(wanted);
+            match asked {
+                Asked::Volume(wanted) => requested.mounts.push(wanted),
+                Asked::Share(wanted) => requested.shares.push(wanted),
+            }
             Ok(())
         };
         for entry in list("Binds")? {
@@ -116,22 +127,12 @@ impl Requested {
     }
 }
 
-/// A path of the host cannot be had.
-fn host_path(option: &str) -> Error {
-    Error::new(
-        Kind::NotImplemented,
-        format!(
-            "{option} is not supported by Mooring: a container is a VM of its own, and has no files of the host that the client or the endpoint runs on; use a volume (--volume NAME:/path) and fill it with docker cp, or put the files into the image"
-        ),
-    )
-}
-
 fn invalid_mode(mode: &str) -> Error {
     Error::bad(format!("invalid mode: {mode}"))
 }
 
 /// `NAME:/path[:mode]` (a path alone is not sent this way by clients, but may be).
-fn bind(raw: &str) -> Result<Wanted> {
+fn bind(raw: &str) -> Result<Asked> {
     let invalid = || Error::bad(format!("invalid volume specification: '{raw}'"));
     let parts: Vec<&str> = raw.split(':').collect();
     let (source, target, mode) = match parts[..] {
@@ -142,18 +143,25 @@ fn bind(raw: &str) -> Result<Wanted> {
         [source, target, mode] if !source.is_empty() => (source, target, mode),
         _ => return Err(invalid()),
     };
-    if source.starts_with('/') {
-        return Err(host_path(&format!("--volume {raw}")));
-    }
-    let (read_only, copy) = read_mode(mode)?;
     let within = |error: Error| {
         Error::new(
             error.kind,
             format!("{}: {}", invalid().message, error.message),
         )
     };
+    if source.starts_with('/') {
+        return Ok(Asked::Share(WantedShare {
+            option: format!("--volume {raw}"),
+            source: clean(source),
+            read_only: read_share_mode(mode)?,
+            target: clean_target("bind", target).map_err(within)?,
+            create: true,
+            mode: mode.to_owned(),
+        }));
+    }
+    let (read_only, copy) = read_mode(mode)?;
     let target = clean_target("volume", target).map_err(within)?;
-    Ok(Wanted {
+    Ok(Asked::Volume(Wanted {
         volume: VolumeRequest {
             name: name(source)?,
             ..VolumeRequest::default()
@@ -163,7 +171,7 @@ fn bind(raw: &str) -> Result<Wanted> {
         read_only,
         copy,
         mode: mode.to_owned(),
-    })
+    }))
 }
 
 fn name(source: &str) -> Result<Option<String>> {
@@ -185,6 +193,32 @@ fn read_mode(mode: &str) -> Result<(bool, bool)> {
         }
     }
     Ok((access == Some("ro"), copies == 0))
+}
+
+/// Read-only, out of the mode of a path of the machine.
+fn read_share_mode(mode: &str) -> Result<bool> {
+    let mut seen = BTreeSet::new();
+    for part in mode.split(',').filter(|_| !mode.is_empty()) {
+        let group = match part {
+            "ro" | "rw" => "access",
+            "z" | "Z" => "label",
+            // Docker Desktop's: what one side writes the other sees at once here.
+            "consistent" | "cached" | "delegated" => "consistency",
+            "private" | "rprivate" => "propagation",
+            "shared" | "rshared" | "slave" | "rslave" => return Err(no_propagation(part)),
+            _ => return Err(invalid_mode(mode)),
+        };
+        if !seen.insert(group) {
+            return Err(invalid_mode(mode));
+        }
+    }
+    Ok(mode.split(',').any(|part| part == "ro"))
+}
+
+fn no_propagation(word: &str) -> Error {
+    Error::bad(format!(
+        "invalid mount propagation {word}: what is mounted on the machine later does not come into a VM; use rprivate, or nothing"
+    ))
 }
 
 /// `CONTAINER[:ro|rw]`.
@@ -268,7 +302,7 @@ pub fn anonymous_at(path: &str) -> Result<Wanted> {
 }
 
 /// An entry of `Mounts`.
-fn mount(entry: &Value) -> Result<Wanted> {
+fn mount(entry: &Value) -> Result<Asked> {
     let object = entry
         .as_object()
         .ok_or_else(|| Error::bad("invalid Mounts: expected objects"))?;
@@ -288,15 +322,25 @@ fn mount(entry: &Value) -> Result<Wanted> {
     };
     let kind = text("Type")?;
     match kind {
-        "volume" => {}
-        "bind" => return Err(host_path("--mount type=bind")),
+        "volume" | "bind" => {}
         "image" | "npipe" | "cluster" => {
             return Err(Error::not_yet(&format!("--mount type={kind}")));
         }
         _ => return Err(config_error(kind, "mount type unknown")),
     }
     let target = clean_target(kind, text("Target")?)?;
-    for field in ["BindOptions", "TmpfsOptions", "ImageOptions"] {
+    let own = if kind == "bind" {
+        "BindOptions"
+    } else {
+        "VolumeOptions"
+    };
+    let fields = [
+        "BindOptions",
+        "VolumeOptions",
+        "TmpfsOptions",
+        "ImageOptions",
+    ];
+    for field in fields.into_iter().filter(|field| *field != own) {
         if object.get(field).is_some_and(|value| !value.is_null()) {
             return Err(config_error(
                 kind,
@@ -304,7 +348,31 @@ fn mount(entry: &Value) -> Result<Wanted> {
             ));
         }
     }
-    let options = object.get("VolumeOptions").unwrap_or(&Value::Null);
+    let options = object.get(own).unwrap_or(&Value::Null);
+    if kind == "bind" {
+        let source = text("Source")?;
+        if source.is_empty() {
+            return Err(config_error(kind, "field Source must not be empty"));
+        }
+        if !source.starts_with('/') {
+            return Err(config_error(
+                kind,
+                &format!("invalid mount path: '{source}' mount path must be absolute"),
+            ));
+        }
+        match options["Propagation"].as_str().unwrap_or("") {
+            "" | "private" | "rprivate" => {}
+            word => return Err(no_propagation(word)),
+        }
+        return Ok(Asked::Share(WantedShare {
+            option: format!("--mount type=bind,source={source}"),
+            source: clean(source),
+            target,
+            read_only: flag(entry, "ReadOnly")?,
+            create: flag(options, "CreateMountpoint")?,
+            mode: String::new(),
+        }));
+    }
     let driver = &options["DriverConfig"];
     check_driver(driver["Name"].as_str().unwrap_or(""))?;
     let read_only = flag(entry, "ReadOnly")?;
@@ -331,7 +399,7 @@ fn mount(entry: &Value) -> Result<Wanted> {
     let mut volume = VolumeRequest::with_options(texts(&driver["Options"], "DriverConfig")?)?;
     volume.name = source;
     volume.labels = texts(&options["Labels"], "Labels")?;
-    Ok(Wanted {
+    Ok(Asked::Volume(Wanted {
         volume,
         target,
         // As dockerd: a part of a volume is as it is.
@@ -339,7 +407,7 @@ fn mount(entry: &Value) -> Result<Wanted> {
         subpath,
         read_only,
         mode: String::new(),
-    })
+    }))
 }
 
 /// Go's `filepath.IsLocal`, with the empty path for "all of it".

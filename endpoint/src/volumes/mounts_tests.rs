@@ -1,4 +1,5 @@
 use super::*;
+use crate::errors::Kind;
 use serde_json::json;
 
 fn read(host: Value) -> Result<Requested> {
@@ -49,15 +50,60 @@ fn binds_of_volumes_are_read_as_docker_reads_them() {
 }
 
 #[test]
-fn a_path_of_the_host_is_refused_with_what_to_use() {
-    for host in [
-        json!({"Binds": ["/etc:/mnt"]}),
-        json!({"Binds": ["/etc:/mnt:ro"]}),
-        json!({"Mounts": [{"Type": "bind", "Source": "/etc", "Target": "/mnt"}]}),
+fn paths_of_the_machine_are_read_in_both_forms() {
+    let requested = read(json!({
+        "Binds": ["/etc/../srv/a:/mnt", "/srv/b:/b:ro,z,cached"],
+        "Mounts": [{"Type": "bind", "Source": "/srv/c", "Target": "/c", "ReadOnly": true,
+            "BindOptions": {"Propagation": "rprivate", "CreateMountpoint": true}}],
+    }))
+    .unwrap();
+    let found = requested.shares.iter();
+    let found = found.map(|s| (s.source.as_str(), s.target.as_str(), s.read_only, s.create));
+    let want = [
+        ("/srv/a", "/mnt", false, true),
+        ("/srv/b", "/b", true, true),
+        ("/srv/c", "/c", true, true),
+    ];
+    assert_eq!(found.collect::<Vec<_>>(), want);
+}
+
+#[test]
+fn wrong_paths_of_the_machine_are_refused() {
+    for (host, part) in [
+        (json!({"Binds": ["/srv:/mnt:rw,ro"]}), "invalid mode: rw,ro"),
+        (
+            json!({"Binds": ["/srv:/mnt:nocopy"]}),
+            "invalid mode: nocopy",
+        ),
+        (
+            json!({"Binds": ["/srv:/mnt:rshared"]}),
+            "propagation rshared",
+        ),
+        (
+            json!({"Binds": ["/srv:mnt"]}),
+            "mount path must be absolute",
+        ),
+        (json!({"Binds": ["/srv:/"]}), "destination can't be '/'"),
+        (
+            json!({"Binds": ["/srv:/x", "/srv/y:/x/"]}),
+            "Duplicate mount point: /x",
+        ),
+        (
+            json!({"Mounts": [{"Type": "bind", "Target": "/x"}]}),
+            "Source must not be empty",
+        ),
+        (
+            json!({"Mounts": [{"Type": "bind", "Source": "srv", "Target": "/x"}]}),
+            "absolute",
+        ),
+        (
+            json!({"Mounts": [{"Type": "bind", "Source": "/srv", "Target": "/x", "VolumeOptions": {}}]}),
+            "VolumeOptions must not be specified",
+        ),
     ] {
         let error = read(host).unwrap_err();
-        assert_eq!(error.kind, Kind::NotImplemented);
-        assert!(error.message.contains("docker cp"), "{}", error.message);
+        assert_eq!(error.kind, Kind::BadParameter);
+        assert!(error.message.contains(part), "{}", error.message);
     }
 }
 

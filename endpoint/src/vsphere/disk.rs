@@ -1,6 +1,10 @@
 //! Files on the datastore, read at any place.
 
 use super::Vsphere;
+use layers::{
+    ReadAt,
+    vmdk::{Chain, SparseFile, VmdkError},
+};
 use std::{io, sync::Arc, sync::Mutex, sync::PoisonError};
 use vim::DatastorePath;
 
@@ -100,5 +104,80 @@ impl RemoteFile {
         }
         blocks.push((start, block.clone()));
         Ok(block)
+    }
+}
+
+impl ReadAt for RemoteFile {
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.read_at(offset, buf)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.len())
+    }
+}
+
+/// Opens a disk with everything below it, for reading. Runs in a blocking task.
+///
+/// # Errors
+/// Where a file is missing or damaged, or they do not belong together.
+pub fn open_chain(vsphere: &Arc<Vsphere>, leaf: DatastorePath) -> Result<Chain, VmdkError> {
+    let open = |path: &DatastorePath| {
+        let file = tokio::runtime::Handle::current()
+            .block_on(RemoteFile::open(vsphere.clone(), path.clone()))?;
+        SparseFile::open(file)
+    };
+    let mut path = leaf;
+    Chain::open_with(open(&path)?, |hint, _| {
+        path = resolve(&path, hint);
+        open(&path)
+    })
+}
+
+/// The path that a child's hint means: absolute on the datastore, or relative to the child.
+fn resolve(child: &DatastorePath, hint: &str) -> DatastorePath {
+    if let Ok(path) = hint.parse::<DatastorePath>() {
+        return path;
+    }
+    // An absolute path of the host: /vmfs/volumes/<datastore>/…
+    if let Some((_, path)) = hint
+        .strip_prefix("/vmfs/volumes/")
+        .and_then(|rest| rest.split_once('/'))
+    {
+        return DatastorePath::new(&child.datastore, path);
+    }
+    let mut parts: Vec<&str> = match child.path.rsplit_once('/') {
+        Some((folder, _)) => folder.split('/').collect(),
+        None => Vec::new(),
+    };
+    for part in hint.split('/') {
+        match part {
+            "" | "." => {}
+            // Above the root there is nothing: the path stays on the datastore.
+            ".." => {
+                parts.pop();
+            }
+            name => parts.push(name),
+        }
+    }
+    DatastorePath::new(&child.datastore, parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_is_relative_to_its_child_and_stays_on_the_datastore() {
+        let child = DatastorePath::new("ds", "a/b/leaf.vmdk");
+        for (hint, want) in [
+            ("../x.vmdk", "[ds] a/x.vmdk"),
+            ("x.vmdk", "[ds] a/b/x.vmdk"),
+            ("../../../../x.vmdk", "[ds] x.vmdk"),
+            ("[ds] i/seal.vmdk", "[ds] i/seal.vmdk"),
+            ("/vmfs/volumes/ds/i/x.vmdk", "[ds] i/x.vmdk"),
+        ] {
+            assert_eq!(resolve(&child, hint).to_string(), want, "{hint}");
+        }
     }
 }

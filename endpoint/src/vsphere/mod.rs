@@ -4,7 +4,7 @@ mod disk;
 mod spec;
 mod watch;
 
-pub use disk::RemoteFile;
+pub use disk::{RemoteFile, open_chain};
 pub use spec::{Boot, LinkPort, NewVm, Nic, VolumeDisk};
 pub use watch::{VmChange, VmUpdate, VmWatch};
 
@@ -12,6 +12,7 @@ use crate::{
     cli::Serve,
     containers::keys,
     errors::{Error, Kind},
+    volumes::shares::Shared,
 };
 use std::collections::BTreeMap;
 use vim::{
@@ -37,6 +38,8 @@ pub struct Capabilities {
     pub vsock: Option<String>,
     /// `mooring.boot.kernel`.
     pub boot_kernel: bool,
+    /// `mooring.share.<N>`: folders of the host's machine, which is the endpoint's, too.
+    pub shares: Vec<Shared>,
 }
 
 /// A logged-in vSphere with the places of this virtual container host.
@@ -330,6 +333,37 @@ impl Vsphere {
         let change = VirtualDeviceConfigSpec::remove(device);
         self.change_device(vm, change, &format!("cannot remove the vNIC {mac} of {vm}"))
             .await
+    }
+
+    /// Has the vNICs of a VM that is off connected when it is powered on, or not.
+    ///
+    /// # Errors
+    /// vSphere's.
+    pub async fn connect_nics(&self, vm: &VmRef, connected: bool) -> Result<()> {
+        let nics = self.devices(vm).await?.into_iter().filter_map(|mut nic| {
+            let is_nic = matches!(nic.kind, DeviceKind::Vmxnet3(_));
+            let info = nic.connectable.as_mut().filter(|_| is_nic)?;
+            if info.start_connected == connected {
+                return None;
+            }
+            (info.start_connected, info.connected) = (connected, connected);
+            Some(VirtualDeviceConfigSpec {
+                operation: Some(DeviceOperation::Edit),
+                file_operation: None,
+                device: nic,
+            })
+        });
+        let spec = VirtualMachineConfigSpec {
+            device_change: nics.collect(),
+            ..VirtualMachineConfigSpec::default()
+        };
+        if spec.device_change.is_empty() {
+            return Ok(());
+        }
+        self.client
+            .reconfigure_vm(vm, spec)
+            .await
+            .map_err(call(format!("cannot change the vNICs of {vm}")))
     }
 
     /// MAC addresses of a VM's vNICs.
@@ -645,5 +679,10 @@ async fn capabilities(client: &Client) -> Result<Capabilities> {
         disk_upload: find("mooring.disk.upload").as_deref() == Some("true"),
         vsock: find("mooring.link.vsock").filter(|v| !v.is_empty()),
         boot_kernel: find("mooring.boot.kernel").as_deref() == Some("true"),
+        shares: options
+            .iter()
+            .filter(|option| option.key.starts_with("mooring.share."))
+            .filter_map(|option| Shared::read(option.as_text()))
+            .collect(),
     })
 }

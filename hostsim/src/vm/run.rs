@@ -60,6 +60,7 @@ pub fn spec(host: &Host, vm: &Vm) -> Result<Option<VmxSpec>, Fault> {
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
         vsock: vsock(host, vm)?,
+        shares: crate::shares::of(host, vm)?,
     };
     let mut devices: Vec<&VirtualDevice> = config.devices.iter().collect();
     devices.sort_by_key(|d| d.key);

@@ -1,7 +1,7 @@
 //! QEMU's command line for a VM.
 
 use super::spec::{
-    DirectBoot, DiskSpec, Firmware, NicBackend, NicSpec, SerialSpec, VmxSpec, VsockSpec,
+    DirectBoot, DiskSpec, Firmware, NicBackend, NicSpec, SerialSpec, ShareSpec, VmxSpec, VsockSpec,
 };
 use super::{files, spec, tuning};
 use std::collections::BTreeMap;
@@ -98,16 +98,23 @@ fn ovmf() -> Result<(&'static str, &'static str), String> {
     })
 }
 
-/// The arguments, for a QEMU that runs in the run folder and inherits QMP's socket and the taps of
-/// those vNICs that have one, by their slots.
+/// What QEMU inherits.
+#[derive(Debug)]
+pub(super) struct Inherited {
+    /// QMP's socket.
+    pub(super) qmp: RawFd,
+    /// The taps of those vNICs that have one, by their slots.
+    pub(super) taps: BTreeMap<u8, RawFd>,
+    /// The shared folders, by their numbers.
+    pub(super) shares: BTreeMap<u8, RawFd>,
+}
+
+/// The arguments, for a QEMU that runs in the run folder.
 ///
 /// # Errors
 /// A sentence that says what is missing.
-pub(super) fn build(
-    spec: &VmxSpec,
-    qmp: RawFd,
-    taps: &BTreeMap<u8, RawFd>,
-) -> Result<Vec<OsString>, String> {
+pub(super) fn build(spec: &VmxSpec, inherited: &Inherited) -> Result<Vec<OsString>, String> {
+    let Inherited { qmp, taps, shares } = inherited;
     let mut args = Args::default();
     args.flag("-nodefaults").flag("-no-user-config");
     args.pair("-display", "none");
@@ -196,6 +203,11 @@ pub(super) fn build(
         }
         None => {}
     }
+    for (number, share) in &spec.shares {
+        if let Some(fd) = shares.get(number) {
+            shared_folder(&mut args, *number, share, *fd);
+        }
+    }
     if spec.guestinfo.len() > FW_CFG_SLOTS / 2 {
         let slots = FW_CFG_SLOTS + spec.guestinfo.len();
         args.pair("-global", format!("fw_cfg_io.x-file-slots={slots}"));
@@ -226,6 +238,30 @@ fn direct_boot(args: &mut Args, spec: &VmxSpec, boot: &DirectBoot) -> Result<(),
     cmdline.push_str(&tuning::kernel_arguments(spec.accelerator, spec.tsc_khz));
     args.pair("-append", cmdline.trim_start());
     Ok(())
+}
+
+/// A virtio-9p device. The folder is the one that was opened, whatever its path means by now. As root, owners are those
+/// that the guest gives; else everything is ours.
+fn shared_folder(args: &mut Args, number: u8, share: &ShareSpec, fd: RawFd) {
+    let model = if nix::unistd::geteuid().is_root() {
+        "passthrough"
+    } else {
+        "none"
+    };
+    args.pair(
+        "-fsdev",
+        format!(
+            "local,id=share{number},path=/proc/self/fd/{fd},security_model={model},multidevs=remap{}",
+            if share.read_only { ",readonly=on" } else { "" }
+        ),
+    );
+    args.pair(
+        "-device",
+        format!(
+            "virtio-9p-pci,fsdev=share{number},mount_tag=share{number},addr={:#x}",
+            0x10 + number
+        ),
+    );
 }
 
 fn disks(args: &mut Args, disks: &[DiskSpec]) -> Result<(), String> {

@@ -11,6 +11,7 @@ use super::{nics, serial, sys, vsock};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -156,19 +157,29 @@ async fn start(spec: &VmxSpec, lock: OwnedFd) -> Result<Vm, String> {
     }
 
     let (nics, taps) = Nics::open(&spec.nics).await?;
-    let tap_fds = taps
-        .iter()
-        .map(|(slot, tap)| (*slot, tap.as_raw_fd()))
-        .collect();
+    let shares = super::shares::open(&spec.shares)?;
+    let numbers = |files: &BTreeMap<u8, OwnedFd>| {
+        let files = files.iter();
+        files.map(|(n, file)| (*n, file.as_raw_fd())).collect()
+    };
+    let inherited = argv::Inherited {
+        qmp: qmp_fd.as_raw_fd(),
+        taps: numbers(&taps),
+        shares: numbers(&shares),
+    };
 
     let mut command = std::process::Command::new(argv::QEMU);
     command
-        .args(argv::build(spec, qmp_fd.as_raw_fd(), &tap_fds)?)
+        .args(argv::build(spec, &inherited)?)
         // The lock is free once shim and QEMU are both gone.
         .stdin(Stdio::from(lock))
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    let inherit = taps.into_values().chain([qmp_fd]).collect();
+    let inherit = taps
+        .into_values()
+        .chain(shares.into_values())
+        .chain([qmp_fd])
+        .collect();
     sys::tie_to_this_thread(&mut command, inherit);
     let mut command = tokio::process::Command::from(command);
     let mut child = command.spawn().map_err(|e| match e.kind() {

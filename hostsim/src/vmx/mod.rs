@@ -27,6 +27,7 @@ mod machine;
 mod nics;
 mod qmp;
 mod serial;
+mod shares;
 mod shim;
 mod spec;
 pub mod switch;
@@ -44,5 +45,5 @@ pub use shim::{ShimArgs, run_shim};
 pub use spec::{
     Accelerator, CONTROLLER_UNIT, CONTROLLERS_MAX, DirectBoot, DiskSpec, Firmware,
     GUESTINFO_KEY_MAX, NICS_MAX, NicBackend, NicSpec, SERIALS_MAX, SerialDirection, SerialFaults,
-    SerialSpec, SerialUri, SwitchPort, UserNet, VmxSpec, VsockSpec,
+    SerialSpec, SerialUri, ShareSpec, SwitchPort, UserNet, VmxSpec, VsockSpec,
 };

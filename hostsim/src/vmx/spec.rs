@@ -66,6 +66,20 @@ pub struct VmxSpec {
     /// A vsock device.
     #[serde(default)]
     pub vsock: Option<VsockSpec>,
+    /// Folders of this machine that the guest mounts by 9p, by their numbers.
+    #[serde(default)]
+    pub shares: BTreeMap<u8, ShareSpec>,
+}
+
+/// A folder of this machine, as a virtio-9p device with the mount tag `share<number>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareSpec {
+    /// The folder, without a link in its path.
+    pub folder: PathBuf,
+    /// Refuse writes.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 /// How the guest's instructions are run.

@@ -138,6 +138,7 @@ pub async fn spec(folder: &Path, boot: &(PathBuf, PathBuf), test: &str) -> VmxSp
         }],
         guestinfo: BTreeMap::new(),
         vsock: None,
+        shares: std::collections::BTreeMap::new(),
     }
 }
 

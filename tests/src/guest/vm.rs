@@ -92,6 +92,8 @@ pub fn config(disk: &Disk, process: Process) -> GuestConfig {
         limits: Default::default(),
         tmpfs: Vec::new(),
         mounts: Vec::new(),
+        shares: Vec::new(),
+        maintenance: None,
     }
 }
 

@@ -129,7 +129,7 @@ pub fn ephemeral(disk: &Disk, found: &Found) -> Result<(), Fault> {
 }
 
 /// The overlay's upper folder.
-const UPPER: &str = "/e/upper";
+pub const UPPER: &str = "/e/upper";
 
 /// Makes the upper folder, once. Its look is that of the container's `/`, so it begins as the
 /// topmost layer's root; what the container makes of it later stays.
@@ -158,6 +158,14 @@ fn make(folder: &str) -> io::Result<()> {
     }
 }
 
+/// The layers' folders below `/l`, the topmost first, as the overlay takes them.
+#[must_use]
+pub fn lower(disk: &Disk) -> String {
+    let count = disk.layers.len() + disk.layer_files.len();
+    let names: Vec<_> = (1..=count).rev().map(|n| n.to_string()).collect();
+    names.join(":")
+}
+
 /// Mounts the overlay at [`OVERLAY`]. The layers have no other place afterwards.
 ///
 /// # Errors
@@ -172,11 +180,7 @@ pub fn overlay(disk: &Disk) -> Result<(), Fault> {
         fs::create_dir("0").map_err(Fault::at(STEP, "making an empty layer"))?;
         "0".to_owned()
     } else {
-        (1..=count)
-            .rev()
-            .map(|n| n.to_string())
-            .collect::<Vec<_>>()
-            .join(":")
+        lower(disk)
     };
     let options = format!("lowerdir={lower},upperdir={UPPER},workdir=/e/work");
     mount(

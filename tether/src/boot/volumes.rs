@@ -22,20 +22,28 @@ const STEP: &str = "volumes";
 const VOLUMES: &str = "/v";
 
 mod copy;
+pub mod shares;
 use copy::Copy;
 
 /// The mounts of a container's first process.
 #[must_use]
 pub fn planned(config: &GuestConfig) -> Vec<VolumeMount> {
-    let mounts = config.mounts.iter();
-    mounts
+    let mut all: Vec<VolumeMount> = config
+        .mounts
+        .iter()
         .map(|mount| VolumeMount {
             root: root(&mount.volume),
             subpath: mount.subpath.clone(),
             target: mount.target.clone(),
             read_only: mount.read_only,
         })
-        .collect()
+        .collect();
+    for share in shares::planned(config) {
+        // An outer one before what is in it.
+        let place = all.iter().take_while(|m| m.target < share.target).count();
+        all.insert(place, share);
+    }
+    all
 }
 
 fn top(volume: &str) -> String {

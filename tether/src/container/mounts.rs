@@ -97,6 +97,8 @@ pub fn enter(plan: &Plan) -> Result<(), StartError> {
     for folder in ["/proc", "/sys", "/dev", "/etc"] {
         make_folder(folder)?;
     }
+    // What is made here is no change by the container (`docker diff`).
+    let etc = std::fs::metadata("/etc").and_then(|m| m.modified());
     mount_at("proc", "/proc", SAFE, "")?;
     mount_at("sysfs", "/sys", SAFE | MsFlags::MS_RDONLY, "")?;
     mount_at("cgroup2", "/sys/fs/cgroup", SAFE | MsFlags::MS_RDONLY, "")?;
@@ -104,10 +106,15 @@ pub fn enter(plan: &Plan) -> Result<(), StartError> {
     for ((tree, folder), mount) in &volumes {
         attach_volume(tree, *folder, &mount.target)?;
     }
-    for (tree, target) in &files {
+    let given = |target: &str| plan.mounts.iter().any(|mount| mount.target == target);
+    for (tree, target) in files.iter().filter(|(_, target)| !given(target)) {
         make_file(target)?;
         let path = CString::new(*target).map_err(|_| StartError::other("a path with NUL"))?;
         attach_tree(tree.as_fd(), &path).map_err(|e| StartError::system("bind on", target, &e))?;
+    }
+    if let (Ok(time), Ok(folder)) = (etc, File::open("/etc")) {
+        // On a folder that cannot be changed nothing was.
+        let _ = folder.set_modified(time);
     }
     for tmpfs in &plan.tmpfs {
         make_folder(&tmpfs.path)?;
@@ -152,7 +159,10 @@ fn make_file(path: &str) -> Result<(), StartError> {
 }
 
 /// A volume, or a part of it, as a tree that can be attached; and whether it is a folder.
-fn volume_tree(mount: &VolumeMount) -> Result<(OwnedFd, bool), StartError> {
+///
+/// # Errors
+/// Where the part is not there, or leads out of the volume.
+pub fn volume_tree(mount: &VolumeMount) -> Result<(OwnedFd, bool), StartError> {
     let fail = |e: io::Error| StartError::system("cannot access path", &mount.subpath, &e);
     let root = OpenOptions::new()
         .read(true)
@@ -174,7 +184,11 @@ fn volume_tree(mount: &VolumeMount) -> Result<(OwnedFd, bool), StartError> {
     Ok((tree, folder))
 }
 
-fn attach_volume(tree: &OwnedFd, folder: bool, target: &str) -> Result<(), StartError> {
+/// Attaches a volume's tree at a path in the present root; what is missing of it is made.
+///
+/// # Errors
+/// Names the path.
+pub fn attach_volume(tree: &OwnedFd, folder: bool, target: &str) -> Result<(), StartError> {
     let fail =
         |e: io::Error| StartError::system("error mounting the volume to rootfs at", target, &e);
     let place = make_target(Path::new(target), folder).map_err(fail)?;
@@ -185,6 +199,21 @@ fn attach_volume(tree: &OwnedFd, folder: bool, target: &str) -> Result<(), Start
 /// Makes what is missing of a path, of which no part is a link then. Links that lead nowhere are followed, too: as
 /// Docker does, inside the root.
 fn make_target(path: &Path, folder: bool) -> io::Result<PathBuf> {
+    follow(path, &mut |missing, last| match last && !folder {
+        true => File::create(missing).map(drop),
+        false => std::fs::create_dir(missing),
+    })
+}
+
+/// Follows all links of a path, inside the root; what is missing on the way is shown to `missing`, with whether it is
+/// the last part.
+///
+/// # Errors
+/// The system's, `missing`'s, `ELOOP` for more links than the kernel would follow.
+pub fn follow(
+    path: &Path,
+    missing: &mut dyn FnMut(&Path, bool) -> io::Result<()>,
+) -> io::Result<PathBuf> {
     const LINKS: u32 = 40;
     let (mut done, mut links) = (PathBuf::from("/"), 0);
     let mut left = names(path);
@@ -213,8 +242,7 @@ fn make_target(path: &Path, folder: bool) -> io::Result<PathBuf> {
             }
             Ok(_) => {}
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            Err(_) if left.is_empty() && !folder => drop(File::create(&next)?),
-            Err(_) => std::fs::create_dir(&next)?,
+            Err(_) => missing(&next, left.is_empty())?,
         }
         done = next;
     }

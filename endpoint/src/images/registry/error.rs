@@ -3,7 +3,7 @@
 use layers::Digest;
 
 /// What a registry refused, or failed to do.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum RegistryError {
     /// It cannot be reached, or the connection broke.
     #[error("Get \"{url}\": {reason}")]
@@ -16,6 +16,14 @@ pub enum RegistryError {
     /// The name or reference is not known there.
     #[error("manifest for {0} not found: manifest unknown: manifest unknown")]
     NotFound(String),
+    /// Something else is not there.
+    #[error("the registry does not know {url}: {reason}")]
+    Missing {
+        /// What was asked for.
+        url: String,
+        /// The registry's words.
+        reason: String,
+    },
     /// Credentials are missing or wrong.
     #[error("unauthorized: {0}")]
     Unauthorized(String),
@@ -32,6 +40,37 @@ pub enum RegistryError {
         /// The registry's words.
         reason: String,
     },
+    /// The administrator's list does not have it.
+    #[error(
+        "registry {registry} is not among those that this host may use ({allowed}): use one of these, or have the administrator add it (--registry-allow)"
+    )]
+    NotAllowed {
+        /// The registry.
+        registry: String,
+        /// Those that may be used.
+        allowed: String,
+    },
+    /// The administrator wants it signed, and it is not.
+    #[error(
+        "image {reference} ({}) is not signed with a key that this host asks for ({keys}): have it signed (cosign sign --key) or use an image that is",
+        digest.map_or_else(String::new, |d| d.to_string())
+    )]
+    NotSigned {
+        /// The image.
+        reference: String,
+        /// Its digest.
+        digest: Option<Digest>,
+        /// Files with the keys.
+        keys: String,
+    },
+    /// The administrator wants all images signed.
+    #[error(
+        "{0} is refused: this host takes signed images only, and what comes so has no signature; push it to a registry, sign it there and pull it"
+    )]
+    SignedOnly(&'static str),
+    /// A setting cannot be used.
+    #[error("{0}")]
+    Setting(String),
     /// What it sent is not what its digest says.
     #[error(
         "the content of {url} has the digest {is} instead of {should}; the registry or something on the way to it is broken"
@@ -55,6 +94,15 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// Whether the same may succeed a little later.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            RegistryError::Transport { .. } | RegistryError::TooManyRequests(_) => true,
+            RegistryError::Status { status, .. } => *status >= 500,
+            _ => false,
+        }
+    }
+
     /// A failure of the connection.
     pub(super) fn transport(url: &str, error: &dyn std::error::Error) -> Self {
         RegistryError::Transport {

@@ -33,7 +33,10 @@ pub(super) async fn judge(answer: Response, url: &str) -> Result<Response, Regis
                 .to_owned()
         });
     Err(match status {
-        StatusCode::NOT_FOUND => RegistryError::NotFound(url.to_owned()),
+        StatusCode::NOT_FOUND => RegistryError::Missing {
+            url: url.to_owned(),
+            reason,
+        },
         StatusCode::UNAUTHORIZED => RegistryError::Unauthorized(reason),
         StatusCode::FORBIDDEN => {
             RegistryError::Unauthorized(format!("access to the resource is denied: {reason}"))

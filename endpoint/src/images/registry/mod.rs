@@ -2,28 +2,56 @@
 
 mod challenge;
 mod credentials;
+mod download;
 mod error;
 mod http;
 mod repository;
+mod search;
+mod settings;
+mod trust;
+mod upload;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use challenge::Challenge;
 pub use credentials::Credentials;
 pub use error::RegistryError;
-pub use repository::{Fetched, Repository};
+pub use repository::{Access, Fetched, Repository};
+pub use search::Found;
+pub use settings::{Insecure, Proxies, RegistrySettings};
+pub use upload::Told;
 
 use super::reference::{DEFAULT_DOMAIN, Reference};
 use http::send;
+use layers::Digest;
 use reqwest::{Response, StatusCode};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use trust::PublicKey;
 
 /// A registry that sends nothing for so long is given up.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// One client for all registries, with its connections.
-#[derive(Debug, Clone)]
+/// The client's side of all registries, with its connections.
+#[derive(Debug)]
 pub struct RegistryClient {
-    http: Http,
+    settings: RegistrySettings,
+    proxies: Proxies,
+    /// Keys that images are signed with, by their files.
+    keys: BTreeMap<PathBuf, Vec<PublicKey>>,
+    /// Connections by what their other ends must prove.
+    connections: Mutex<BTreeMap<Trust, Http>>,
+}
+
+/// What a registry must prove of itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Trust {
+    /// A certificate of the machine's authorities, or of those in these files.
+    Proven(Vec<PathBuf>),
+    /// Nothing.
+    Anyone,
 }
 
 /// Connections to registries and to their token servers.
@@ -33,28 +61,185 @@ struct Http {
     any: reqwest::Client,
     /// Follows none: for requests with a secret in their body, which a redirect would carry to anyone.
     still: reqwest::Client,
+    /// Follows none, and waits for an answer as long as there is something to send.
+    sending: reqwest::Client,
+}
+
+/// Where a reference may be had: a registry, with the credentials that it is given.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// `https://host:port` where only that will do, else the host alone.
+    host: String,
+    credentials: Credentials,
+    /// It stands for another one; what fails there is asked for elsewhere.
+    pub is_mirror: bool,
 }
 
 impl RegistryClient {
     /// A client.
     ///
     /// # Errors
-    /// When the machine's certificates cannot be read.
-    pub fn new() -> Result<Self, RegistryError> {
-        let client = |redirects: reqwest::redirect::Policy| {
-            reqwest::Client::builder()
+    /// When the machine's certificates, or those of the settings, cannot be read.
+    pub fn new(settings: RegistrySettings) -> Result<Self, RegistryError> {
+        let mut keys = BTreeMap::new();
+        for file in settings.require_signed.iter().map(|a| &a.file) {
+            let fail = |e: &dyn std::fmt::Display| {
+                RegistryError::Setting(format!("--require-signed {}: {e}", file.display()))
+            };
+            let pem = std::fs::read(file).map_err(|e| fail(&e))?;
+            keys.insert(file.clone(), PublicKey::read(&pem).map_err(|e| fail(&e))?);
+        }
+        let client = RegistryClient {
+            keys,
+            proxies: settings.proxies(),
+            settings,
+            connections: Mutex::default(),
+        };
+        // What is wrong with the settings shows now.
+        let all = client.settings.registry_ca.iter();
+        let files = all.map(|a| a.file.clone()).collect();
+        client.http(Trust::Proven(files))?;
+        client.http(Trust::Anyone)?;
+        Ok(client)
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &RegistrySettings {
+        &self.settings
+    }
+
+    fn http(&self, trust: Trust) -> Result<Http, RegistryError> {
+        let mut connections = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(http) = connections.get(&trust) {
+            return Ok(http.clone());
+        }
+        let mut roots = Vec::new();
+        if let Trust::Proven(files) = &trust {
+            for file in files {
+                let fail = |e: &dyn std::fmt::Display| {
+                    RegistryError::Setting(format!("--registry-ca {}: {e}", file.display()))
+                };
+                let pem = std::fs::read(file).map_err(|e| fail(&e))?;
+                let found = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| fail(&e))?;
+                if found.is_empty() {
+                    return Err(fail(&"there is no certificate in it"));
+                }
+                roots.extend(found);
+            }
+        }
+        let client = |redirects: reqwest::redirect::Policy, silence: Option<Duration>| {
+            let proxies = self.proxies.clone();
+            let mut builder = reqwest::Client::builder()
                 .user_agent(concat!("mooring/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(Duration::from_secs(30))
-                .read_timeout(SILENCE)
                 .redirect(redirects)
+                .no_proxy()
+                .proxy(reqwest::Proxy::custom(move |url| proxies.of(url)));
+            for root in &roots {
+                builder = builder.add_root_certificate(root.clone());
+            }
+            if trust == Trust::Anyone {
+                builder = builder.danger_accept_invalid_certs(true);
+            }
+            if let Some(silence) = silence {
+                builder = builder.read_timeout(silence);
+            }
+            builder
                 .build()
                 .map_err(|e| RegistryError::transport("(no request yet)", &e))
         };
+        let none = reqwest::redirect::Policy::none;
         let http = Http {
-            any: client(reqwest::redirect::Policy::default())?,
-            still: client(reqwest::redirect::Policy::none())?,
+            any: client(reqwest::redirect::Policy::default(), Some(SILENCE))?,
+            still: client(none(), Some(SILENCE))?,
+            sending: client(none(), None)?,
         };
-        Ok(RegistryClient { http })
+        connections.insert(trust, http.clone());
+        Ok(http)
+    }
+
+    /// Refuses a registry that is not on the administrator's list.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotAllowed`].
+    pub fn check(&self, registry: &str) -> Result<(), RegistryError> {
+        if self.settings.allows(registry) {
+            return Ok(());
+        }
+        Err(RegistryError::NotAllowed {
+            registry: registry.to_owned(),
+            allowed: self.settings.registry_allow.join(", "),
+        })
+    }
+
+    /// Refuses an image of a registry whose images must be signed, unless one of these manifests of it is.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotSigned`].
+    pub async fn check_signed(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        manifests: &[Digest],
+    ) -> Result<(), RegistryError> {
+        let files = self.settings.signers(&reference.domain);
+        if files.is_empty() {
+            return Ok(());
+        }
+        let of = |file| self.keys.get(file).into_iter().flatten().cloned();
+        let keys: Vec<PublicKey> = files.iter().flat_map(of).collect();
+        for manifest in manifests {
+            if repository.is_signed(manifest, &keys).await? {
+                return Ok(());
+            }
+        }
+        let keys: Vec<_> = files.iter().map(|f| f.display().to_string()).collect();
+        Err(RegistryError::NotSigned {
+            reference: reference.to_string(),
+            digest: manifests.first().copied(),
+            keys: keys.join(", "),
+        })
+    }
+
+    /// Refuses what brings images without signatures, where all must have one.
+    ///
+    /// # Errors
+    /// [`RegistryError::SignedOnly`].
+    pub fn check_unsigned(&self, what: &'static str) -> Result<(), RegistryError> {
+        if self.settings.takes_signed_only() {
+            return Err(RegistryError::SignedOnly(what));
+        }
+        Ok(())
+    }
+
+    /// Where a reference may be had, in the order in which they are to be asked. Mirrors are for Docker Hub only, and are
+    /// sent no password.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotAllowed`].
+    pub fn sources(
+        &self,
+        reference: &Reference,
+        credentials: Credentials,
+    ) -> Result<Vec<Source>, RegistryError> {
+        self.check(&reference.domain)?;
+        let mut sources = Vec::new();
+        if reference.domain == DEFAULT_DOMAIN {
+            sources.extend(self.settings.registry_mirror.iter().map(|mirror| Source {
+                host: mirror.clone(),
+                credentials: Credentials::default(),
+                is_mirror: true,
+            }));
+        }
+        sources.push(Source {
+            host: host_of(&reference.domain).to_owned(),
+            credentials,
+            is_mirror: false,
+        });
+        Ok(sources)
     }
 
     /// Opens a repository: finds out how the registry is spoken to, and logs in where it asks for that.
@@ -63,21 +248,35 @@ impl RegistryClient {
     /// [`RegistryError`].
     pub async fn open(
         &self,
-        reference: &Reference,
-        credentials: Credentials,
+        source: Source,
+        path: &str,
+        access: Access,
     ) -> Result<Repository, RegistryError> {
-        let host = if reference.domain == DEFAULT_DOMAIN {
-            "registry-1.docker.io"
-        } else {
-            reference.domain.as_str()
-        };
-        let (base, answer) = self.reach(host).await?;
-        let path = reference.path.clone();
-        let repository = Repository::new(self.http.clone(), base, path, credentials);
+        let (http, base, answer) = self.reach(&source.host).await?;
+        let repository = Repository::new(http, base, path.to_owned(), source.credentials, access);
         if answer.status() == StatusCode::UNAUTHORIZED {
             repository.authorize(&answer).await?;
         }
         Ok(repository)
+    }
+
+    /// Opens a repository where it is at home, whatever mirrors it has.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn open_home(
+        &self,
+        reference: &Reference,
+        credentials: Credentials,
+        access: Access,
+    ) -> Result<Repository, RegistryError> {
+        self.check(&reference.domain)?;
+        let source = Source {
+            host: host_of(&reference.domain).to_owned(),
+            credentials,
+            is_mirror: false,
+        };
+        self.open(source, &reference.path, access).await
     }
 
     /// Checks credentials against a registry (`docker login`).
@@ -89,41 +288,97 @@ impl RegistryClient {
             .server_address
             .trim_start_matches("https://")
             .trim_start_matches("http://");
-        let host = address.split('/').next().unwrap_or_default();
-        let host = match host {
-            "" | "docker.io" | "index.docker.io" => "registry-1.docker.io",
+        let domain = match address.split('/').next().unwrap_or_default() {
+            "" | "index.docker.io" => DEFAULT_DOMAIN,
             other => other,
-        }
-        .to_owned();
-        let (base, answer) = self.reach(&host).await?;
+        };
+        self.check(domain)?;
+        let (http, base, answer) = self.reach(host_of(domain)).await?;
         if answer.status() != StatusCode::UNAUTHORIZED {
             return Ok(());
         }
         let url = format!("{base}/v2/");
-        let repository = Repository::new(self.http.clone(), base, String::new(), credentials);
+        let repository = Repository::new(http, base, String::new(), credentials, Access::Pull);
         repository.authorize(&answer).await?;
         repository.get(&url, "").await.map(|_| ())
     }
 
-    /// The registry's base URL and its answer to `GET /v2/`. Loopback registries may speak plain HTTP, as with Docker.
-    async fn reach(&self, host: &str) -> Result<(String, Response), RegistryError> {
-        let base = format!("https://{host}");
-        let secure = send(
-            self.http.any.get(format!("{base}/v2/")),
-            &format!("{base}/v2/"),
-        )
-        .await;
-        match secure {
-            Ok(answer) => Ok((base, answer)),
-            Err(_) if is_loopback(host) => {
-                let base = format!("http://{host}");
-                let url = format!("{base}/v2/");
-                send(self.http.any.get(&url), &url)
-                    .await
-                    .map(|answer| (base, answer))
-            }
-            Err(error) => Err(error),
+    /// The connections for a registry, and whether it may go without TLS.
+    async fn connections(&self, host: &str) -> Result<(Http, bool), RegistryError> {
+        let addresses: Vec<IpAddr> = if self.settings.has_subnets() {
+            let (name, port) = match host.rsplit_once(':') {
+                Some((name, port)) if port.parse::<u16>().is_ok() => (name, port),
+                _ => (host, "443"),
+            };
+            // A name that only a proxy knows is in no subnet.
+            let found = tokio::net::lookup_host(format!("{name}:{port}")).await;
+            found.into_iter().flatten().map(|a| a.ip()).collect()
+        } else {
+            Vec::new()
+        };
+        if self.settings.is_insecure(host, &addresses) {
+            return Ok((self.http(Trust::Anyone)?, true));
         }
+        let files = self.settings.authorities(match host {
+            HUB => DEFAULT_DOMAIN,
+            host => host,
+        });
+        Ok((self.http(Trust::Proven(files))?, is_loopback(host)))
+    }
+
+    /// The registry's base URL and its answer to `GET /v2/`. Loopback registries may speak plain HTTP, as with Docker;
+    /// others where the settings say so. `host` may say how it is spoken to: `http://…`.
+    async fn reach(&self, host: &str) -> Result<(Http, String, Response), RegistryError> {
+        let (scheme, host) = match host.split_once("://") {
+            Some((scheme, host)) => (Some(scheme), host),
+            None => (None, host),
+        };
+        let (http, plain) = self.connections(host).await?;
+        let ask = async |scheme: &str| {
+            let base = format!("{scheme}://{host}");
+            let url = format!("{base}/v2/");
+            send(http.any.get(&url), &url)
+                .await
+                .map(|answer| (http.clone(), base, answer))
+        };
+        match scheme {
+            Some(scheme) => ask(scheme).await,
+            None => match ask("https").await {
+                Err(_) if plain => ask("http").await,
+                done => done,
+            },
+        }
+    }
+
+    /// A GET of something that is no registry's, in pieces: an archive for `docker import`.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn fetch(&self, url: &reqwest::Url) -> Result<Response, RegistryError> {
+        let host = url.host_str().unwrap_or_default();
+        let registry = match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        };
+        self.check(&registry)?;
+        let (http, _) = self.connections(&registry).await?;
+        http::judge(
+            send(http.any.get(url.clone()), url.as_str()).await?,
+            url.as_str(),
+        )
+        .await
+    }
+}
+
+/// Docker Hub's registry.
+const HUB: &str = "registry-1.docker.io";
+
+/// The host that serves a domain.
+fn host_of(domain: &str) -> &str {
+    if domain == DEFAULT_DOMAIN {
+        HUB
+    } else {
+        domain
     }
 }
 

@@ -1,16 +1,14 @@
 //! One repository: its manifests and blobs, and being let in.
 
 use super::challenge::Challenge;
-use super::error::with_causes;
 use super::http::{bounded, judge, send};
 use super::{Credentials, Http, RegistryError, is_loopback};
 use crate::images::manifest::{ACCEPT, MANIFEST_MAX};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use futures_util::{Stream, TryStreamExt};
 use layers::Digest;
 use reqwest::header::{ACCEPT as ACCEPT_HEADER, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
-use reqwest::{Response, StatusCode};
+use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
@@ -24,6 +22,8 @@ pub struct Repository {
     base: String,
     path: String,
     credentials: Credentials,
+    /// What is to be done there, as token servers are told of it.
+    access: Access,
     /// Value of the header `Authorization`, once it is known which.
     authorization: Mutex<Option<String>>,
 }
@@ -39,13 +39,54 @@ pub struct Fetched {
     pub media_type: String,
 }
 
+/// What a repository is opened for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Manifests and blobs are fetched.
+    #[default]
+    Pull,
+    /// They are sent, too.
+    Push {
+        /// Repositories of the same registry that blobs may be taken over from.
+        from: Vec<String>,
+    },
+}
+
+impl Access {
+    /// The scopes for a repository (distribution's spec/auth/scope.md), with those that the registry asks for.
+    fn scopes(&self, path: &str, asked: &str) -> String {
+        match self {
+            _ if path.is_empty() => asked.to_owned(),
+            Access::Pull if asked.is_empty() => format!("repository:{path}:pull"),
+            Access::Pull => asked.to_owned(),
+            Access::Push { from } => {
+                let mut scopes = vec![format!("repository:{path}:pull,push")];
+                scopes.extend(from.iter().map(|from| format!("repository:{from}:pull")));
+                let further = asked.split(' ').filter(|scope| {
+                    !scope.is_empty() && !scope.starts_with(&format!("repository:{path}:"))
+                });
+                let further: Vec<String> = further.map(str::to_owned).collect();
+                scopes.extend(further);
+                scopes.join(" ")
+            }
+        }
+    }
+}
+
 impl Repository {
-    pub(super) fn new(http: Http, base: String, path: String, credentials: Credentials) -> Self {
+    pub(super) fn new(
+        http: Http,
+        base: String,
+        path: String,
+        credentials: Credentials,
+        access: Access,
+    ) -> Self {
         Repository {
             http,
             base,
             path,
             credentials,
+            access,
             authorization: Mutex::new(None),
         }
     }
@@ -57,7 +98,7 @@ impl Repository {
     pub async fn manifest(&self, wanted: &str, shown: &str) -> Result<Fetched, RegistryError> {
         let url = format!("{}/v2/{}/manifests/{wanted}", self.base, self.path);
         let answer = self.get(&url, ACCEPT).await.map_err(|e| match e {
-            RegistryError::NotFound(_) => RegistryError::NotFound(shown.to_owned()),
+            RegistryError::Missing { .. } => RegistryError::NotFound(shown.to_owned()),
             other => other,
         })?;
         let media_type = answer
@@ -89,37 +130,32 @@ impl Repository {
         Ok(bytes)
     }
 
-    /// A blob as a stream, not yet checked.
-    ///
-    /// # Errors
-    /// [`RegistryError`]; errors of the stream itself are `std::io::Error`s.
-    pub async fn blob(
-        &self,
-        digest: &Digest,
-    ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin + use<>, RegistryError>
-    {
-        let url = self.blob_url(digest);
-        let answer = self.get(&url, "").await?;
-        Ok(Box::pin(answer.bytes_stream().map_err(move |e| {
-            std::io::Error::other(format!("Get {url:?}: {}", with_causes(&e)))
-        })))
-    }
-
-    fn blob_url(&self, digest: &Digest) -> String {
+    pub(super) fn blob_url(&self, digest: &Digest) -> String {
         format!("{}/v2/{}/blobs/{digest}", self.base, self.path)
     }
 
-    /// One GET, let in. A token that has expired in between is replaced once.
+    /// One GET that succeeds, let in.
     pub(super) async fn get(&self, url: &str, accept: &str) -> Result<Response, RegistryError> {
-        let request = |authorization: Option<&String>| {
-            let mut r = self.http.any.get(url);
-            if !accept.is_empty() {
-                r = r.header(ACCEPT_HEADER, accept);
+        let request = || {
+            let request = self.http.any.get(url);
+            if accept.is_empty() {
+                request
+            } else {
+                request.header(ACCEPT_HEADER, accept)
             }
-            if let Some(value) = authorization {
-                r = r.header(AUTHORIZATION, value);
-            }
-            r
+        };
+        judge(self.call(url, request).await?, url).await
+    }
+
+    /// One request, let in; any answer will do. A token that has expired in between is replaced once.
+    pub(super) async fn call(
+        &self,
+        url: &str,
+        make: impl Fn() -> RequestBuilder,
+    ) -> Result<Response, RegistryError> {
+        let request = |authorization: Option<&String>| match authorization {
+            Some(value) if self.is_ours(url) => make().header(AUTHORIZATION, value),
+            _ => make(),
         };
         let value = self.authorization.lock().await.clone();
         let mut answer = send(request(value.as_ref()), url).await?;
@@ -133,7 +169,33 @@ impl Repository {
                 answer = send(request(value.as_ref()), url).await?;
             }
         }
-        judge(answer, url).await
+        Ok(answer)
+    }
+
+    /// Whether a URL is the registry's own, and so may be sent what lets in.
+    pub(super) fn is_ours(&self, url: &str) -> bool {
+        let (Ok(base), Ok(url)) = (reqwest::Url::parse(&self.base), reqwest::Url::parse(url))
+        else {
+            return false;
+        };
+        base.origin() == url.origin()
+    }
+
+    /// What lets in, where that is known.
+    pub(super) async fn authorization(&self) -> Option<String> {
+        self.authorization.lock().await.clone()
+    }
+
+    pub(super) fn base(&self) -> &str {
+        &self.base
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(super) fn http(&self) -> &Http {
+        &self.http
     }
 
     /// Does what `WWW-Authenticate` asks for (distribution's spec/auth/token.md, RFC 7617).
@@ -164,11 +226,7 @@ impl Repository {
                 service,
                 scope: asked,
             } => {
-                let scope = match asked {
-                    asked if asked.is_empty() && self.path.is_empty() => String::new(),
-                    asked if asked.is_empty() => format!("repository:{}:pull", self.path),
-                    asked => asked,
-                };
+                let scope = self.access.scopes(&self.path, &asked);
                 format!("Bearer {}", self.token(&realm, &service, &scope).await?)
             }
         };
@@ -271,6 +329,25 @@ fn check(is: Digest, should: Digest, url: String) -> Result<(), RegistryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_push_asks_for_all_that_it_needs_at_once() {
+        let push = Access::Push {
+            from: vec!["a/b".into()],
+        };
+        for (access, asked, scopes) in [
+            (&Access::Pull, "", "repository:x/y:pull"),
+            (&Access::Pull, "repository:x/y:pull", "repository:x/y:pull"),
+            (&push, "", "repository:x/y:pull,push repository:a/b:pull"),
+            (
+                &push,
+                "repository:x/y:push registry:catalog:*",
+                "repository:x/y:pull,push repository:a/b:pull registry:catalog:*",
+            ),
+        ] {
+            assert_eq!(access.scopes("x/y", asked), scopes);
+        }
+    }
 
     #[test]
     fn a_password_must_not_go_to_a_token_server_without_tls() {

@@ -13,6 +13,7 @@ pub fn text(trunk: &str, public: &str, networks: &[RouterNetwork], ports: &[Publ
     // Adding first makes deleting succeed where there was none; all of it is one transaction.
     let mut out = format!("table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
     input(&mut out, trunk, networks);
+    output(&mut out, public);
     forward(&mut out, trunk, public, networks);
     destination(&mut out, public, networks, ports);
     source(&mut out, trunk, public, networks);
@@ -43,6 +44,23 @@ fn input(out: &mut String, trunk: &str, networks: &[RouterNetwork]) {
                 "\t\tiifname \"{link}\" {family} daddr {address} {echo} accept"
             );
         }
+    }
+    out.push_str("\t}\n");
+}
+
+/// A question for a name that comes while the endpoint is away is not answered, rather than refused: a resolver that is
+/// refused tries again at once and gives up, one that hears nothing asks again after seconds, when the endpoint is back.
+/// What is dropped is the kernel's "port unreachable", by the destination port of the UDP header that it cites (RFC 792:
+/// 8 bytes, then the IPv4 header and 8 bytes of what follows; RFC 4443, 3.1: 8 bytes, then the IPv6 packet).
+fn output(out: &mut String, public: &str) {
+    out.push_str(
+        "\tchain answers {\n\t\ttype filter hook output priority filter; policy accept;\n",
+    );
+    for (words, port_at) in [("icmp", (8 + 20 + 2) * 8), ("icmpv6", (8 + 40 + 2) * 8)] {
+        let _ = writeln!(
+            out,
+            "\t\toifname != \"{public}\" {words} type destination-unreachable {words} code port-unreachable @th,{port_at},16 53 drop"
+        );
     }
     out.push_str("\t}\n");
 }
@@ -184,6 +202,7 @@ mod tests {
             text.contains("iifname \"trunk.100\" oifname \"public\" ip saddr 172.17.0.0/16 accept")
         );
         assert!(!text.contains("iifname \"trunk.101\" oifname"));
+        assert!(text.contains("icmp code port-unreachable @th,240,16 53 drop"));
         assert!(!text.contains("oifname \"public\" ip saddr 172.18.0.0/16 masquerade"));
         assert!(text.contains("iifname \"public\" fib daddr type local meta nfproto ipv4 tcp dport 20000 dnat ip to 172.17.0.2:80"));
         assert!(text.contains(

@@ -134,6 +134,7 @@ impl Floors {
             vsock: Some(VsockSpec::Uds {
                 folder: uds.clone(),
             }),
+            shares: Default::default(),
         };
         let launcher = Launcher::with_program(places::programs().join("hostsim"));
         let run = place.path().join("run");

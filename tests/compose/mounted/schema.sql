@@ -1,0 +1,1 @@
+create table stock (item text); insert into stock values ($$from a file$$);

@@ -1,0 +1,174 @@
+//! `docker commit`: images out of containers' changes.
+
+use crate::hosts::{BUSYBOX, Hosts, Link, equal, holds, on, on_both};
+use anyhow::{Result, ensure};
+use libtest_mimic::Trial;
+use std::sync::Arc;
+use tests::command::eventually;
+use tests::docker::Docker;
+
+pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
+    let mut all = on_both(
+        hosts,
+        "commit::an_image_has_what_the_container_changed",
+        changed,
+    );
+    all.push(on(
+        hosts,
+        Link::Vsock,
+        "commit::changes_and_history_are_docker_s",
+        described,
+    ));
+    all
+}
+
+/// Removes an image when it goes out of scope.
+struct Image(Docker, &'static str);
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.0.run(&["rmi", "-f", self.1]);
+    }
+}
+
+fn changed(docker: &Docker) -> Result<()> {
+    let id = docker.ok(&[
+        "run", "-d", "-v", "/vol", BUSYBOX, "sh", "-c",
+        "mkdir -p /a/b /vol/x; echo one > /a/b/f; ln /a/b/f /a/hard; ln -s b/f /a/soft; chmod 4750 /a/b/f; chown 3:4 /a/b; \
+         rm /bin/wc; rm -r /etc; mkdir /etc; echo 'root:x:0:0::/:/bin/sh' > /etc/passwd; touch /ready; exec sleep 100000",
+    ])?;
+    let _gone = docker.container(&id);
+    eventually("the container's script is done", || {
+        Ok(docker.run(&["exec", &id, "test", "-e", "/ready"])?.code == 0)
+    })?;
+    let _first = Image(docker.clone(), "committed:1");
+    let made = docker.ok(&["commit", &id, "committed:1"])?;
+    equal("its ID", docker.inspect("committed:1", "{{.Id}}")?, made)?;
+    equal(
+        "it goes on",
+        docker.inspect(&id, "{{.State.Status}}")?,
+        "running".into(),
+    )?;
+    let look = "cat /a/soft; stat -c '%a %h' /a/b/f; stat -c '%u %g' /a/b; ls /bin/wc 2>&1 | grep -c No; \
+                ls /etc/group 2>&1 | grep -c No; cat /etc/passwd; ls -A /vol";
+    equal(
+        "the new image",
+        docker.ok(&["run", "--rm", "committed:1", "sh", "-c", look])?,
+        "one\n4750 2\n3 4\n1\n1\nroot:x:0:0::/:/bin/sh".into(),
+    )?;
+    // Of one that does not run, on top of the first; and one without any change.
+    let second = docker.ok(&[
+        "run",
+        "-d",
+        "committed:1",
+        "sh",
+        "-c",
+        "echo two > /a/b/f; rm /a/hard",
+    ])?;
+    let _second = docker.container(&second);
+    docker.ok(&["wait", &second])?;
+    let _image = Image(docker.clone(), "committed:2");
+    docker.ok(&["commit", &second, "committed:2"])?;
+    equal(
+        "the second image",
+        docker.ok(&[
+            "run",
+            "--rm",
+            "committed:2",
+            "sh",
+            "-c",
+            "cat /a/soft; ls /a",
+        ])?,
+        "two\nb\nsoft".into(),
+    )
+}
+
+fn described(docker: &Docker) -> Result<()> {
+    let id = docker.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "describes",
+        "-e",
+        "A=1",
+        BUSYBOX,
+        "sleep",
+        "100000",
+    ])?;
+    let _gone = docker.container(&id);
+    let since = docker.ok(&["info", "--format", "{{.SystemTime}}"])?;
+    let _image = Image(docker.clone(), "described");
+    docker.ok(&[
+        "commit",
+        "-a",
+        "An Author",
+        "-m",
+        "a comment",
+        "-c",
+        "CMD [\"echo\", \"hi\"]",
+        "-c",
+        "ENV B=$A",
+        "-c",
+        "LABEL k=v",
+        "-c",
+        "EXPOSE 80",
+        "-c",
+        "WORKDIR /tmp",
+        "describes",
+        "described",
+    ])?;
+    equal(
+        "what inspect shows",
+        docker.inspect("described", "{{.Author}}|{{.Comment}}|{{.Config.Cmd}}|{{.Config.Labels.k}}|{{.Config.WorkingDir}}|{{.Config.ExposedPorts}}")?,
+        "An Author|a comment|[echo hi]|v|/tmp|map[80/tcp:{}]".into(),
+    )?;
+    holds(&docker.inspect("described", "{{.Config.Env}}")?, "A=1")?;
+    holds(&docker.inspect("described", "{{.Config.Env}}")?, "B=1")?;
+    let history = docker.ok(&[
+        "history",
+        "--no-trunc",
+        "--format",
+        "{{.CreatedBy}}|{{.Comment}}",
+        "described",
+    ])?;
+    holds(&history, "sleep 100000|a comment")?;
+    equal(
+        "it runs",
+        docker.ok(&["run", "--rm", "described"])?,
+        "hi".into(),
+    )?;
+    eventually(
+        "it is told, and that the container stood still meanwhile",
+        || {
+            let told = docker.ok(&[
+                "events",
+                "--since",
+                &since,
+                "--until",
+                "0s",
+                "--filter",
+                "container=describes",
+                "--format",
+                "{{.Action}}",
+            ])?;
+            let told: Vec<&str> = told.lines().collect();
+            Ok(told.windows(3).any(|w| w == ["pause", "unpause", "commit"]))
+        },
+    )?;
+    let _bare = Image(docker.clone(), "bare");
+    docker.ok(&["commit", "--pause=false", "describes", "bare"])?;
+    for (args, words) in [
+        (
+            ["commit", "-c", "RUN x", "describes"].as_slice(),
+            "run is not a valid change command",
+        ),
+        (&["commit", "no-such-container"], "No such container"),
+        (&["commit", "describes", "UPPER"], "lowercase"),
+    ] {
+        let out = docker.run(args)?;
+        ensure!(out.code != 0, "{args:?} was taken");
+        holds(&out.errors(), words)?;
+    }
+    Ok(())
+}
