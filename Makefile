@@ -37,7 +37,7 @@ kernel: setup-test programs tether ## Build the trimmed kernel (about 5 minutes,
 images: setup-test ## Test images from Debian's packages, in target/images
 	@scripts/images
 
-clients: setup-test ## Docker clients from PyPI, in target/clients
+clients: setup-test ## Docker clients from PyPI and npm, in target/clients
 	@scripts/clients
 
 run: iso ## Start a virtual container host on this machine, run a first container, stay in the foreground

@@ -15,7 +15,7 @@ pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
     let h = hosts.clone();
     vec![
         on(hosts, Link::Vsock, "clients::python_on_whales", |docker| {
-            let python = installed("python/bin/python3")?;
+            let python = installed("bin/python3")?;
             runs(docker, Command::new(python), "on_whales.py", "")
         }),
         on(hosts, Link::Vsock, "clients::dockerode", move |docker| {

@@ -89,9 +89,9 @@ fn main() {
         limits::tests,
         pause::tests,
         volumes::tests,
-        compose::tests,
         clients::tests,
         differential::tests,
+        compose::tests,
     ] {
         trials.extend(module(&hosts));
     }

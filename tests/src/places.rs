@@ -72,7 +72,7 @@ pub fn kernel_package() -> Result<PathBuf> {
 
 /// A client program from a package registry (scripts/clients).
 pub fn client(name: &str) -> PathBuf {
-    target().join("clients/python/bin").join(name)
+    target().join("clients/bin").join(name)
 }
 
 /// OCI layout of a test image (`make images`).

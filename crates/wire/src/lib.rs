@@ -5,7 +5,8 @@
 //! [`mux`] carries control messages ([`message`]) and streams with credit. [`vspc`] is VMware's
 //! telnet protocol between a serial port and its concentrator, [`config`] what a boot is told,
 //! [`restart`] when a process that has ended is started again, [`health`] what its checks say,
-//! [`limits`] what bounds it, [`masks`] what is hidden from it, [`files`] how a container's files are read and written.
+//! [`limits`] what bounds it, [`masks`] what is hidden from it, [`files`]
+//! how a container's files are read and written.
 //! The crate `link` drives all of it over tokio.
 #![forbid(unsafe_code)]
 

@@ -175,7 +175,7 @@ impl Side {
 
 /// The Python that has the Docker libraries (scripts/clients).
 fn python() -> PathBuf {
-    places::target().join("clients/python/bin/python3")
+    places::target().join("clients/bin/python3")
 }
 
 /// A case as a script: each step's output and exit code go to files of its own.
