@@ -7,6 +7,7 @@ use crate::{
         state::Phase,
     },
     errors::{Error, Result},
+    volumes::mounts::clean,
 };
 use axum::{
     body::Body,
@@ -61,15 +62,7 @@ impl Asked {
 
 /// `filepath.Join("/", path)`, with `PreserveTrailingDotOrSeparator`.
 fn absolute(given: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in given.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    let mut path = format!("/{}", parts.join("/"));
+    let mut path = clean(given);
     let slash = |path: &mut String| {
         if !path.ends_with('/') {
             path.push('/');

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     errors::{Error, Result},
     timestamps,
+    volumes::mounts::clean,
 };
 use serde_json::json;
 use words::{expand, split};
@@ -229,19 +230,6 @@ fn ports(word: &str) -> Result<Vec<String>> {
     Ok((from..=to)
         .map(|port| format!("{port}/{protocol}"))
         .collect())
-}
-
-/// `filepath.Clean` of an absolute path.
-fn clean(path: &str) -> String {
-    let mut parts = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 fn health(rest: &str) -> Result<Healthcheck> {
