@@ -110,6 +110,11 @@ impl Dockerd {
         Ok(dockerd)
     }
 
+    /// The name of its network namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace.0
+    }
+
     /// Serves a registry's storage inside the namespace, under the address that it has outside: dockerd then pulls
     /// from the same program, the same files, over a loopback as good.
     ///

@@ -23,7 +23,15 @@ impl Registry {
     /// # Errors
     /// When it does not start.
     pub fn start() -> Result<Self> {
-        Self::start_with("")
+        Self::start_with("", None)
+    }
+
+    /// The same inside a network namespace, on its loopback; none: the machine's.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn inside(namespace: Option<&str>) -> Result<Self> {
+        Self::start_with("", namespace)
     }
 
     /// Starts one that wants basic authentication (user `robot`, this password).
@@ -31,10 +39,13 @@ impl Registry {
     /// # Errors
     /// When it does not start, or no bcrypt hash can be made.
     pub fn with_password(htpasswd: &std::path::Path) -> Result<Self> {
-        Self::start_with(&format!(
-            "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
-            htpasswd.display()
-        ))
+        Self::start_with(
+            &format!(
+                "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
+                htpasswd.display()
+            ),
+            None,
+        )
     }
 
     /// Starts one that wants tokens of a token server.
@@ -42,13 +53,16 @@ impl Registry {
     /// # Errors
     /// When it does not start.
     pub fn with_tokens(server: &crate::tokens::TokenServer) -> Result<Self> {
-        Self::start_with(&format!(
-            "auth:\n  token:\n    realm: http://{}/token\n    service: {}\n    issuer: {}\n    rootcertbundle: {}\n",
-            server.address,
-            crate::tokens::SERVICE,
-            crate::tokens::ISSUER,
-            server.certificate().display()
-        ))
+        Self::start_with(
+            &format!(
+                "auth:\n  token:\n    realm: http://{}/token\n    service: {}\n    issuer: {}\n    rootcertbundle: {}\n",
+                server.address,
+                crate::tokens::SERVICE,
+                crate::tokens::ISSUER,
+                server.certificate().display()
+            ),
+            None,
+        )
     }
 
     /// Starts one that speaks TLS with this certificate and key (PEM).
@@ -57,14 +71,17 @@ impl Registry {
     /// When it does not start.
     pub fn with_tls(certificate: &std::path::Path, key: &std::path::Path) -> Result<Self> {
         // It goes on with the section that the address is in.
-        Self::start_with(&format!(
-            "  tls:\n    certificate: {}\n    key: {}\n",
-            certificate.display(),
-            key.display()
-        ))
+        Self::start_with(
+            &format!(
+                "  tls:\n    certificate: {}\n    key: {}\n",
+                certificate.display(),
+                key.display()
+            ),
+            None,
+        )
     }
 
-    fn start_with(auth: &str) -> Result<Self> {
+    fn start_with(auth: &str, namespace: Option<&str>) -> Result<Self> {
         let storage = tempfile::tempdir()?;
         // The port is free now; Debian's registry cannot be told to choose one itself.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
@@ -76,7 +93,16 @@ impl Registry {
                 storage.path().join("data").display()
             ),
         )?;
-        let mut child = Command::new("docker-registry")
+        let mut command = match namespace {
+            Some(name) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/var/run/netns/{name}"));
+                command.arg("docker-registry");
+                command
+            }
+            None => Command::new("docker-registry"),
+        };
+        let mut child = command
             .arg("serve")
             .arg(&config)
             .stdin(Stdio::null())

@@ -76,7 +76,11 @@ pub fn pull(lab: &mut Lab, order: &Alternate) -> Result<Row> {
     row
 }
 
-fn timed(docker: &Docker, args: &[&str]) -> Result<f64> {
+/// Seconds that a command takes, which must succeed.
+///
+/// # Errors
+/// When it does not.
+pub fn timed(docker: &Docker, args: &[&str]) -> Result<f64> {
     let begin = Instant::now();
     docker.ok(args)?;
     Ok(begin.elapsed().as_secs_f64())

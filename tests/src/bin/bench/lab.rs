@@ -128,6 +128,16 @@ impl Lab {
         Ok(self.dockerd.as_ref().context("made above")?.docker.clone())
     }
 
+    /// The peer's network namespace.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn dockerd_namespace(&mut self) -> Result<String> {
+        self.dockerd()?;
+        let dockerd = self.dockerd.as_ref().context("made above")?;
+        Ok(dockerd.namespace().to_owned())
+    }
+
     /// Our registry and its peer.
     ///
     /// # Errors

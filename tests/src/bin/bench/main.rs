@@ -7,6 +7,7 @@ mod floors;
 mod http;
 mod lab;
 mod measure;
+mod objects;
 mod output;
 mod registry;
 mod sizes;
@@ -128,14 +129,35 @@ fn benches() -> Vec<Bench> {
     all.push(Bench::new(
         "pull",
         Unit::Seconds,
-        Bar::AtMost(0.7),
+        Bar::AtMost(0.5),
         3,
         commands::pull,
     ));
+    all.extend(against_dockerd());
     all.extend(registries());
     all.push(Bench::sizes("resident", sizes::resident));
     all.push(Bench::sizes("free-128m-guest", sizes::free));
     all
+}
+
+/// Whole commands on networks, volumes, lists, images.
+fn against_dockerd() -> Vec<Bench> {
+    type Whole = fn(&mut Lab, &Alternate) -> Result<Row>;
+    let all: [(&str, Bar, usize, Whole); 9] = [
+        ("network-create", Bar::None, 15, objects::network),
+        ("volume-create", Bar::None, 15, objects::volume),
+        ("create-and-rm", Bar::None, 15, objects::create_and_remove),
+        ("stats", Bar::None, 5, objects::stats),
+        ("top", Bar::None, 15, objects::top),
+        ("load", Bar::None, 3, objects::load),
+        ("save", Bar::None, 3, objects::save),
+        ("push", Bar::None, 3, objects::push),
+        ("list-1000", Bar::AtMost(0.5), 15, objects::list),
+    ];
+    let bench = |(name, bar, runs, whole): (&str, Bar, usize, Whole)| {
+        Bench::new(name, Unit::Seconds, bar, runs, whole)
+    };
+    all.into_iter().map(bench).collect()
 }
 
 /// Those of the registry, which need no VM.
