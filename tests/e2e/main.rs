@@ -34,6 +34,7 @@ mod run;
 mod serial;
 mod shares;
 mod tokens;
+mod used_up;
 mod volumes;
 
 use hosts::Hosts;
@@ -88,6 +89,7 @@ fn main() {
         networks::tests,
         limits::tests,
         pause::tests,
+        used_up::tests,
         volumes::tests,
         clients::tests,
         differential::tests,
