@@ -11,6 +11,7 @@ use hyper::body::{Frame, Incoming};
 use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use vim::{DatastorePath, Fault, FaultKind};
 
@@ -23,7 +24,15 @@ pub async fn serve(
     let result = match *request.method() {
         Method::GET => read(host, &request, &path, true).await,
         Method::HEAD => read(host, &request, &path, false).await,
-        Method::PUT | Method::POST => write(host, request, &path).await,
+        Method::PUT | Method::POST => {
+            let (parts, mut body) = request.into_parts();
+            let result = write(host, &parts, &mut body, &path).await;
+            if result.is_err() {
+                // Either way the answer goes out; what is left then is the connection's end.
+                let _ = tokio::time::timeout(FORGET_TIME, forget(body)).await;
+            }
+            result
+        }
         Method::DELETE => {
             let doomed = path.clone();
             host.blocking(move |host| crate::files::delete_file(host, &doomed))
@@ -52,6 +61,23 @@ pub async fn serve(
         };
         text(status, fault.message)
     })
+}
+
+/// Bytes of a refused upload that are read only to be forgotten, and how long that may take.
+const FORGET_MAX: u64 = 1 << 30;
+const FORGET_TIME: Duration = Duration::from_secs(10);
+
+/// Takes what a refused upload still sends: a client that is still writing would see its connection reset, and not why
+/// (RFC 9112, section 9.6).
+async fn forget(mut body: Incoming) {
+    let mut left = FORGET_MAX;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+        match left.checked_sub(length) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 fn empty(status: StatusCode) -> Response<Body> {
@@ -183,7 +209,8 @@ pub(crate) fn remove_parts(folder: &Path) {
 
 async fn write(
     host: &Arc<Host>,
-    request: Request<Incoming>,
+    request: &http::request::Parts,
+    body: &mut Incoming,
     path: &DatastorePath,
 ) -> Result<Response<Body>, Fault> {
     if path.path.is_empty() {
@@ -196,7 +223,7 @@ async fn write(
     }
     may_replace(host, path)?;
     let announced = request
-        .headers()
+        .headers
         .get(header::CONTENT_LENGTH)
         .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if let Some(length) = announced {
@@ -212,7 +239,6 @@ async fn write(
         .await
         .map_err(io)?;
     let mut out = tokio::io::BufWriter::with_capacity(1 << 20, out);
-    let mut body = request.into_body();
     let mut since_look = 0u64;
     while let Some(frame) = body.frame().await {
         let frame =
