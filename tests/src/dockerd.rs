@@ -171,7 +171,7 @@ impl Drop for Dockerd {
             std::thread::sleep(Duration::from_millis(20));
         }
         // Left mounted by a dockerd that was killed; else there is none.
-        for left in ["data/overlay2", "exec/netns/default"] {
+        for left in ["data/overlay2", "data", "exec/netns/default"] {
             let path = self.folder.path().join(left);
             let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
         }
