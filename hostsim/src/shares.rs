@@ -94,8 +94,17 @@ fn share(allowed: &[SharedFolder], value: &str) -> Result<ShareSpec, String> {
         .filter(|share| folder.starts_with(&share.path))
         .max_by_key(|share| share.path.as_os_str().len())
         .ok_or("it is below no folder that this host shares (hostsim serve --share)")?;
-    if found.read_only && !read_only {
-        return Err("it is shared to be read only".to_owned());
+    let closed = |share: &&SharedFolder| share.read_only && share.path.starts_with(&folder);
+    if !read_only {
+        if found.read_only {
+            return Err("it is shared to be read only".to_owned());
+        }
+        if let Some(inner) = allowed.iter().find(closed) {
+            return Err(format!(
+                "{} in it is shared to be read only",
+                inner.path.display()
+            ));
+        }
     }
     Ok(ShareSpec { folder, read_only })
 }
@@ -133,6 +142,7 @@ mod tests {
             ("rw", "open/out", "below no folder"),
             ("rw", "open/in/../../other", "below no folder"),
             ("rw", "open/closed", "read only"),
+            ("rw", "open", "in it is shared to be read only"),
             ("rw", "open/missing", "No such file"),
             ("xx", "open/in", "neither"),
         ] {

@@ -23,8 +23,10 @@ use wire::files::{Change, Item, Job, PATH_MAX, PathStat, Record};
 
 /// Encoded entries that wait for the guest, at most.
 const QUEUE: usize = 4;
-/// Bytes of a list of changes, at most.
+/// Bytes of a list of changes in memory, at most.
 const CHANGES_MAX: usize = 256 << 20;
+/// Bytes of an entry beside its path, about: a JSON object with two names.
+const CHANGE_SIZE: usize = 256;
 const STAT: &str = "X-Docker-Container-Path-Stat";
 
 /// The query's path, and the same as Docker reads it: absolute, without `.` and `..`, but for a slash or `/.` at its end.
@@ -215,7 +217,8 @@ pub(super) async fn changes(at: Target) -> Result<Response> {
         let Item::Record(Record::Changed(change, path)) = item else {
             continue;
         };
-        size += path.len();
+        // With what an entry of the list takes beside it.
+        size += path.len() + CHANGE_SIZE;
         if size > CHANGES_MAX {
             return Err(Error::internal(
                 "the container has changed too many files for a list; use docker export",

@@ -214,6 +214,7 @@ async fn import(app: Arc<App>, query: &Query, body: Body) -> Result<Response> {
     };
     import.check()?;
     app.images.can_place()?;
+    app.images.registry().check_unsigned("docker import")?;
     let from_client = import.source == "-";
     let sent = if from_client {
         Some(app.images.receive(body.into_data_stream()).await?)
@@ -224,7 +225,7 @@ async fn import(app: Arc<App>, query: &Query, body: Body) -> Result<Response> {
         let file = match sent {
             Some(file) => file,
             None => {
-                progress.status(&format!("Downloading from {}", import.source));
+                progress.status(&format!("Downloading from {}", import.shown()));
                 app.images.download(&import.source).await?
             }
         };
@@ -308,6 +309,7 @@ async fn distribution(
 async fn load(State(app): State<Arc<App>>, query: Query, body: Body) -> Result<Response> {
     let platform = platform(&query)?;
     app.images.can_place()?;
+    app.images.registry().check_unsigned("docker load")?;
     let file = app.images.receive(body.into_data_stream()).await?;
     let quiet = query.flag("quiet");
     Ok(stream(move |progress| async move {

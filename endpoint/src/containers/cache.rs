@@ -216,9 +216,11 @@ impl Containers {
     ) {
         let vm_keys = change.keys.unwrap_or_default();
         let on = change.on.unwrap_or(false);
-        let maintenance = vm_keys
+        let marked = vm_keys
             .get(keys::MAINTENANCE)
             .is_some_and(|nonce| !nonce.is_empty());
+        // The end of a boot for the files is known beforehand: one that has none is a start, whatever the mark says.
+        let maintenance = marked && record.boots == record.ended;
         if on && !maintenance && record.boots == record.ended {
             // The first boot is prepared at creation and not counted before its end.
             record.boots += 1;
@@ -250,7 +252,7 @@ impl Containers {
         let mut status = Status::new(name, phase, record, prepared, networks);
         (status.on, status.link, status.changes) = (on, link, changes);
         status.maintenance = maintenance.then(Maintenance::left);
-        status.nics_off = maintenance;
+        status.nics_off = marked;
         if on && !maintenance {
             status.ports = self.read_ports(&vm_keys, &spec.id, status.boot());
             // Until its tether tells.

@@ -47,6 +47,7 @@ impl Containers {
             let _no_command = config.merge(own);
         }
         images.can_place()?;
+        images.registry().check_unsigned("docker commit")?;
         let frozen = wanted.pause && container.status().running() && !container.status().paused;
         if frozen {
             self.pause(container).await?;

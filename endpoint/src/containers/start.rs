@@ -93,8 +93,10 @@ impl Containers {
         let task = container.vm_task.lock().await;
         let status = container.status();
         if status.nics_off {
-            // What a maintenance could not put back.
+            // What a maintenance could not put back: with its mark this boot would be taken for one.
             self.vsphere.connect_nics(&container.vm, true).await?;
+            let mark = Keys::from([(keys::MAINTENANCE.to_owned(), String::new())]);
+            self.vsphere.set_keys(&container.vm, &mark, None).await?;
             container.modify(|status| status.nics_off = false);
         }
         let place = self.setup.link.place();

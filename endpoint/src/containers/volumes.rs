@@ -70,7 +70,7 @@ impl Containers {
     /// What a new container mounts, sorted by path: others' volumes, its own, then its image's; missing ones are made.
     ///
     /// # Errors
-    /// 404 for a container of `--volumes-from`, 400 for too many volumes, those of volumes and shares. Then nothing is held.
+    /// 400 for a container of `--volumes-from` that there is not and for too many volumes, those of volumes and shares. Then nothing is held.
     pub(super) async fn mounts(
         &self,
         id: &str,
@@ -91,11 +91,16 @@ impl Containers {
         }
     }
 
+    /// A container of `--volumes-from`. A 404 would have the client pull the image.
+    fn other(&self, name: &str) -> Result<Arc<Container>> {
+        self.find(name).map_err(|error| Error::bad(error.message))
+    }
+
     /// Paths of the machine: others', then its own, each target once.
     async fn shares(&self, requested: &Requested) -> Result<Vec<SharedMount>> {
         let mut made = BTreeMap::new();
         for (container, read_only) in &requested.from {
-            for mut share in self.find(container)?.spec.shares.clone() {
+            for mut share in self.other(container)?.spec.shares.clone() {
                 share.read_only |= read_only;
                 made.insert(share.target.clone(), share);
             }
@@ -128,10 +133,7 @@ impl Containers {
         made: &mut BTreeMap<String, MountPoint>,
     ) -> Result<()> {
         for (container, read_only) in requested.from {
-            // A 404 would have the client pull the image.
-            let other = self
-                .find(&container)
-                .map_err(|error| Error::bad(error.message))?;
+            let other = self.other(&container)?;
             for mut mount in other.spec.mounts.clone() {
                 if shares.iter().any(|share| share.target == mount.target) {
                     continue;
@@ -189,6 +191,14 @@ impl Containers {
             // One that is not on is about to be.
             if ending && status.on && holder.until(Some(OFF_LIMIT), off).await.is_some() {
                 continue;
+            }
+            if status.maintenance.is_some() {
+                return Err(Error::conflict(format!(
+                    "cannot {what} {}: volume {volume} is in use by container \"/{}\" ({}), whose files are being copied; try again when that is done",
+                    container.id(),
+                    status.name,
+                    holder.id(),
+                )));
             }
             return Err(Error::conflict(format!(
                 "cannot {what} {}: volume {volume} is in use by container \"/{}\" ({}), which is {}: a volume is a disk, and where one container writes to it no other can have it; stop that container first, or mount the volume read-only in both (--volume {volume}:/path:ro)",

@@ -5,6 +5,7 @@ use super::load::decompressed;
 use super::manifest::Platform;
 use super::place::{LayerSource, short};
 use super::progress::Progress;
+use super::registry::shown;
 use super::tags::Names;
 use super::{Images, Incoming, Reference, convert};
 use crate::containers::{config::Config, instructions};
@@ -42,6 +43,11 @@ impl Import {
         self.config().map(|_| ())
     }
 
+    /// Where it comes from, without a password.
+    pub fn shown(&self) -> String {
+        reqwest::Url::parse(&self.source).map_or_else(|_| self.source.clone(), |url| shown(&url))
+    }
+
     fn config(&self) -> Result<Config> {
         let mut config = Config::default();
         instructions::apply(&mut config, &self.changes)?;
@@ -53,7 +59,7 @@ impl Import {
         let platform = self.platform.clone().unwrap_or_else(Platform::ours);
         let created = timestamps::rfc3339(timestamps::now());
         let comment = if self.message.is_empty() {
-            format!("Imported from {}", self.source)
+            format!("Imported from {}", self.shown())
         } else {
             self.message.clone()
         };

@@ -133,14 +133,32 @@ pub fn resolve(wanted: WantedShare, shared: &[Shared]) -> Result<SharedMount> {
     let Some(folder) = folder.to_str().filter(|_| there.to_str().is_some()) else {
         return Err(failed(io::Error::other("its path is not UTF-8")));
     };
-    Ok(SharedMount {
+    let mount = SharedMount {
         folder: folder.to_owned(),
         subpath: subpath.to_owned(),
         source,
         target,
         read_only: read_only || cover.read_only,
         mode,
-    })
+    };
+    check_inner(&mount, shared)?;
+    Ok(mount)
+}
+
+/// Refuses to write to a folder in which another one is only to be read: the VM has all of it or nothing.
+fn check_inner(wanted: &SharedMount, shared: &[Shared]) -> Result<()> {
+    let inner = |share: &&Shared| share.read_only && share.path.starts_with(&wanted.folder);
+    match shared.iter().find(inner).filter(|_| !wanted.read_only) {
+        Some(share) => Err(Error::new(
+            Kind::Forbidden,
+            format!(
+                "{} cannot be mounted to be written to: {} in it is shared to be read only; mount it read-only, or a folder beside that one",
+                wanted.source,
+                share.path.display()
+            ),
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The part of a path that is there, resolved, and the rest.
@@ -264,6 +282,15 @@ mod tests {
         assert!(!open.join("new").exists());
         let made = resolve(wanted(&open.join("new/deep"), true), &shared).unwrap();
         assert_eq!(made.folder, open.join("new/deep").display().to_string());
+        let with_closed = [
+            shared[0].clone(),
+            Shared {
+                path: open.join("new"),
+                read_only: true,
+            },
+        ];
+        let e = resolve(wanted(&open, true), &with_closed).unwrap_err();
+        assert_eq!(e.kind, Kind::Forbidden, "{}", e.message);
         let e = resolve(wanted(&open, true), &[]).unwrap_err();
         assert_eq!(e.kind, Kind::NotImplemented);
     }

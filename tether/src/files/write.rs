@@ -204,6 +204,7 @@ impl Unpack<'_> {
         set_time(path, &time(entry))
     }
 
+    /// Folders' times, and all of it on the disk: a VM that is only up for its files is not always ended gently.
     fn finish(self) -> Result<(), Failure> {
         for (path, time) in self.folders.iter().rev() {
             match set_time(path, time) {
@@ -214,7 +215,8 @@ impl Unpack<'_> {
                 _ => {}
             }
         }
-        Ok(())
+        let place = File::open(".").map_err(failed("sync", self.folder))?;
+        nix::unistd::syncfs(&place).map_err(|e| failed("sync", self.folder)(e.into()))
     }
 }
 

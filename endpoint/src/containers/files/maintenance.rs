@@ -44,6 +44,9 @@ pub struct Maintenance {
     pub uses: u64,
 }
 
+/// How long a start waits for those who copy files.
+const COPY_LIMIT: Duration = Duration::from_secs(600);
+
 /// The way to a container's files; in maintenance the VM stays up while it is held.
 #[derive(Debug)]
 pub struct Lease {
@@ -298,7 +301,7 @@ impl Containers {
         }
     }
 
-    /// Waits until nobody uses the files of a VM in maintenance, and ends it. The caller holds the container's
+    /// Waits until nobody uses the files of a VM in maintenance, for [`COPY_LIMIT`] at most, and ends it. The caller holds the container's
     /// operation, so that no further use begins.
     ///
     /// # Errors
@@ -308,9 +311,12 @@ impl Containers {
         container: &Arc<Container>,
     ) -> Result<()> {
         let over = |status: &Status| status.maintenance.is_none() || status.gone;
-        let unused = |status: &Status| status.maintenance.as_ref().is_none_or(|m| m.users == 0);
+        // A removal waits for no copy, and nothing waits for ever for one whose client has stopped to read.
+        let unused = |status: &Status| {
+            status.removing || status.maintenance.as_ref().is_none_or(|m| m.users == 0)
+        };
         container
-            .until(None, |status| over(status) || unused(status))
+            .until(Some(COPY_LIMIT), |status| over(status) || unused(status))
             .await;
         let Some(maintenance) = container.status().maintenance else {
             return Ok(());
@@ -331,17 +337,16 @@ impl Containers {
 
     /// The VM is off; its task is held. What was changed for the maintenance is put back.
     pub(in super::super) async fn settle_maintenance(&self, container: &Container) {
-        if let Err(error) = self.vsphere.connect_nics(&container.vm, true).await {
-            tracing::warn!(id = container.id(), %error, "its vNICs are connected at its next start");
-        } else {
-            container.modify(|status| status.nics_off = false);
-            let written = async {
-                let mut vm_keys = record_keys(container)?;
-                vm_keys.insert(keys::MAINTENANCE.to_owned(), String::new());
-                Ok::<_, Error>(self.vsphere.set_keys(&container.vm, &vm_keys, None).await?)
-            };
-            if let Err(error) = written.await {
-                tracing::warn!(id = container.id(), %error, "the mark of its maintenance stays until the endpoint's next start");
+        let put_back = async {
+            self.vsphere.connect_nics(&container.vm, true).await?;
+            let mut vm_keys = record_keys(container)?;
+            vm_keys.insert(keys::MAINTENANCE.to_owned(), String::new());
+            Ok::<_, Error>(self.vsphere.set_keys(&container.vm, &vm_keys, None).await?)
+        };
+        match put_back.await {
+            Ok(()) => container.modify(|status| status.nics_off = false),
+            Err(error) => {
+                tracing::warn!(id = container.id(), %error, "its vNICs and its mark are put right at its next start");
             }
         }
         let over = container.modify(|status| status.maintenance.take());

@@ -352,24 +352,50 @@ impl RegistryClient {
         }
     }
 
-    /// A GET of something that is no registry's, in pieces: an archive for `docker import`.
+    /// A GET of something that is no registry's, in pieces: an archive for `docker import`. Where it is led elsewhere, that
+    /// has to be allowed, too.
     ///
     /// # Errors
     /// [`RegistryError`].
     pub async fn fetch(&self, url: &reqwest::Url) -> Result<Response, RegistryError> {
-        let host = url.host_str().unwrap_or_default();
-        let registry = match url.port() {
-            Some(port) => format!("{host}:{port}"),
-            None => host.to_owned(),
-        };
-        self.check(&registry)?;
-        let (http, _) = self.connections(&registry).await?;
-        http::judge(
-            send(http.any.get(url.clone()), url.as_str()).await?,
-            url.as_str(),
-        )
-        .await
+        let mut url = url.clone();
+        for _ in 0..=REDIRECTS_MAX {
+            let host = url.host_str().unwrap_or_default();
+            let registry = match url.port() {
+                Some(port) => format!("{host}:{port}"),
+                None => host.to_owned(),
+            };
+            self.check(&registry)?;
+            let (http, _) = self.connections(&registry).await?;
+            let shown = shown(&url);
+            let answer = send(http.still.get(url.clone()), &shown).await?;
+            let next = answer.headers().get(reqwest::header::LOCATION);
+            let next = next
+                .filter(|_| answer.status().is_redirection())
+                .and_then(|next| url.join(next.to_str().ok()?).ok())
+                .filter(|next| matches!(next.scheme(), "http" | "https"));
+            match next {
+                Some(next) => url = next,
+                None => return http::judge(answer, &shown).await,
+            }
+        }
+        Err(RegistryError::Transport {
+            url: shown(&url),
+            reason: format!("led elsewhere more than {REDIRECTS_MAX} times"),
+        })
     }
+}
+
+/// How often an archive's URL may lead elsewhere.
+const REDIRECTS_MAX: usize = 10;
+
+/// A URL without its user and password, for messages and histories.
+pub(crate) fn shown(url: &reqwest::Url) -> String {
+    let mut url = url.clone();
+    // Those without a host have neither.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.to_string()
 }
 
 /// Docker Hub's registry.
