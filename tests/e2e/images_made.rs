@@ -86,7 +86,7 @@ fn import(docker: &Docker) -> Result<()> {
             &tar[..],
             "run is not a valid change command",
         ),
-        (vec!["-c", "EXPOSE x"], &tar, "is no port"),
+        (vec!["-c", "EXPOSE x"], &tar, "invalid containerPort: x"),
         (vec![], &tar[..tar.len() / 2], "cannot be imported"),
         (vec![], &b"nonsense"[..], "cannot be imported"),
         (vec![], &b" "[..0], "empty"),

@@ -27,6 +27,10 @@ pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
         left_behind,
     ));
     all.push(alone(
+        "maintenance::a_mark_that_stayed_must_not_end_a_start",
+        stale_mark,
+    ));
+    all.push(alone(
         "maintenance::a_vm_that_does_not_come_up_says_why",
         not_up,
     ));
@@ -153,6 +157,43 @@ fn left_behind() -> Result<()> {
     vch.kill("endpoint")?;
     finish(copy, "docker cp".to_owned(), b"", DEADLINE)?;
     eventually("the VM is off by itself", || Ok(vch.qemu(&id).is_err()))
+}
+
+fn stale_mark() -> Result<()> {
+    let vch = Vch::start(Settings::link("vsock"))?;
+    load(&vch.docker, "busybox")?;
+    let docker = &vch.docker;
+    let id = docker.ok(&["create", BUSYBOX, "sleep", "100000"])?;
+    // What was told to be copied is there, even if all is cut off at once.
+    let dir = TempDir::new()?;
+    let file = dir.path().join("kept");
+    fs::write(&file, "kept\n")?;
+    docker.ok(&["cp", text(&file)?, &format!("{id}:/kept")])?;
+    vch.kill("endpoint")?;
+    vch.up()?;
+    docker.ok(&["start", &id])?;
+    equal(
+        "the copy",
+        docker.ok(&["exec", &id, "cat", "/kept"])?,
+        "kept".into(),
+    )?;
+    // As if the mark of that maintenance could not be taken away.
+    admin::set_keys(&vch, &id, |_| {
+        Ok(BTreeMap::from([(
+            "mooring.maintenance".to_owned(),
+            "0123".to_owned(),
+        )]))
+    })?;
+    let qemu = vch.qemu(&id)?;
+    vch.kill("endpoint")?;
+    vch.up()?;
+    equal(
+        "after it",
+        docker.ok(&["exec", &id, "cat", "/kept"])?,
+        "kept".into(),
+    )?;
+    equal("its VM", vch.qemu(&id)?, qemu)?;
+    docker.ok(&["stop", "--time", "1", &id]).map(drop)
 }
 
 fn not_up() -> Result<()> {
