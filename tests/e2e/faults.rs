@@ -166,11 +166,14 @@ fn steps() -> Result<()> {
 
     // A VM that goes off before its tether says anything: a kernel without its init panics.
     let victim = Victim::new(&vch, &["--label", "panics"])?;
-    let panics = "console=ttyS0,115200 panic=-1 rdinit=/no/such/init";
-    victim.keys(&[("hostsim.boot.cmdline", panics)])?;
-    victim.fails("went off before its tether reported", &["console.log"])?;
-    let quiet = "console=ttyS0,115200 panic=-1 quiet loglevel=0";
-    victim.keys(&[("hostsim.boot.cmdline", quiet)])?;
+    let usual = wire::config::KERNEL_CMDLINE;
+    let panics = format!("{usual} rdinit=/no/such/init");
+    victim.keys(&[("hostsim.boot.cmdline", &panics)])?;
+    victim.fails(
+        "went off before its tether reported",
+        &["console.log", "Kernel panic"],
+    )?;
+    victim.keys(&[("hostsim.boot.cmdline", usual)])?;
     victim.works("after a panic")
 }
 

@@ -22,12 +22,13 @@ pub const CONFIG_MAX: usize = 512 * 1024;
 
 /// What the kernel of every container VM is told, on the ISO and where it is booted directly: quiet on the first serial
 /// port, a restart instead of a hang, and nothing done at boot that nobody needs (docs/decisions/0012-quick-boot.md):
+/// - `loglevel=1`: nothing but why it panics; with 0 not even that (Linux include/linux/printk.h, `console_verbose`);
 /// - `no_timer_check`: the IO-APIC's timer works; under VMware the kernel assumes that by itself;
 /// - `cryptomgr.notests`: no self-test of ciphers;
 /// - `scsi_mod.scan=manual`: the tether asks for the disk, the kernel would ask for 15 that are not there;
 /// - `initcall_blacklist=…`: no search for drives behind AHCI: only the loader reads the boot ISO;
 /// - `8250.nr_uarts=2`: the log and the link.
-pub const KERNEL_CMDLINE: &str = "console=ttyS0,115200 panic=-1 quiet loglevel=0 no_timer_check cryptomgr.notests scsi_mod.scan=manual initcall_blacklist=ahci_pci_driver_init 8250.nr_uarts=2";
+pub const KERNEL_CMDLINE: &str = "console=ttyS0,115200 panic=-1 quiet loglevel=1 no_timer_check cryptomgr.notests scsi_mod.scan=manual initcall_blacklist=ahci_pci_driver_init 8250.nr_uarts=2";
 
 /// The key that holds the number of chunks, in decimal.
 pub const CONFIG_CHUNKS_KEY: &str = "guestinfo.mooring.config.chunks";

@@ -32,7 +32,7 @@ impl Containers {
         match last_words(&tail) {
             LastWords::Fault { step, message } => boot_fault(id, step, &message),
             LastWords::Line(line) => Error::internal(format!(
-                "the VM of container {id} went off before its tether reported; its console's last line: {line:?}; all of it is in {path}"
+                "the VM of container {id} went off before its tether reported; its console says {line:?}; all of it is in {path}"
             )),
             LastWords::Nothing => Error::internal(format!(
                 "the VM of container {id} went off before its tether reported, and nothing is on its console {path}: it was powered off, or its kernel did not get as far as the tether"
@@ -85,11 +85,14 @@ fn last_words(tail: &[u8]) -> LastWords {
             message: message.to_owned(),
         })
     };
+    // Behind why it panics a kernel tells much more.
+    let panic = || lines.iter().find(|line| line.contains("Kernel panic"));
     // The kernel may say a word on the power-off behind it.
     lines
         .iter()
         .rev()
         .find_map(fault)
+        .or_else(|| panic().cloned().map(LastWords::Line))
         .or_else(|| lines.last().cloned().map(LastWords::Line))
         .unwrap_or(LastWords::Nothing)
 }
@@ -117,6 +120,10 @@ mod tests {
             (
                 &b"a\nKernel panic - not syncing\n\n"[..],
                 "Kernel panic - not syncing",
+            ),
+            (
+                b"Kernel panic - no init\nCall Trace:\nKernel Offset: disabled\n",
+                "Kernel panic - no init",
             ),
             (
                 b"tether: link: refused; dialling again",
