@@ -9,8 +9,8 @@ use tests::differential::set::{Pair, Report, sample};
 use tests::differential::{case, folder, known};
 use tests::random::{Random, times};
 
-/// Cases of a sample: about two minutes.
-const SAMPLE: usize = 16;
+/// Cases of a sample: about a minute.
+const SAMPLE: usize = 10;
 
 pub fn tests(_: &Arc<Hosts>) -> Vec<Trial> {
     vec![alone(
