@@ -24,7 +24,7 @@ pub struct Registries {
     #[arg(long, value_name = "[REGISTRY=]FILE")]
     pub registry_ca: Vec<String>,
     /// Pull only images that are signed with this key (ECDSA P-256 in PEM, as cosign makes it): FILE for all registries, and
-    /// then nothing is loaded or imported either, or HOST[:PORT]=FILE for one; may be repeated
+    /// then nothing is loaded, imported or committed either, or HOST[:PORT]=FILE for one; may be repeated
     #[arg(long, value_name = "[REGISTRY=]FILE")]
     pub require_signed: Vec<String>,
     /// Proxy for registries without TLS: http://HOST:PORT [default: $HTTP_PROXY]

@@ -1,6 +1,6 @@
 //! `docker commit`: images out of containers' changes.
 
-use crate::hosts::{BUSYBOX, Hosts, Link, equal, holds, on, on_both};
+use crate::hosts::{BUSYBOX, Hosts, Link, actions_since, equal, holds, on, on_both};
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use std::sync::Arc;
@@ -141,18 +141,7 @@ fn described(docker: &Docker) -> Result<()> {
     eventually(
         "it is told, and that the container stood still meanwhile",
         || {
-            let told = docker.ok(&[
-                "events",
-                "--since",
-                &since,
-                "--until",
-                "0s",
-                "--filter",
-                "container=describes",
-                "--format",
-                "{{.Action}}",
-            ])?;
-            let told: Vec<&str> = told.lines().collect();
+            let told = actions_since(docker, "container=describes", &since)?;
             Ok(told.windows(3).any(|w| w == ["pause", "unpause", "commit"]))
         },
     )?;

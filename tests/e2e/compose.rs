@@ -105,6 +105,7 @@ fn knock(address: &str, stop: &AtomicBool) -> Result<u32> {
     while !stop.load(Ordering::Relaxed) {
         ping(&mut connect(address)?).with_context(|| format!("new connection {}", made + 1))?;
         made += 1;
+        // Twenty a second, and not as many as there can be: the VM has one CPU.
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(made)

@@ -110,10 +110,15 @@ pub fn logs_come_to_hold(docker: &Docker, id: &str, part: &str) -> Result<()> {
 
 /// The actions of the last ten minutes' events of one object (`container=ID`), in order.
 pub fn actions(docker: &Docker, filter: &str) -> Result<Vec<String>> {
+    actions_since(docker, filter, "10m")
+}
+
+/// The actions of one object's events since a time, as `docker events --since` takes it, in order.
+pub fn actions_since(docker: &Docker, filter: &str, since: &str) -> Result<Vec<String>> {
     let told = docker.ok(&[
         "events",
         "--since",
-        "10m",
+        since,
         "--until",
         "0s",
         "--filter",

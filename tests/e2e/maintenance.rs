@@ -2,7 +2,7 @@
 
 use crate::faults::damage;
 use crate::files::{ready, refused, text};
-use crate::hosts::{BUSYBOX, Hosts, Link, alone, equal, holds, load, on, on_both};
+use crate::hosts::{BUSYBOX, Hosts, Link, actions_since, alone, equal, holds, load, on, on_both};
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use std::collections::BTreeMap;
@@ -90,19 +90,9 @@ fn stopped(docker: &Docker) -> Result<()> {
     let tar = docker.run(&["export", &id])?.ok()?.stdout;
     holds(&String::from_utf8_lossy(&tar), "from outside\n")?;
     equal("state", docker.inspect(&id, "{{json .State}}")?, before)?;
-    let told = docker.ok(&[
-        "events",
-        "--since",
-        &since,
-        "--until",
-        "0s",
-        "--filter",
-        &format!("container={id}"),
-        "--format",
-        "{{.Action}}",
-    ])?;
+    let told = actions_since(docker, &format!("container={id}"), &since)?;
     for action in ["start", "die", "kill", "stop"] {
-        ensure!(!told.lines().any(|l| l == action), "{action} in\n{told}");
+        ensure!(!told.iter().any(|a| a == action), "{action} in {told:?}");
     }
     let missing = refused(docker, &["cp", &at("/nope"), "-"])?;
     holds(&missing, "Could not find the file /nope")?;

@@ -26,7 +26,7 @@ pub struct RegistrySettings {
     #[arg(long, value_name = "[REGISTRY=]FILE", value_parser = authority)]
     pub registry_ca: Vec<Authority>,
     /// Images are pulled only where they are signed with this key (ECDSA P-256 in PEM, as cosign makes it): FILE for all
-    /// registries, and then nothing is loaded or imported either; or HOST[:PORT]=FILE for one. Repeatable: one of the keys
+    /// registries, and then nothing is loaded, imported or committed; or HOST[:PORT]=FILE for one. Repeatable: one of the keys
     /// will do.
     #[arg(long, value_name = "[REGISTRY=]FILE", value_parser = authority)]
     pub require_signed: Vec<Authority>,
