@@ -5,7 +5,7 @@ use hostsim::vmx::host::HostFacts;
 use hostsim::vmx::{Accelerator, DirectBoot, Launcher, SerialSpec, VmxSpec, VsockSpec, tuning};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tests::command::{self, DEADLINE};
@@ -13,14 +13,17 @@ use tests::guest::build::Guest;
 use tests::places;
 use tokio::runtime::Runtime;
 
+/// The program that runs the floors' VMs.
+pub const QEMU: &str = "qemu-system-x86_64";
 /// Memory of the floors' VMs: what a container's has by default.
 const MEMORY_MIB: u64 = 256;
 /// The port that the raw vsock copy goes to.
 const PORT: u32 = 7777;
 /// What the floor's init prints.
 const FIRST_LINE: &str = "floor: first line";
-/// Modules of the raw vsock copy.
-const VSOCK_MODULES: &str = "boot optional virtio_pci\nboot required vmw_vsock_virtio_transport\n";
+/// Modules of the raw copies.
+const COPY_MODULES: &str =
+    "boot optional virtio_pci\nboot required vmw_vsock_virtio_transport\nboot required vmxnet3\n";
 
 /// Boots the floors' VMs.
 #[derive(Debug)]
@@ -73,7 +76,7 @@ impl Floors {
                 .insert(self.build(&places::kernel_package()?, "bare", "")?)
                 .clone(),
         };
-        let mut qemu = self.qemu(&guest, "print");
+        let mut qemu = self.qemu(Command::new(QEMU), &guest, "print");
         qemu.args(["-serial", "stdio"]);
         qemu.stdin(Stdio::null()).stdout(Stdio::piped());
         let begin = Instant::now();
@@ -173,7 +176,8 @@ impl Floors {
         let socket = place.path().join("uart.sock");
         let console = place.path().join("console.log");
         let listener = std::os::unix::net::UnixListener::bind(&socket)?;
-        let mut qemu = self.qemu(&guest, &format!("uart:ttyS1:{bytes}"));
+        let what = format!("uart:ttyS1:{bytes}");
+        let mut qemu = self.qemu(Command::new(QEMU), &guest, &what);
         qemu.arg("-serial")
             .arg(format!("file:{}", console.display()));
         qemu.arg("-chardev")
@@ -197,7 +201,10 @@ impl Floors {
     }
 
     /// The guest of the raw copies: on the kernel that the containers have, so that only Mooring differs.
-    fn copy_guest(&mut self) -> Result<Guest> {
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub fn copy_guest(&mut self) -> Result<Guest> {
         if let Some(guest) = &self.copy {
             return Ok(guest.clone());
         }
@@ -208,27 +215,46 @@ impl Floors {
         };
         Ok(self
             .copy
-            .insert(self.build(&kernel, "copy", VSOCK_MODULES)?)
+            .insert(self.build(&kernel, "copy", COPY_MODULES)?)
             .clone())
+    }
+
+    /// The guest of the raw copies, which is built.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn copied(&self) -> Result<&Guest> {
+        self.copy.as_ref().context("the floor's guest is not built")
     }
 
     /// Builds kernel and initramfs out of a kernel package, guest/floor.c and these modules.
     fn build(&self, kernel: &Path, name: &str, modules: &str) -> Result<Guest> {
         eprintln!("bench: building the floor's guest ({name})");
-        let init = self.folder.path().join("floor");
+        let init = self.program()?;
         let list = self.folder.path().join(format!("{name}.modules"));
         let out = self.folder.path().join(name);
         std::fs::write(&list, modules)?;
-        let mut gcc = Command::new("gcc");
-        gcc.args(["-static", "-O2", "-s", "-Wall", "-o"]).arg(&init);
-        gcc.arg(places::root().join("tests/src/bin/bench/guest/floor.c"));
-        command::run(gcc, b"", DEADLINE)?.ok()?;
         Guest::build(kernel, &init, Some(&list), &out)
     }
 
-    /// QEMU as hostsim starts it for a direct boot, less all devices.
-    fn qemu(&self, guest: &Guest, what: &str) -> Command {
-        let mut qemu = Command::new("qemu-system-x86_64");
+    /// guest/floor.c, compiled.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub fn program(&self) -> Result<PathBuf> {
+        let program = self.folder.path().join("floor");
+        if !program.exists() {
+            let mut gcc = Command::new("gcc");
+            gcc.args(["-static", "-O2", "-s", "-Wall", "-o"])
+                .arg(&program);
+            gcc.arg(places::root().join("tests/src/bin/bench/guest/floor.c"));
+            command::run(gcc, b"", DEADLINE)?.ok()?;
+        }
+        Ok(program)
+    }
+
+    /// QEMU, by a command that starts it, as hostsim starts it for a direct boot, less all devices.
+    pub fn qemu(&self, mut qemu: Command, guest: &Guest, what: &str) -> Command {
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none"]);
         qemu.args(["-no-reboot", "-smp", "1"]);
         qemu.args(["-accel", tuning::accel(self.facts.accelerator)]);
@@ -287,7 +313,7 @@ fn read(path: &Path) -> String {
 
 /// A process that does not outlive the measurement.
 #[derive(Debug)]
-struct Killed(Child);
+pub struct Killed(pub Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {

@@ -11,6 +11,7 @@ mod objects;
 mod output;
 mod registry;
 mod sizes;
+mod tcp;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -134,6 +135,7 @@ fn benches() -> Vec<Bench> {
         commands::pull,
     ));
     all.extend(against_dockerd());
+    all.extend(over_tcp());
     all.extend(registries());
     all.push(Bench::sizes("resident", sizes::resident));
     all.push(Bench::sizes("free-128m-guest", sizes::free));
@@ -158,6 +160,24 @@ fn against_dockerd() -> Vec<Bench> {
         Bench::new(name, Unit::Seconds, bar, runs, whole)
     };
     all.into_iter().map(bench).collect()
+}
+
+/// Containers' networks, over bare VMs on taps.
+fn over_tcp() -> Vec<Bench> {
+    use tcp::{From, What};
+    let mut all = Vec::new();
+    for (place, from) in [("published", From::Outside), ("between", From::Container)] {
+        for (kind, what, unit) in [
+            ("rate", What::Rate, Unit::Rate),
+            ("latency", What::Latency, Unit::Seconds),
+        ] {
+            let name = format!("tcp-{place}-{kind}");
+            all.push(Bench::new(name, unit, Bar::None, 5, move |lab, order| {
+                tcp::tcp(lab, from, what, order)
+            }));
+        }
+    }
+    all
 }
 
 /// Those of the registry, which need no VM.
