@@ -59,6 +59,7 @@ impl Unit {
     /// A figure for people.
     pub fn show(self, figure: f64) -> String {
         match self {
+            Unit::Seconds if figure < 1e-3 => format!("{:.0} us", figure * 1e6),
             Unit::Seconds => format!("{figure:.3} s"),
             Unit::Rate if figure < 1e7 => format!("{:.0} kB/s", figure / 1e3),
             Unit::Rate => format!("{:.1} MB/s", figure / 1e6),
