@@ -3,6 +3,7 @@
 //! docs/decisions/0010).
 
 use crate::errors::{Error, Result};
+use crate::images::progress::human;
 use crate::vsphere::Vsphere;
 use bytes::Bytes;
 use layers::Digest;
@@ -45,13 +46,42 @@ pub struct Record<T> {
 pub(crate) fn failed(what: String) -> impl FnOnce(vim::Error) -> Error {
     move |e| {
         let full = matches!(e, vim::Error::Status { status: 507, .. });
-        let hint = if full {
-            "; free space on the datastore and try again"
-        } else {
-            ""
-        };
+        let hint = if full { FREE_SPACE } else { "" };
         Error::internal(format!("{what}: {e}{hint}"))
     }
+}
+
+/// What to do about a datastore that is full.
+const FREE_SPACE: &str = "; free space on the datastore and try again";
+
+/// Uploads a file of `length` bytes.
+///
+/// # Errors
+/// Where the datastore refuses, or has no room. ESXi closes the connection of an upload for which there is none, without
+/// a word: then the datastore is asked.
+pub(crate) async fn upload(
+    vsphere: &Vsphere,
+    path: &DatastorePath,
+    content: impl tokio::io::AsyncRead + Send + Sync + 'static,
+    length: u64,
+) -> Result<()> {
+    let put =
+        vsphere
+            .client()
+            .file_put_stream(vsphere.datacenter_name(), path, content, Some(length));
+    let Err(error) = put.await else {
+        return Ok(());
+    };
+    if matches!(error, vim::Error::Http { .. })
+        && let Ok(free) = vsphere.free_space().await
+        && free < length
+    {
+        let (free, length) = (human(free), human(length));
+        return Err(Error::internal(format!(
+            "cannot upload {path}: no space left on the datastore: {free} are free, and the file has {length}{FREE_SPACE}"
+        )));
+    }
+    Err(failed(format!("cannot upload {path}"))(error))
 }
 
 impl Records {
@@ -207,11 +237,8 @@ pub async fn read(vsphere: &Vsphere, path: &DatastorePath) -> Result<Bytes> {
 }
 
 async fn write(vsphere: &Vsphere, path: &DatastorePath, bytes: Vec<u8>) -> Result<()> {
-    vsphere
-        .client()
-        .file_put(vsphere.datacenter_name(), path, bytes)
-        .await
-        .map_err(failed(format!("cannot write {path}")))
+    let length = bytes.len() as u64;
+    upload(vsphere, path, std::io::Cursor::new(bytes), length).await
 }
 
 /// Deletes a file; one that is not there is deleted already.

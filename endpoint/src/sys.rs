@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    os::fd::{FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
 };
 use tokio::{io::unix::AsyncFd, net::UnixStream};
 
@@ -21,4 +21,13 @@ pub(crate) fn adopt(fd: RawFd) -> io::Result<UnixStream> {
 pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd gives the same open descriptor for as long as it lives, and AsyncFd owns it.
     unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)
+}
+
+/// What was sent on a unix socket and not yet read by its peer, as the kernel counts it; 0: nothing.
+pub(crate) fn unread(socket: &UnixStream) -> io::Result<libc::c_int> {
+    let mut bytes = 0;
+    // SAFETY: the descriptor is open as long as `socket` is borrowed, and SIOCOUTQ (TIOCOUTQ's number) writes one int.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    nix::errno::Errno::result(result)?;
+    Ok(bytes)
 }

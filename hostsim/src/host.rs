@@ -69,6 +69,8 @@ pub struct Settings {
     pub session_idle: Duration,
     /// Bytes that the datastore pretends to have.
     pub datastore_size: Option<u64>,
+    /// An upload for which there is no room loses its connection, as on ESXi, and gets no answer.
+    pub cut_off_uploads: bool,
     /// Port groups, by their names.
     pub networks: BTreeMap<String, Network>,
     /// The virtual switch; `None`: every vNIC ends in a user-mode network.

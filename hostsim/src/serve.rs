@@ -57,6 +57,9 @@ pub struct ServeArgs {
     /// Bytes that the datastore pretends to have [default: what the file system has]
     #[arg(long, value_name = "BYTES")]
     pub datastore_size: Option<u64>,
+    /// Close the connection of an upload for which there is no room, in place of answering it
+    #[arg(long)]
+    pub cut_off_uploads: bool,
     /// A port group with the subnet of its user-mode network; may be repeated [default: VM Network=172.17.0.0/16]
     #[arg(long, value_name = "NAME=ADDRESS/PREFIX", value_parser = user_network, conflicts_with = "switch")]
     pub network: Vec<(String, Network)>,
@@ -171,6 +174,7 @@ impl Serving {
             destroy: args.destroy,
             session_idle: Duration::from_secs(args.session_idle),
             datastore_size: args.datastore_size,
+            cut_off_uploads: args.cut_off_uploads,
             networks: networks(args),
             switch: args.switch.as_ref().map(Switch::new),
             shares: args

@@ -148,10 +148,12 @@ fn import(docker: &Docker) -> Result<()> {
     equal("history", history, format!("{id} made by hand"))?;
 
     // The endpoint fetches what is at a URL; packed is as good.
-    let mut c = Command::new("gzip");
-    c.arg("-c");
-    let packed = run(c, &tar, DEADLINE)?.ok()?.stdout;
-    let server = serve(vec![("/root.tar.gz", packed)])?;
+    let packed = |with: &str, bytes: &[u8]| -> Result<Vec<u8>> {
+        let mut c = Command::new(with);
+        c.arg("-c");
+        Ok(run(c, bytes, DEADLINE)?.ok()?.stdout)
+    };
+    let server = serve(vec![("/root.tar.gz", packed("gzip", &tar)?)])?;
     let out = docker.ok(&[
         "import",
         &format!("http://{server}/root.tar.gz"),
@@ -171,9 +173,34 @@ fn import(docker: &Docker) -> Result<()> {
         ])?
         .exits(1)?;
     holds(&out.errors(), "Not Found")?;
-    docker
-        .ok(&["rmi", "e2e/fetched", "e2e/imported:1"])
-        .map(drop)
+    docker.ok(&["rmi", "e2e/fetched", "e2e/imported:1"])?;
+
+    // The other ways to pack that Docker takes: the tar, and an archive whole or its layer.
+    for with in ["bzip2", "xz"] {
+        let out = docker.run_with_input(&["import", "-"], &packed(with, &tar)?)?;
+        let other = out.ok()?.text();
+        equal(
+            "layers",
+            docker.inspect(&other, "{{.RootFS.Layers}}")?,
+            docker.inspect("mooring-test/busybox", "{{.RootFS.Layers}}")?,
+        )?;
+        docker.ok(&["rmi", &other, "mooring-test/busybox"])?;
+        if with == "xz" {
+            std::fs::write(&layer, packed(with, &tar)?)?;
+        }
+        let mut c = Command::new("tar");
+        c.arg("-c").arg("-C").arg(folder.path()).arg(".");
+        let archive = run(c, b"", DEADLINE)?.ok()?.stdout;
+        docker
+            .run_with_input(&["load"], &packed(with, &archive)?)?
+            .ok()?;
+        let out = docker.ok(&["run", "--rm", "mooring-test/busybox", "echo", with])?;
+        equal("output", out, with.to_owned())?;
+    }
+    // A few bytes that become many are refused.
+    let zeros = packed("bzip2", &vec![0; 80 << 20])?;
+    let out = docker.run_with_input(&["load"], &zeros)?.exits(1)?;
+    holds(&out.errors(), "decompress to more")
 }
 
 fn zstd(docker: &Docker, registry: &Registry) -> Result<()> {

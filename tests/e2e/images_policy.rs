@@ -1,10 +1,12 @@
 //! What the administrator says of registries: which, with which proof, by which way, with which signatures.
 
-use crate::hosts::{Hosts, alone, equal, holds};
+use crate::hosts::{Hosts, alone, equal, holds, load};
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use std::path::Path;
 use std::sync::Arc;
+use tests::docker::Docker;
+use tests::notary::Notary;
 use tests::registry::Registry;
 use tests::relay::Relay;
 use tests::signing::Signer;
@@ -174,13 +176,43 @@ fn signed() -> Result<()> {
     let out = docker.run(&["pull", &signature])?.exits(1)?;
     holds(&out.errors(), "not a container image but an artifact")?;
     holds(&out.errors(), "simplesigning")?;
-    // What a client with content trust asks for: the digest that its notary names, and the tag for it.
+    // By the digest that is signed, it needs no tag.
     let by_digest = format!("{name}@{digest}");
     docker.ok(&["pull", "-q", &by_digest])?;
-    docker.ok(&["tag", &by_digest, "trusted:latest"])?;
+    trusted(docker, &free, &elsewhere)
+}
+
+/// The client's own content trust: what it asks its notary for, it wants of the endpoint by digest.
+fn trusted(docker: &Docker, registry: &Registry, image: &str) -> Result<()> {
+    let notary = Notary::start()?;
+    let ours = format!("{}/e2e/trusted", registry.address);
+    let (signed, unsigned) = (format!("{ours}:signed"), format!("{ours}:unsigned"));
+    docker.ok(&["tag", image, &signed])?;
+    docker.ok(&["tag", image, &unsigned])?;
+    let out = notary.run(docker, &["push", &signed])?.ok()?;
+    holds(&out.text(), "Successfully signed")?;
+    docker.ok(&["push", &unsigned])?;
+    docker.ok(&["rmi", &signed, &unsigned])?;
+
+    let out = notary.run(docker, &["pull", &unsigned])?.exits(1)?;
+    holds(&out.errors(), "No valid trust data for unsigned")?;
+    docker.run(&["image", "inspect", &unsigned])?.exits(1)?;
+    let out = notary.run(docker, &["pull", &signed])?.ok()?;
+    holds(&out.text(), &format!("Pull (1 of 1): {signed}@sha256:"))?;
     equal(
         "IDs",
-        docker.inspect("trusted:latest", "{{.Id}}")?,
-        docker.inspect(&reference, "{{.Id}}")?,
+        docker.inspect(&signed, "{{.Id}}")?,
+        docker.inspect(image, "{{.Id}}")?,
+    )?;
+    // Somebody moves the tag: the client goes on having what was signed.
+    load(docker, "odd")?;
+    docker.ok(&["tag", "mooring-test/odd", &signed])?;
+    docker.ok(&["push", "-q", &signed])?;
+    docker.ok(&["rmi", &signed])?;
+    notary.run(docker, &["pull", "-q", &signed])?.ok()?;
+    equal(
+        "IDs once the tag has moved",
+        docker.inspect(&signed, "{{.Id}}")?,
+        docker.inspect(image, "{{.Id}}")?,
     )
 }

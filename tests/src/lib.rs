@@ -8,6 +8,7 @@ pub mod docker;
 pub mod dockerd;
 pub mod guest;
 pub mod namespace;
+pub mod notary;
 pub mod own_registry;
 pub mod places;
 pub mod random;

@@ -26,6 +26,8 @@ struct Plan {
     held: usize,
     /// Lines of requests, and headers with ranges, as they went up.
     lines: Vec<String>,
+    /// Bytes that went down.
+    down: u64,
 }
 
 #[derive(Debug, Default)]
@@ -109,6 +111,11 @@ impl Relay {
     pub fn lines(&self) -> Vec<String> {
         std::mem::take(&mut self.shared.plan().lines)
     }
+
+    /// Bytes that went down since the last call.
+    pub fn came_down(&self) -> u64 {
+        std::mem::take(&mut self.shared.plan().down)
+    }
 }
 
 fn relay(client: &TcpStream, server: &str, shared: &Arc<Shared>) {
@@ -174,6 +181,9 @@ fn pass(mut from: TcpStream, mut to: TcpStream, way: Way, shared: &Shared, asked
         }
         if to.write_all(piece).is_err() {
             break;
+        }
+        if way == Way::Down {
+            shared.plan().down += count as u64;
         }
     }
     // Both ends learn of it; they may have gone before.

@@ -5,7 +5,11 @@
 //! [`OldClients`] sits between socket and hyper and makes the one into the other. Others do the
 //! same on a connection that has carried requests before (dockerode): they read the output as the
 //! answer's body, and get it as one.
+//!
+//! Some clients (docker-py) read the answer's head through a buffer and what follows past it, and lose
+//! what comes with the head in one read. So output waits until they have read the head: [`Drained`].
 
+use super::drained::Drained;
 use crate::{
     api::version::ApiVersion,
     errors::{Error, Result},
@@ -136,6 +140,10 @@ pub struct OldClients<T> {
     output: Vec<u8>,
     /// Bytes of `output` that have been written to the socket.
     sent: usize,
+    /// The connection is HTTP no more.
+    switched: bool,
+    /// The head that said so may not have been read yet.
+    unread: bool,
 }
 
 impl<T> OldClients<T> {
@@ -148,6 +156,8 @@ impl<T> OldClients<T> {
             old: false,
             output: Vec::new(),
             sent: 0,
+            switched: false,
+            unread: false,
         }
     }
 }
@@ -225,13 +235,21 @@ impl<T: AsyncWrite + Unpin> OldClients<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for OldClients<T> {
+impl<T: AsyncWrite + Drained + Unpin> AsyncWrite for OldClients<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        if !this.switched && bytes.starts_with(b"HTTP/1.1 101") {
+            // hyper writes a head at once, and nothing behind it before it was flushed.
+            (this.switched, this.unread) = (true, true);
+        } else if this.unread && !this.old {
+            ready!(this.poll_output(cx))?;
+            ready!(this.inner.poll_drained(cx))?;
+            this.unread = false;
+        }
         if this.old {
             this.output.extend_from_slice(bytes);
             if let Some(end) = head_end(&this.output) {
@@ -295,6 +313,35 @@ mod tests {
             got,
             "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\nbytes"
         );
+    }
+
+    #[tokio::test]
+    async fn output_never_comes_in_one_read_with_the_head() {
+        for (request, head) in [
+            (
+                "POST /exec/x/start HTTP/1.1\r\nUpgrade: tcp\r\n\r\n",
+                "HTTP/1.1 101",
+            ),
+            ("POST /exec/x/start HTTP/1.1\r\n\r\n", "HTTP/1.1 200"),
+        ] {
+            let (mut client, server) = tokio::net::UnixStream::pair().unwrap();
+            let mut server = OldClients::new(server);
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut seen = [0; 1000];
+            let _length = server.read(&mut seen).await.unwrap();
+            let answer = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: tcp\r\n\r\n";
+            server.write_all(answer).await.unwrap();
+            server.flush().await.unwrap();
+            let mut output = Box::pin(server.write_all(b"output"));
+            assert!(futures_util::poll!(output.as_mut()).is_pending());
+            let mut read = [0; 8192];
+            let length = client.read(&mut read).await.unwrap();
+            assert!(read[..length].starts_with(head.as_bytes()));
+            assert!(read[..length].ends_with(b"\r\n\r\n"), "no output behind it");
+            output.await.unwrap();
+            let length = client.read(&mut read).await.unwrap();
+            assert_eq!(&read[..length], b"output");
+        }
     }
 
     #[tokio::test]

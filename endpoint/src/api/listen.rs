@@ -166,7 +166,7 @@ impl Listener {
 
 async fn connection<T>(stream: T, router: Router, stop: CancellationToken)
 where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + api::drained::Drained + Unpin + Send + 'static,
 {
     let stream = api::hijack::OldClients::new(stream);
     let service =

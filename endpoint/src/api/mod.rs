@@ -4,6 +4,7 @@ pub mod archive;
 pub mod attach;
 pub mod commit;
 pub mod containers;
+mod drained;
 pub mod events;
 pub mod exec;
 pub mod framing;

@@ -33,8 +33,10 @@ pub(super) struct Flights(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
-    flying: BTreeMap<Key, Weak<Flight>>,
-    landed: BTreeMap<Key, Converted>,
+    /// Flights have numbers, so that the end of one is not taken for the end of a later one with its key.
+    last: u64,
+    flying: BTreeMap<Key, (u64, Weak<Flight>)>,
+    landed: BTreeMap<Key, (u64, Converted)>,
 }
 
 /// One layer on its way. With the last who waits for it, it is given up.
@@ -58,13 +60,16 @@ impl Drop for Flight {
 pub(super) struct Outcome(watch::Receiver<Option<Result<Converted>>>);
 
 /// How a layer was got hold of.
+#[derive(Debug)]
 pub(super) enum Boarded {
     /// Somebody else has it fetched.
     Joined(Arc<Flight>),
+    /// It is being fetched from now on.
+    Started(Arc<Flight>),
     /// It has come already.
     Landed(Converted),
-    /// It must be fetched.
-    Wanted,
+    /// An image that was finished just now has it.
+    Placed,
 }
 
 fn lock<T>(place: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -72,28 +77,44 @@ fn lock<T>(place: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Flights {
-    /// Whether a layer is on its way; its progress is told to `progress` from now on.
-    pub fn board(&self, key: &Key, progress: &Progress) -> Boarded {
+    /// Gets hold of a layer; its progress is told to `progress` from now on. Where it neither has come nor is on its
+    /// way, and `placed` does not say that an image has it, `work` fetches it, and tells its progress where it is told
+    /// to. All of that is one step: of any number who ask, one has it fetched.
+    pub fn board<F>(
+        self: &Arc<Self>,
+        key: &Key,
+        progress: &Progress,
+        placed: impl FnOnce() -> bool,
+        work: impl FnOnce(Progress) -> F,
+    ) -> Boarded
+    where
+        F: Future<Output = Result<Converted>> + Send + 'static,
+    {
         let mut table = lock(&self.0);
-        if let Some(landed) = table.landed.get(key) {
+        if let Some((_, landed)) = table.landed.get(key) {
             return Boarded::Landed(landed.clone());
         }
-        match table.flying.get(key).and_then(Weak::upgrade) {
-            Some(flight) => {
-                lock(&flight.listeners).push(progress.clone());
-                Boarded::Joined(flight)
-            }
-            None => {
-                table.flying.remove(key);
-                Boarded::Wanted
-            }
+        if let Some(flight) = table.flying.get(key).and_then(|(_, f)| f.upgrade()) {
+            lock(&flight.listeners).push(progress.clone());
+            return Boarded::Joined(flight);
         }
+        // Those whose layer was taken by an image come here only after that image was written down.
+        if placed() {
+            return Boarded::Placed;
+        }
+        table.last += 1;
+        let flight = self.start(table.last, key, progress, work);
+        let entry = (table.last, Arc::downgrade(&flight));
+        // Those that were given up have no other occasion to go.
+        table.flying.retain(|_, (_, f)| f.strong_count() > 0);
+        table.flying.insert(key.clone(), entry);
+        Boarded::Started(flight)
     }
 
-    /// Has a layer fetched by `work`, which tells its progress where it is told to.
-    pub fn start<F>(
+    fn start<F>(
         self: &Arc<Self>,
-        key: Key,
+        number: u64,
+        key: &Key,
         progress: &Progress,
         work: impl FnOnce(Progress) -> F,
     ) -> Arc<Flight>
@@ -111,44 +132,56 @@ impl Flights {
         let (send, outcome) = watch::channel(None);
         let told = telling.abort_handle();
         let work = work(own);
-        let (flights, place) = (self.clone(), key.clone());
+        let (flights, key) = (self.clone(), key.clone());
         let working = tokio::spawn(async move {
             let result = work.await;
             // All of its progress comes before its end.
             let _ended_anyway = telling.await;
-            match &result {
-                Ok(converted) => flights.land(&place, converted),
-                Err(_) => drop(lock(&flights.0).flying.remove(&place)),
-            }
+            flights.ended(number, &key, &result);
             // Nobody may wait any more.
             let _ = send.send(Some(result));
         });
-        let flight = Arc::new(Flight {
+        Arc::new(Flight {
             outcome: Outcome(outcome),
             listeners,
             tasks: vec![told, working.abort_handle()],
-        });
-        lock(&self.0).flying.insert(key, Arc::downgrade(&flight));
-        flight
+        })
     }
 
-    fn land(self: &Arc<Self>, key: &Key, converted: &Converted) {
+    /// A flight has come to its end.
+    fn ended(self: &Arc<Self>, number: u64, key: &Key, result: &Result<Converted>) {
         let mut table = lock(&self.0);
-        table.flying.remove(key);
-        table.landed.insert(key.clone(), converted.clone());
-        let stored = |table: &Table| table.landed.values().map(|c| c.image.stored()).sum::<u64>();
+        if table.flying.get(key).is_some_and(|(n, _)| *n == number) {
+            table.flying.remove(key);
+        }
+        let Ok(converted) = result else {
+            return;
+        };
+        table
+            .landed
+            .insert(key.clone(), (number, converted.clone()));
+        let stored =
+            |table: &Table| -> u64 { table.landed.values().map(|(_, c)| c.image.stored()).sum() };
         // Those that are being waited for are held by their flights.
         while stored(&table) > KEPT_MAX && table.landed.pop_first().is_some() {}
         let (flights, key) = (Arc::downgrade(self), key.clone());
         tokio::spawn(async move {
             tokio::time::sleep(KEPT).await;
             if let Some(flights) = flights.upgrade() {
-                lock(&flights.0).landed.remove(&key);
+                flights.expired(number, &key);
             }
         });
     }
 
-    /// Forgets layers that an image has taken.
+    /// The time of a layer that landed is over; that of a later one with its key is not.
+    fn expired(&self, number: u64, key: &Key) {
+        let mut table = lock(&self.0);
+        if table.landed.get(key).is_some_and(|(n, _)| *n == number) {
+            table.landed.remove(key);
+        }
+    }
+
+    /// Forgets layers that an image has taken, once it was written down.
     pub fn taken(&self, keys: &[Key]) {
         let mut table = lock(&self.0);
         for key in keys {
@@ -176,5 +209,92 @@ impl Outcome {
             Ok(Some(result)) => result.clone(),
             _ => Err(Error::internal("the fetching of a layer ended")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use layers::spool::ImageWriter;
+    use std::future::pending;
+
+    fn key(layer: &str) -> Key {
+        Key {
+            chain_id: Digest::of(layer.as_bytes()),
+            digest: Digest::of(layer.as_bytes()),
+            domain: "registry.test".to_owned(),
+        }
+    }
+
+    fn layer() -> Converted {
+        Converted {
+            digest: Digest::of(b"blob"),
+            compressed: 4,
+            image: ImageWriter::in_memory().finish(0).unwrap(),
+            partition: 0,
+            unpacked: 0,
+            content: 0,
+            recipe: bytes::Bytes::new(),
+            hides_lower_layers: false,
+            folders: Arc::default(),
+        }
+    }
+
+    /// Boards with work that never ends.
+    fn board(flights: &Arc<Flights>, key: &Key) -> Boarded {
+        let progress = Progress::new().0;
+        flights.board(key, &progress, || false, |_| pending())
+    }
+
+    #[tokio::test]
+    async fn of_two_who_ask_one_has_it_fetched() {
+        let flights = Arc::new(Flights::default());
+        let Boarded::Started(first) = board(&flights, &key("a")) else {
+            panic!("the first has it fetched");
+        };
+        let Boarded::Joined(second) = board(&flights, &key("a")) else {
+            panic!("the second joins");
+        };
+        assert!(Arc::ptr_eq(&first, &second));
+        assert!(matches!(board(&flights, &key("b")), Boarded::Started(_)));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_flight_that_was_given_up_does_not_end_the_next() {
+        let flights = Arc::new(Flights::default());
+        drop(board(&flights, &key("a")));
+        let Boarded::Started(next) = board(&flights, &key("a")) else {
+            panic!("nobody waits for the first any more");
+        };
+        // Its task was past the point where it can be stopped.
+        flights.ended(1, &key("a"), &Err(Error::internal("given up")));
+        let Boarded::Joined(third) = board(&flights, &key("a")) else {
+            panic!("the next one flies on");
+        };
+        assert!(Arc::ptr_eq(&next, &third));
+    }
+
+    #[tokio::test]
+    async fn a_timer_of_an_earlier_landing_does_not_end_a_later_one_s_time() {
+        let flights = Arc::new(Flights::default());
+        let is_there = || matches!(board(&flights, &key("a")), Boarded::Landed(_));
+        flights.ended(1, &key("a"), &Ok(layer()));
+        assert!(is_there());
+        flights.taken(&[key("a")]);
+        flights.ended(2, &key("a"), &Ok(layer()));
+        flights.expired(1, &key("a"));
+        assert!(is_there());
+        flights.expired(2, &key("a"));
+        assert!(!is_there());
+    }
+
+    #[tokio::test]
+    async fn what_an_image_took_meanwhile_is_not_fetched_again() {
+        let flights = Arc::new(Flights::default());
+        let progress = Progress::new().0;
+        flights.ended(1, &key("a"), &Ok(layer()));
+        flights.taken(&[key("a")]);
+        let boarded = flights.board(&key("a"), &progress, || true, |_| pending());
+        assert!(matches!(boarded, Boarded::Placed));
     }
 }

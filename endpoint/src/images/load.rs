@@ -8,14 +8,12 @@ use super::tags::Names;
 use super::{Images, Incoming, convert};
 use crate::errors::{Error, Result};
 use bytes::Bytes;
-use flate2::read::MultiGzDecoder;
 use futures_util::{Stream, StreamExt};
 use layers::Digest;
-use layers::convert::Limits;
+use layers::convert::{Compression, Decoder, Limits};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -174,15 +172,14 @@ async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'sta
 /// The archive without its compression, if it has one.
 pub(crate) fn decompressed(mut file: File, spool: &Path, most: u64) -> Result<File> {
     let fail = |e: std::io::Error| Error::bad(format!("the archive cannot be decompressed: {e}"));
-    let mut magic = [0; 4];
-    let count = file.read_at(&mut magic, 0).map_err(fail)?;
-    file.seek(SeekFrom::Start(0)).map_err(fail)?;
     let length = file.metadata().map_err(fail)?.len();
-    let decoder: Box<dyn Read> = match magic[..count] {
-        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(file)),
-        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::stream::read::Decoder::new(file).map_err(fail)?),
-        _ => return Ok(file),
-    };
+    file.seek(SeekFrom::Start(0)).map_err(fail)?;
+    let (compression, decoder) = Decoder::of(&file).map_err(fail)?;
+    if compression == Compression::None {
+        drop(decoder);
+        file.seek(SeekFrom::Start(0)).map_err(fail)?;
+        return Ok(file);
+    }
     // As for one layer: a bomb is refused long before it fills the disk.
     let bounds = Limits::default();
     let limit = length

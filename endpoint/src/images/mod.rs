@@ -9,6 +9,7 @@ pub mod commit;
 mod convert;
 mod flights;
 mod import;
+mod kept;
 pub(crate) mod load;
 pub mod manifest;
 mod origins;
@@ -33,6 +34,7 @@ use crate::errors::{Error, Kind, Result};
 use crate::events::Events;
 use crate::vsphere::Vsphere;
 use flights::Flights;
+use kept::Kept;
 use layers::Digest;
 use layers::spool::Spool;
 use origins::Origins;
@@ -190,6 +192,8 @@ pub struct Images {
     state: RwLock<State>,
     /// Layers on their way here.
     flights: Arc<Flights>,
+    /// Blobs as far as they have come.
+    kept: Kept,
     /// Files that are being read, and by how many.
     leased: std::sync::Mutex<BTreeMap<String, usize>>,
     /// Held by whoever changes the records or the VMDKs.
@@ -211,6 +215,9 @@ impl Images {
         std::fs::create_dir_all(spool).map_err(|e| {
             Error::internal(format!("cannot make the folder {}: {e}", spool.display()))
         })?;
+        let kept = Kept::open(spool.join("kept"))
+            .map_err(|e| Error::internal(format!("downloads cannot be kept: {e}")))?;
+        kept.watch();
         let spool = Spool::new(spool, SPOOL_MAX).map_err(|e| Error::internal(e.to_string()))?;
         let store = Store::open(vsphere, vch).await?;
         let mut state = State::default();
@@ -239,6 +246,7 @@ impl Images {
             events,
             state: RwLock::new(state),
             flights: Arc::default(),
+            kept,
             leased: std::sync::Mutex::default(),
             change: tokio::sync::Mutex::new(()),
         };

@@ -2,6 +2,7 @@
 
 use super::convert::{self, Converted, LOWER_FAILED};
 use super::flights::{Boarded, Key, Outcome};
+use super::kept::Kept;
 use super::manifest::{
     self, CONFIG_MAX, Descriptor, Document, ImageManifest, ManifestError, Platform,
 };
@@ -10,14 +11,16 @@ use super::place::{LayerSource, Work, short};
 use super::progress::{Meter, Progress};
 use super::registry::{Access, Credentials, Fetched, RegistryError, Repository};
 use super::tags::Names;
-use super::{Came, Images, Incoming, Reference};
+use super::{Came, Images, Incoming, Reference, StoredLayer};
 use crate::errors::{Error, Kind, Result};
+use futures_util::FutureExt;
 use layers::Digest;
-use layers::convert::Folders;
+use layers::convert::{ConvertError, Folders};
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
@@ -127,10 +130,11 @@ impl Images {
             let blobs: Vec<_> = image.layers.iter().map(|l| (l.digest, l.size)).collect();
             let wanted = Wanted {
                 domain: &reference.domain,
+                diff_ids: &config.diff_ids,
+                blobs,
                 types: image.layers.iter().map(|l| l.media_type.clone()).collect(),
             };
-            let work = self.work(&config.diff_ids, &blobs)?;
-            let converted = self.fetch(&repository, &work, &wanted, progress).await?;
+            let (work, converted) = self.fetch(&repository, &wanted, progress).await?;
             let text = String::from_utf8(config_bytes.to_vec())
                 .map_err(|e| Error::bad(format!("the configuration is no UTF-8: {e}")))?;
             let incoming = Incoming {
@@ -145,11 +149,13 @@ impl Images {
                 .iter()
                 .enumerate()
                 .filter_map(|(index, source)| match source {
-                    LayerSource::Missing(digest, _) => Some(wanted.key(&work, index, *digest)),
+                    LayerSource::Missing(digest, _) => Some(wanted.key(index, *digest)),
                     LayerSource::Known(_) => None,
                 })
                 .collect();
             self.flights.taken(&keys);
+            let (kept, digests) = (self.kept.clone(), keys.into_iter().map(|key| key.digest));
+            tokio::task::block_in_place(|| kept.forget(digests));
         } else {
             self.give_names(&names, id).await?;
         }
@@ -259,40 +265,48 @@ impl Images {
         Err(last)
     }
 
-    /// Fetches and converts the layers that are missing, several at once.
+    /// Fetches and converts the layers that are missing, several at once; which these are, and they, by index.
     async fn fetch(
-        &self,
+        self: &Arc<Self>,
         repository: &Arc<Repository>,
-        work: &Work,
         image: &Wanted<'_>,
         progress: &Progress,
-    ) -> Result<BTreeMap<usize, Converted>> {
-        for source in &work.layers {
-            match source {
-                LayerSource::Known(layer) => progress.of(&short(&layer.digest), "Already exists"),
-                LayerSource::Missing(digest, _) => progress.of(&short(digest), "Pulling fs layer"),
-            }
-        }
+    ) -> Result<(Work, BTreeMap<usize, Converted>)> {
         let mut joined = false;
-        let first = self.fetch_once(repository, work, image, progress, &mut joined);
-        match first.await {
-            // What failed for another pull, with its account, need not fail for this one.
-            Err(_) if joined => {
-                self.fetch_once(repository, work, image, progress, &mut joined)
-                    .await
+        let mut again = false;
+        loop {
+            let work = self.work(image.diff_ids, &image.blobs)?;
+            for source in &work.layers {
+                match source {
+                    LayerSource::Known(layer) => {
+                        progress.of(&short(&layer.digest), "Already exists")
+                    }
+                    LayerSource::Missing(digest, _) => {
+                        progress.of(&short(digest), "Pulling fs layer")
+                    }
+                }
             }
-            done => done,
+            let fetched = self.fetch_once(repository, &work, image, progress, &mut joined);
+            match fetched.await {
+                Ok(Some(converted)) => return Ok((work, converted)),
+                // Another image has brought a layer since `work` looked.
+                Ok(None) => {}
+                // What failed for another pull, with its account, need not fail for this one.
+                Err(_) if joined && !again => again = true,
+                Err(error) => return Err(error),
+            }
         }
     }
 
+    /// `None` where there is less to be done than `work` says.
     async fn fetch_once(
-        &self,
+        self: &Arc<Self>,
         repository: &Arc<Repository>,
         work: &Work,
         image: &Wanted<'_>,
         progress: &Progress,
         joined: &mut bool,
-    ) -> Result<BTreeMap<usize, Converted>> {
+    ) -> Result<Option<BTreeMap<usize, Converted>>> {
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let mut out = BTreeMap::new();
         let mut waiting: JoinSet<Result<(usize, Converted)>> = JoinSet::new();
@@ -300,16 +314,39 @@ impl Images {
         for (index, source) in work.layers.iter().enumerate() {
             let (digest, size) = match source {
                 LayerSource::Known(layer) => {
-                    // Only the layer right above asks.
-                    if matches!(work.layers.get(index + 1), Some(LayerSource::Missing(..))) {
-                        below = Lower::Known(self.folders_of(layer).await?);
-                    }
+                    below = Lower::Placed(self.clone(), Box::new(layer.clone()));
                     continue;
                 }
                 LayerSource::Missing(digest, size) => (*digest, *size),
             };
-            let key = image.key(work, index, digest);
-            let flight = match self.flights.board(&key, progress) {
+            let placed = || {
+                self.work(image.diff_ids, &image.blobs)
+                    .is_ok_and(|now| matches!(now.layers[index], LayerSource::Known(_)))
+            };
+            let fetch = |progress| {
+                // In the order of the layers, so that none holds a place and waits for one below it that has none.
+                let place = queued(places.clone());
+                let job = Job {
+                    repository: repository.clone(),
+                    spool: self.spool.clone(),
+                    kept: self.kept.clone(),
+                    expected: convert::Expected {
+                        digest: Some(digest),
+                        size: Some(size),
+                        diff_id: work.diff_ids[index],
+                        media_type: Some(image.types[index].clone()),
+                    },
+                    digest,
+                    size,
+                    lower: below.clone(),
+                };
+                async move {
+                    let _place = place.await?;
+                    job.run(progress).await
+                }
+            };
+            let key = image.key(index, digest);
+            let flight = match self.flights.board(&key, progress, placed, fetch) {
                 Boarded::Landed(converted) => {
                     progress.of(&short(&digest), "Download complete");
                     below = Lower::Known(converted.folders.clone());
@@ -320,32 +357,8 @@ impl Images {
                     *joined = true;
                     flight
                 }
-                Boarded::Wanted => {
-                    // In the order of the layers, so that none holds a place and waits for one below it that has none.
-                    // The semaphore is never closed.
-                    let place = places
-                        .clone()
-                        .acquire_owned()
-                        .await
-                        .map_err(|e| Error::internal(e.to_string()))?;
-                    let job = Job {
-                        repository: repository.clone(),
-                        spool: self.spool.clone(),
-                        expected: convert::Expected {
-                            digest: Some(digest),
-                            size: Some(size),
-                            diff_id: work.diff_ids[index],
-                            media_type: Some(image.types[index].clone()),
-                        },
-                        digest,
-                        size,
-                        lower: below.clone(),
-                    };
-                    self.flights.start(key, progress, |progress| async move {
-                        let _place = place;
-                        job.run(progress).await
-                    })
-                }
+                Boarded::Started(flight) => flight,
+                Boarded::Placed => return Ok(None),
             };
             below = Lower::Coming(flight.outcome());
             let progress = progress.clone();
@@ -368,21 +381,38 @@ impl Images {
         if let Some(error) = later {
             return Err(error);
         }
-        Ok(out)
+        Ok(Some(out))
+    }
+}
+
+/// A place among those that fetch at once. The turn is that of the calls, not of the answer's first use.
+fn queued(places: Arc<Semaphore>) -> impl Future<Output = Result<OwnedSemaphorePermit>> + Send {
+    let mut place = Box::pin(places.acquire_owned());
+    let there = place.as_mut().now_or_never();
+    async move {
+        let place = match there {
+            Some(place) => place,
+            None => place.await,
+        };
+        // The semaphore is never closed.
+        place.map_err(|e| Error::internal(e.to_string()))
     }
 }
 
 /// What a pull wants, as far as its layers' fetching needs to know.
 struct Wanted<'a> {
     domain: &'a str,
+    diff_ids: &'a [Digest],
+    /// Digest and size of each blob.
+    blobs: Vec<(Digest, u64)>,
     /// Media types of the layers, lowest first.
     types: Vec<String>,
 }
 
 impl Wanted<'_> {
-    fn key(&self, work: &Work, index: usize, digest: Digest) -> Key {
+    fn key(&self, index: usize, digest: Digest) -> Key {
         Key {
-            chain_id: layers::chain_id(&work.diff_ids[..=index]).unwrap_or(digest),
+            chain_id: layers::chain_id(&self.diff_ids[..=index]).unwrap_or(digest),
             digest,
             domain: self.domain.to_owned(),
         }
@@ -393,40 +423,86 @@ impl Wanted<'_> {
 struct Job {
     repository: Arc<Repository>,
     spool: layers::spool::Spool,
+    kept: Kept,
     expected: convert::Expected,
     digest: Digest,
     size: u64,
     lower: Lower,
 }
 
+/// Why an attempt at a layer failed.
+struct Failed {
+    error: Error,
+    /// The bytes were not what they should be, and some of them had come earlier.
+    from_kept: bool,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Failed {
+            error,
+            from_kept: false,
+        }
+    }
+}
+
 impl Job {
     async fn run(self, progress: Progress) -> Result<Converted> {
-        let Job {
-            repository,
-            spool,
-            expected,
-            digest,
-            size,
-            lower,
-        } = self;
+        match self.attempt(&progress).await {
+            // Those are gone now: the registry may have given others then, or the disk others back.
+            Err(failed) if failed.from_kept => {
+                tracing::info!(error = failed.error.message, "a kept download was no good");
+                self.attempt(&progress).await
+            }
+            done => done,
+        }
+        .map_err(|failed| failed.error)
+    }
+
+    async fn attempt(&self, progress: &Progress) -> std::result::Result<Converted, Failed> {
+        let (digest, size) = (self.digest, self.size);
         let name = short(&digest);
-        let retrying = {
-            let (progress, name) = (progress.clone(), name.clone());
-            Box::new(move |pause: Duration| {
-                let text = format!("Retrying in {:.1} seconds", pause.as_secs_f64());
-                progress.of(&name, &text);
-            })
+        let kept = self.kept.clone();
+        let mut part = tokio::task::spawn_blocking(move || kept.part(&digest, size))
+            .await
+            .map_err(|e| Error::internal(e.to_string()))?;
+        let came = part.came();
+        let rest: Box<dyn Read + Send> = if came > 0 && came == size {
+            Box::new(std::io::empty())
+        } else {
+            let retrying = {
+                let (progress, name) = (progress.clone(), name.clone());
+                Box::new(move |pause: Duration| {
+                    let text = format!("Retrying in {:.1} seconds", pause.as_secs_f64());
+                    progress.of(&name, &text);
+                })
+            };
+            let stream = self.repository.blob(&digest, size, came, retrying);
+            let stream = stream.await.map_err(Error::from)?;
+            Box::new(SyncIoBridge::new(StreamReader::new(stream)))
         };
-        let stream = repository.blob(&digest, size, retrying).await?;
-        let reader = SyncIoBridge::new(StreamReader::new(stream));
         let meter = Meter::new(progress.clone(), &name, size);
-        tokio::task::spawn_blocking(move || {
+        let (expected, spool) = (self.expected.clone(), self.spool.clone());
+        let (lower, progress) = (self.lower.clone(), progress.clone());
+        let converting = tokio::task::spawn_blocking(move || {
             let lower = || lower.wait();
-            convert::convert(reader, &expected, &spool, lower, &progress, Some(meter))
+            let reader = part.whole(rest);
+            let result = convert::convert(reader, &expected, &spool, lower, &progress, Some(meter));
+            // What broke off is right as far as it came; of all else nobody knows which byte was wrong.
+            if let Err(error) = &result
+                && !matches!(error, ConvertError::Read(_) | ConvertError::Spool(_))
+            {
+                part.discard();
+            }
+            result
+        });
+        let result = converting
+            .await
+            .map_err(|e| Error::internal(format!("the conversion of layer {name} ended: {e}")))?;
+        result.map_err(|error| Failed {
+            from_kept: came > 0 && !matches!(error, ConvertError::Read(_) | ConvertError::Spool(_)),
+            error: Error::internal(format!("layer {digest}: {error}")),
         })
-        .await
-        .map_err(|e| Error::internal(format!("the conversion of layer {name} ended: {e}")))?
-        .map_err(|e| Error::internal(format!("layer {digest}: {e}")))
     }
 }
 
@@ -443,8 +519,10 @@ fn kept(came: &Fetched, image: &ImageManifest) -> Option<Came> {
 /// Where the folders of the layers below come from.
 #[derive(Clone)]
 enum Lower {
-    /// From the datastore; none below the lowest.
+    /// None below the lowest; or from a conversion.
     Known(Arc<Folders>),
+    /// From the datastore.
+    Placed(Arc<Images>, Box<StoredLayer>),
     /// From the conversion of the layer below.
     Coming(Outcome),
 }
@@ -454,6 +532,9 @@ impl Lower {
     fn wait(self) -> std::io::Result<Arc<Folders>> {
         match self {
             Lower::Known(folders) => Ok(folders),
+            Lower::Placed(images, layer) => tokio::runtime::Handle::current()
+                .block_on(images.folders_of(&layer))
+                .map_err(|error| std::io::Error::other(error.message)),
             Lower::Coming(outcome) => tokio::runtime::Handle::current()
                 .block_on(outcome.wait())
                 .map(|converted| converted.folders)

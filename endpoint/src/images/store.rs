@@ -110,11 +110,6 @@ impl Store {
         content: impl tokio::io::AsyncRead + Send + Sync + 'static,
         length: u64,
     ) -> Result<()> {
-        let path = self.disks.join(name);
-        self.vsphere
-            .client()
-            .file_put_stream(self.vsphere.datacenter_name(), &path, content, Some(length))
-            .await
-            .map_err(failed(format!("cannot upload {path}")))
+        records::upload(&self.vsphere, &self.disks.join(name), content, length).await
     }
 }

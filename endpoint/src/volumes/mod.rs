@@ -241,11 +241,7 @@ impl Volumes {
         records::make_folder(&self.vsphere, &self.folder.join(&record.name)).await?;
         let path = self.disk(&record.name);
         let (length, content) = (body.len(), disk::InMemory(body.reader()));
-        let client = self.vsphere.client();
-        client
-            .file_put_stream(self.vsphere.datacenter_name(), &path, content, Some(length))
-            .await
-            .map_err(failed(format!("cannot upload {path}")))?;
+        records::upload(&self.vsphere, &path, content, length).await?;
         let name = format!("{VOLUME}{}", record.name);
         self.records.save(&name, 0, record).await
     }

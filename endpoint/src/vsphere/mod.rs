@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 use vim::{
     Client, ClientConfig, DatastorePath, FaultKind, ManagedObjectReference, Trust,
     types::{
-        Backing, DeviceKind, DeviceOperation, HostHardwareSummary, OptionValue, PowerState,
-        TaskInfo, VirtualDevice, VirtualDeviceConfigSpec, VirtualMachineConfigSpec,
+        Backing, DatastoreSummary, DeviceKind, DeviceOperation, HostHardwareSummary, OptionValue,
+        PowerState, TaskInfo, VirtualDevice, VirtualDeviceConfigSpec, VirtualMachineConfigSpec,
     },
 };
 
@@ -628,6 +628,27 @@ impl Vsphere {
             memory += u64::try_from(hardware.memory_size).unwrap_or(0);
         }
         Ok((cpus, memory))
+    }
+
+    /// Bytes that are free on the datastore, by the hypervisor's last look.
+    ///
+    /// # Errors
+    /// vSphere's, or where it has no such datastore.
+    pub async fn free_space(&self) -> Result<u64> {
+        let root = &self.client.content().root_folder;
+        let all = self.client.list(root, "Datastore", &["summary"]).await;
+        for datastore in all.map_err(call("cannot list the datastores"))? {
+            let summary: Option<DatastoreSummary> = datastore
+                .get("summary")
+                .map_err(|e| VsphereError::Missing(format!("{}: {e}", datastore.obj)))?;
+            if let Some(summary) = summary.filter(|s| s.name == self.datastore) {
+                return Ok(u64::try_from(summary.free_space).unwrap_or(0));
+            }
+        }
+        Err(VsphereError::Missing(format!(
+            "the datastore {}",
+            self.datastore
+        )))
     }
 
     /// Bytes that a container's own disk takes on the datastore.

@@ -27,6 +27,14 @@ pub async fn serve(
         Method::PUT | Method::POST => {
             let (parts, mut body) = request.into_parts();
             let result = write(host, &parts, &mut body, &path).await;
+            if host.settings.cut_off_uploads
+                && let Err(fault) = &result
+                && is_full(fault)
+            {
+                let mut response = empty(StatusCode::INSUFFICIENT_STORAGE);
+                response.extensions_mut().insert(CutOff);
+                return response;
+            }
             if result.is_err() {
                 // Either way the answer goes out; what is left then is the connection's end.
                 let _ = tokio::time::timeout(FORGET_TIME, forget(body)).await;
@@ -53,15 +61,25 @@ pub async fn serve(
             FaultKind::FileLocked { .. } | FaultKind::FileAlreadyExists { .. } => {
                 StatusCode::CONFLICT
             }
-            FaultKind::NoDiskSpace { .. } | FaultKind::InsufficientStorageSpace {} => {
-                StatusCode::INSUFFICIENT_STORAGE
-            }
+            _ if is_full(&fault) => StatusCode::INSUFFICIENT_STORAGE,
             FaultKind::NotSupported {} => StatusCode::FORBIDDEN,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         text(status, fault.message)
     })
 }
+
+/// Whether there was no room.
+fn is_full(fault: &Fault) -> bool {
+    matches!(
+        fault.kind,
+        FaultKind::NoDiskSpace { .. } | FaultKind::InsufficientStorageSpace {}
+    )
+}
+
+/// In the extensions of an answer that is not sent: the connection is closed instead.
+#[derive(Debug, Clone, Copy)]
+pub struct CutOff;
 
 /// Bytes of a refused upload that are read only to be forgotten, and how long that may take.
 const FORGET_MAX: u64 = 1 << 30;

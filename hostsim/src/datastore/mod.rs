@@ -10,7 +10,7 @@ pub use disks::{DiskFile, Disks, disk_uuid};
 #[cfg(any(test, fuzzing))]
 pub(crate) use http::range;
 pub(crate) use http::remove_parts;
-pub use http::serve;
+pub use http::{CutOff, serve};
 pub use path::Datastore;
 pub(crate) use path::{sync_folder, write_durably};
 

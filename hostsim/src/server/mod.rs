@@ -9,6 +9,7 @@ mod tls;
 pub(crate) use files::unescape;
 pub use tls::Identity;
 
+use crate::datastore::CutOff;
 use crate::host::Host;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -16,7 +17,6 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -83,7 +83,13 @@ pub async fn serve(
             };
             let service = service_fn(move |request| {
                 let host = host.clone();
-                async move { Ok::<_, Infallible>(answer(&host, request).await) }
+                async move {
+                    let response = answer(&host, request).await;
+                    match response.extensions().get::<CutOff>() {
+                        Some(_) => Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted)),
+                        None => Ok(response),
+                    }
+                }
             });
             // No limit on how long a kept connection may be idle between requests: it would count that,
             // too, and a client must not find its connection closed under a call.

@@ -194,6 +194,20 @@ async fn a_full_datastore_says_so() {
 }
 
 #[tokio::test]
+async fn an_upload_without_room_is_cut_off_where_it_is_asked_for() {
+    let rig = Rig::with(|args| {
+        args.datastore_size = Some(1 << 20);
+        args.cut_off_uploads = true;
+    })
+    .await;
+    let place = path("x");
+    let put = |bytes| rig.client.file_put("ha-datacenter", &place, vec![1; bytes]);
+    let wrong = put(2 << 20).await.unwrap_err();
+    assert!(matches!(wrong, vim::Error::Http { .. }), "{wrong}");
+    put(1 << 20).await.unwrap();
+}
+
+#[tokio::test]
 async fn only_what_is_announced_is_taken() {
     let sparse = [b"KDMV".as_slice(), &[0; 508]].concat();
     for (strict, upload, link) in [

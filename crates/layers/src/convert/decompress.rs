@@ -1,11 +1,11 @@
 //! Reading, hashing and inflating, on a thread of its own.
 
-use std::fmt;
-use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use sha2::Digest as _;
 
+use super::decoder::{Compression, Decoder, Started};
 use super::{ConvertError, Expectations, Limits};
 use crate::digest::Digest;
 
@@ -13,63 +13,6 @@ use crate::digest::Digest;
 const CHUNK: usize = 256 * 1024;
 /// Chunks on their way.
 const QUEUE: usize = 8;
-/// Largest zstd window as a power of two: 128 MiB, what zstd itself takes by default.
-const ZSTD_WINDOW: u32 = 27;
-
-/// How a layer's stream is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// Not at all.
-    None,
-    /// gzip (RFC 1952), of one or more members.
-    Gzip,
-    /// Zstandard (RFC 8878), of one or more frames.
-    Zstd,
-}
-
-impl fmt::Display for Compression {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "uncompressed tar",
-            Self::Gzip => "gzip",
-            Self::Zstd => "zstd",
-        })
-    }
-}
-
-impl Compression {
-    /// What a layer's media type says, of OCI's kinds and Docker's; `None` for a type that is no layer's.
-    pub fn of_media_type(media_type: &str) -> Option<Self> {
-        match media_type {
-            "application/vnd.oci.image.layer.v1.tar"
-            | "application/vnd.oci.image.layer.nondistributable.v1.tar"
-            | "application/vnd.docker.image.rootfs.diff.tar" => Some(Self::None),
-            "application/vnd.docker.image.rootfs.diff.tar.gzip"
-            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
-            | "application/vnd.oci.image.layer.v1.tar+gzip"
-            | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip" => Some(Self::Gzip),
-            "application/vnd.oci.image.layer.v1.tar+zstd"
-            | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd" => Some(Self::Zstd),
-            _ => None,
-        }
-    }
-
-    /// What a stream's first bytes say.
-    fn of_bytes(bytes: &[u8]) -> Result<Self, ConvertError> {
-        match bytes {
-            [0x1F, 0x8B, ..] => Ok(Self::Gzip),
-            [0x28, 0xB5, 0x2F, 0xFD, ..] | [0x50..=0x5F, 0x2A, 0x4D, 0x18, ..] => Ok(Self::Zstd),
-            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => {
-                Err(ConvertError::UnsupportedCompression("bzip2"))
-            }
-            [0xFD, b'7', b'z', b'X', b'Z', 0, ..] => {
-                Err(ConvertError::UnsupportedCompression("xz"))
-            }
-            _ => Ok(Self::None),
-        }
-    }
-}
-
 /// What the compressed stream was.
 pub(super) struct StreamSummary {
     pub digest: Digest,
@@ -124,43 +67,6 @@ impl<R: Read, F: Fn(u64)> Read for Source<R, F> {
     }
 }
 
-/// What was read to look at the magic, then the rest.
-type Buffered<R, F> = BufReader<Chain<Cursor<Vec<u8>>, Source<R, F>>>;
-
-enum Decoder<R: Read, F: Fn(u64)> {
-    None(Box<Buffered<R, F>>),
-    Gzip(Box<flate2::bufread::MultiGzDecoder<Buffered<R, F>>>),
-    Zstd(Box<zstd::Decoder<'static, Buffered<R, F>>>),
-}
-
-impl<R: Read, F: Fn(u64)> Decoder<R, F> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::None(reader) => reader.read(buf),
-            Self::Gzip(reader) => reader.read(buf),
-            Self::Zstd(reader) => reader.read(buf),
-        }
-    }
-
-    /// Compressed bytes read.
-    fn compressed(&self) -> u64 {
-        let buffered = match self {
-            Self::None(reader) => reader,
-            Self::Gzip(reader) => reader.get_ref(),
-            Self::Zstd(reader) => reader.get_ref(),
-        };
-        buffered.get_ref().get_ref().1.count
-    }
-
-    fn into_inner(self) -> Buffered<R, F> {
-        match self {
-            Self::None(reader) => *reader,
-            Self::Gzip(reader) => reader.into_inner(),
-            Self::Zstd(reader) => reader.finish(),
-        }
-    }
-}
-
 type Chunk = Result<Vec<u8>, ConvertError>;
 
 /// The thread's work.
@@ -172,7 +78,7 @@ fn decompress<R: Read, F: Fn(u64)>(
     out: &SyncSender<Chunk>,
     spare: &Receiver<Vec<u8>>,
 ) -> Result<StreamSummary, ConvertError> {
-    let mut source = Source {
+    let source = Source {
         inner: reader,
         hash: sha2::Sha256::new(),
         count: 0,
@@ -185,13 +91,7 @@ fn decompress<R: Read, F: Fn(u64)>(
             .downcast::<ConvertError>()
             .unwrap_or_else(ConvertError::Read)
     };
-    // A first read may be short, so this many bytes are asked for.
-    let mut start = Vec::new();
-    (&mut source)
-        .take(6)
-        .read_to_end(&mut start)
-        .map_err(told)?;
-    let compression = Compression::of_bytes(&start)?;
+    let (compression, mut decoder) = Decoder::of(source).map_err(told)?;
     if let Some(expected) = expected
         .compression
         .filter(|expected| *expected != compression)
@@ -201,20 +101,9 @@ fn decompress<R: Read, F: Fn(u64)>(
             found: compression,
         });
     }
-    let buffered = BufReader::with_capacity(CHUNK, Cursor::new(start).chain(source));
-    let mut decoder = match compression {
-        Compression::None => Decoder::None(Box::new(buffered)),
-        Compression::Gzip => {
-            Decoder::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(buffered)))
-        }
-        Compression::Zstd => {
-            let mut decoder = zstd::Decoder::with_buffer(buffered).map_err(ConvertError::Read)?;
-            decoder
-                .window_log_max(ZSTD_WINDOW)
-                .map_err(ConvertError::Read)?;
-            Decoder::Zstd(Box::new(decoder))
-        }
-    };
+    // What was read of the source by then, whatever of it waits in buffers.
+    let read =
+        |decoder: &Decoder<Started<Source<R, F>>>| decoder.get_ref().get_ref().get_ref().1.count;
     let corrupt = |error: io::Error| {
         error
             .downcast::<ConvertError>()
@@ -233,7 +122,7 @@ fn decompress<R: Read, F: Fn(u64)>(
                 0 => break,
                 count => filled += count,
             }
-            let (compressed, total) = (decoder.compressed(), uncompressed + filled as u64);
+            let (compressed, total) = (read(&decoder), uncompressed + filled as u64);
             if total > limits.uncompressed {
                 return Err(ConvertError::Limit {
                     what: "bytes of tar",

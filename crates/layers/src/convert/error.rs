@@ -33,9 +33,6 @@ pub enum ConvertError {
         /// What the stream starts like.
         found: Compression,
     },
-    /// A compression that is not supported.
-    #[error("the layer is compressed by {0}; gzip, zstd and none are supported")]
-    UnsupportedCompression(&'static str),
     /// The stream has another size than it should.
     #[error("the layer has {found} bytes in place of {expected}")]
     WrongSize {

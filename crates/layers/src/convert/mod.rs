@@ -14,6 +14,7 @@
 //! - A hard link may come before its target; a target that is not in the layer refuses the layer.
 
 mod apply;
+mod decoder;
 mod decompress;
 mod error;
 mod folders;
@@ -28,7 +29,7 @@ use crate::recipe::RecipeWriter;
 use crate::spool::{Blob, GrainImage, Spool};
 use crate::tar::{Reader, TarLimits};
 
-pub use decompress::Compression;
+pub use decoder::{Compression, Decoder, Started};
 pub use error::ConvertError;
 pub use folders::Folders;
 

@@ -35,8 +35,8 @@ struct Download {
 }
 
 impl Repository {
-    /// A blob of so many bytes as a stream, not yet checked. Where the connection breaks, the rest is asked for (RFC 9110,
-    /// 14.2); `told` is called with the pause before that.
+    /// A blob of `size` bytes as a stream from byte `from` on, not yet checked. Where the connection breaks, the rest is
+    /// asked for (RFC 9110, 14.2); `told` is called with the pause before that.
     ///
     /// # Errors
     /// [`RegistryError`] where it does not begin; errors of the stream itself are `std::io::Error`s.
@@ -44,6 +44,7 @@ impl Repository {
         self: &Arc<Self>,
         digest: &Digest,
         size: u64,
+        from: u64,
         told: Box<dyn Fn(Duration) + Send>,
     ) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + Unpin + use<>, RegistryError> {
         let url = self.blob_url(digest);
@@ -51,7 +52,7 @@ impl Repository {
             repository: self.clone(),
             url,
             size,
-            at: 0,
+            at: from,
             skip: 0,
             body: None,
             attempts: 0,
