@@ -5,16 +5,19 @@
 //! | [`distribution`] | the distribution API, `/v2/` |
 //! | [`api`] | the administration API, `/api/v1/` |
 //! | [`access`] | who asks, and what they may do |
+//! | [`token_service`] | where the distribution API's tokens are had, `/token` |
+//! | [`audit`] | what was done, by whom, from where, with which result |
 //! | [`uploads`] | blobs on their way in |
 //! | [`blobs`] | the blobs' bytes, in a folder or an S3-compatible service |
 //! | [`metadata`] | everything else, in SQLite |
 //! | [`gc`] | removes what nothing refers to |
 //! | [`server`] | listeners, TLS, health, metrics, shutdown |
-//! | [`cli`] | `registry init`, `serve`, `gc` |
+//! | [`cli`] | `registry init`, `serve`, `user`, `project`, `robot`, … |
 #![forbid(unsafe_code)]
 
 pub mod access;
 pub mod api;
+pub mod audit;
 pub mod blobs;
 pub mod cli;
 pub mod digest;
@@ -26,4 +29,5 @@ pub mod ranges;
 pub mod registry;
 pub mod server;
 pub mod settings;
+pub mod token_service;
 pub mod uploads;

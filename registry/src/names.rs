@@ -11,6 +11,22 @@ pub const DEFAULT_PROJECT: &str = "default-project";
 pub const MAX_REPOSITORY: usize = 255;
 /// Longest name of a project in bytes.
 pub const MAX_PROJECT: usize = 100;
+/// Longest name of a user in bytes.
+pub const MAX_USER: usize = 64;
+
+/// Whether a user may be called so. A `+` is for robots, and a `:` would end the name in a Basic header.
+///
+/// # Errors
+/// When not.
+pub fn check_user(name: &str) -> Result<(), NameError> {
+    let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let good = name.len() <= MAX_USER
+        && name.bytes().next().is_some_and(alphanumeric)
+        && name
+            .bytes()
+            .all(|b| alphanumeric(b) || matches!(b, b'.' | b'_' | b'-' | b'@'));
+    good.then_some(()).ok_or(NameError::User)
+}
 
 /// Why a name was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -31,6 +47,11 @@ pub enum NameError {
     /// Not of a tag's form.
     #[error("a tag is 1 to 128 letters, digits, _ . and -, and does not begin with . or -")]
     Tag,
+    /// Not of a user's form.
+    #[error(
+        "a user's name is 1 to {MAX_USER} lower-case letters, digits, . _ - and @, and begins with a letter or digit"
+    )]
+    User,
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, one component of a name.
@@ -201,6 +222,16 @@ mod tests {
             Err(NameError::Long(MAX_REPOSITORY))
         );
         assert!("p/a".parse::<ProjectName>().is_err());
+    }
+
+    #[test]
+    fn users_names_cannot_be_taken_for_a_robot_s() {
+        for good in ["a", "admin", "jo.doe@example.org", "0_0-0"] {
+            assert!(check_user(good).is_ok(), "{good}");
+        }
+        for bad in ["", "A", "a+b", "a:b", ".a", "a b", "é", &"a".repeat(65)] {
+            assert_eq!(check_user(bad), Err(NameError::User), "{bad}");
+        }
     }
 
     #[test]

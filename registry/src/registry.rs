@@ -1,12 +1,14 @@
 //! The registry as a whole: a folder, opened by one process at a time.
 
+use crate::access::tokens::Tokens;
 use crate::access::{Credentials, password};
+use crate::audit::Audit;
 use crate::blobs::{self, Folder, Objects, Store};
 use crate::metadata::{self, Metadata};
 use crate::server::metrics::Metrics;
 use crate::settings::{Settings, SettingsError};
 use crate::uploads::{self, Uploads};
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue, Uri, header};
 use rustix::fs::FlockOperation;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -58,6 +60,10 @@ pub struct Registry {
     pub uploads: Arc<Uploads>,
     /// Who may sign in.
     pub credentials: Credentials,
+    /// Tokens of the distribution API.
+    pub tokens: Arc<Tokens>,
+    /// What was done.
+    pub audit: Audit,
     /// Counters.
     pub metrics: Metrics,
     /// One collection at a time.
@@ -92,10 +98,13 @@ impl Registry {
         });
         let uploads = Uploads::new(metadata.clone(), store.clone());
         uploads.recover()?;
+        let tokens = Arc::new(Tokens::new(metadata.clone()));
         Ok(Arc::new(Registry {
             folder: folder.to_owned(),
             settings,
-            credentials: Credentials::new(metadata.clone())?,
+            credentials: Credentials::new(metadata.clone(), tokens.clone())?,
+            tokens,
+            audit: Audit::new(metadata.clone()),
             metadata,
             store,
             uploads,
@@ -133,9 +142,53 @@ impl Registry {
         }
     }
 
-    /// What a 401 says on how to sign in.
+    /// What a 401 says on how to sign in: where a token can be had for this scope. Without an address that can be told,
+    /// that a password will do.
     #[must_use]
-    pub fn challenge(&self) -> HeaderValue {
-        HeaderValue::from_static("Basic realm=\"registry\", charset=\"UTF-8\"")
+    pub fn challenge(
+        &self,
+        asked: &Asked,
+        scope: Option<&str>,
+        error: Option<&str>,
+    ) -> HeaderValue {
+        const BASIC: HeaderValue =
+            HeaderValue::from_static("Basic realm=\"registry\", charset=\"UTF-8\"");
+        let base = match (&self.settings.url, &asked.0) {
+            (Some(url), _) => url.trim_end_matches('/').to_owned(),
+            (None, Some(host)) if self.settings.tls.is_some() => format!("https://{host}"),
+            (None, Some(host)) => format!("http://{host}"),
+            (None, None) => return BASIC,
+        };
+        let Ok(service) = self.tokens.service() else {
+            return BASIC;
+        };
+        let mut text = format!("Bearer realm=\"{base}/token\",service=\"{service}\"");
+        for (key, value) in [("scope", scope), ("error", error)] {
+            if let Some(value) = value {
+                text += &format!(",{key}=\"{value}\"");
+            }
+        }
+        HeaderValue::from_str(&text).unwrap_or(BASIC)
+    }
+}
+
+/// The address that a client asked for, if it can be told back to it.
+#[derive(Debug, Clone, Default)]
+pub struct Asked(Option<String>);
+
+impl Asked {
+    /// From a request's URI (HTTP/2) or `Host`.
+    #[must_use]
+    pub fn of(uri: &Uri, headers: &HeaderMap) -> Self {
+        let authority = uri.authority().map(http::uri::Authority::as_str);
+        let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
+        let plain = |host: &&str| {
+            !host.is_empty()
+                && host.len() <= 300
+                && host.bytes().all(|b| {
+                    b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']')
+                })
+        };
+        Asked(authority.or(host).filter(plain).map(str::to_owned))
     }
 }

@@ -31,6 +31,8 @@ pub enum SettingsError {
 pub struct Settings {
     /// Address and port to serve on.
     pub listen: String,
+    /// `https://HOST[:PORT]` as clients reach it, where that is not what they ask for (behind a proxy): tokens are had there.
+    pub url: Option<String>,
     /// Certificate chain and key, PEM; relative to the folder. Without them it speaks plain HTTP.
     pub tls: Option<TlsSettings>,
     /// Address and port for `/metrics`, `/healthz` and `/readyz` without TLS and sign-in.
@@ -41,6 +43,8 @@ pub struct Settings {
     pub shutdown_seconds: u32,
     /// Garbage collection.
     pub gc: GcSettings,
+    /// The audit log.
+    pub audit: AuditSettings,
     /// Blobs in an S3-compatible service instead of the folder.
     pub s3: Option<S3Settings>,
 }
@@ -69,6 +73,22 @@ pub struct GcSettings {
     pub untagged_hours: Option<u32>,
 }
 
+/// How long the audit log is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditSettings {
+    /// Days, at least one; none: for ever.
+    pub keep_days: Option<u32>,
+}
+
+impl Default for AuditSettings {
+    fn default() -> Self {
+        AuditSettings {
+            keep_days: Some(365),
+        }
+    }
+}
+
 impl Default for GcSettings {
     fn default() -> Self {
         GcSettings {
@@ -84,11 +104,13 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             listen: "127.0.0.1:5000".into(),
+            url: None,
             tls: None,
             metrics: None,
             upload_idle_minutes: 60,
             shutdown_seconds: 600,
             gc: GcSettings::default(),
+            audit: AuditSettings::default(),
             s3: None,
         }
     }

@@ -1,12 +1,19 @@
 //! Who a request comes from, and what they may do. Every handler asks [`authorise`] before it looks at anything.
 
+mod attempts;
 mod credentials;
 pub mod password;
+pub mod policy;
+pub mod secret;
+pub mod tokens;
 
 pub use credentials::{Credentials, SignInError};
+pub use policy::{Action, Role};
 
 use crate::metadata::{Read, Result};
 use crate::names::RepositoryName;
+use std::sync::Arc;
+use tokens::Grant;
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,10 +22,30 @@ pub enum Principal {
     Anonymous,
     /// A user who proved it.
     User {
+        /// Row.
+        id: i64,
         /// Name.
         name: String,
         /// Cloud administrator.
         administrator: bool,
+    },
+    /// A robot of a project that proved it.
+    Robot {
+        /// Row.
+        id: i64,
+        /// `PROJECT+NAME`.
+        name: String,
+        /// The project that it may work in; no other.
+        project: String,
+        /// What it may do there, out of pull, push and delete.
+        actions: Vec<Action>,
+    },
+    /// Somebody who came with a token: who it was made out to, with no more rights than it names.
+    Token {
+        /// Who.
+        subject: Box<Principal>,
+        /// What for.
+        grants: Arc<[Grant]>,
     },
     /// The registry's own command line, on its private socket or in its own process.
     Console,
@@ -30,23 +57,20 @@ impl Principal {
     pub fn name(&self) -> &str {
         match self {
             Principal::Anonymous => "anonymous",
-            Principal::User { name, .. } => name,
+            Principal::User { name, .. } | Principal::Robot { name, .. } => name,
+            Principal::Token { subject, .. } => subject.name(),
             Principal::Console => "console",
         }
     }
-}
 
-/// What somebody wants to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// Read what is in a repository.
-    Pull,
-    /// Add to a repository, or move its tags.
-    Push,
-    /// Remove from a repository.
-    Delete,
-    /// Change the registry itself.
-    Administer,
+    /// Who it is whatever they came with.
+    #[must_use]
+    pub fn subject(&self) -> &Principal {
+        match self {
+            Principal::Token { subject, .. } => subject.subject(),
+            other => other,
+        }
+    }
 }
 
 /// On what.
@@ -60,6 +84,18 @@ pub enum Target<'a> {
     Repository(&'a RepositoryName),
 }
 
+impl<'a> Target<'a> {
+    /// The project that it is, or is in.
+    #[must_use]
+    pub fn project(self) -> Option<&'a str> {
+        match self {
+            Target::Registry => None,
+            Target::Project(name) => Some(name),
+            Target::Repository(name) => Some(name.project()),
+        }
+    }
+}
+
 /// What comes of it. A refusal never tells whether the target exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -67,11 +103,13 @@ pub enum Verdict {
     Allowed,
     /// Say first who you are.
     SignIn,
+    /// The token is not for this; one that is can be had.
+    Scope,
     /// You may not.
     Denied,
 }
 
-/// Decides. Whoever is not listed here may not: administrators may do everything, everybody may pull from public projects.
+/// Decides, as [`policy::TABLE`] has it.
 ///
 /// # Errors
 /// When the metadata cannot be read.
@@ -87,17 +125,41 @@ pub fn authorise(
             administrator: true,
             ..
         } => return Ok(Verdict::Allowed),
-        Principal::User { .. } | Principal::Anonymous => {}
+        Principal::Token { subject, grants } => {
+            // The token's owner is asked about anew each time: a token gives nothing that was taken from them since.
+            let verdict = authorise(read, subject, action, target)?;
+            return Ok(match verdict {
+                Verdict::Allowed if !tokens::cover(grants, action, target) => Verdict::Scope,
+                verdict => verdict,
+            });
+        }
+        Principal::User { .. } | Principal::Robot { .. } | Principal::Anonymous => {}
     }
-    let project = match target {
-        Target::Registry => None,
-        Target::Project(name) => read.project(name)?,
-        Target::Repository(name) => read.project(name.project())?,
+    let project = match target.project() {
+        Some(name) => read.project(name)?,
+        None => None,
     };
-    if action == Action::Pull && project.is_some_and(|p| p.public) {
-        return Ok(Verdict::Allowed);
-    }
+    let public = project.as_ref().is_some_and(|p| p.public);
+    let allowed = match principal {
+        Principal::User { id, .. } => {
+            let role = match &project {
+                Some(project) => read.role(project.id, *id)?,
+                None => None,
+            };
+            policy::allows(action, public, role)
+        }
+        Principal::Robot {
+            project: own,
+            actions,
+            ..
+        } => {
+            let here = project.as_ref().is_some_and(|p| p.name == *own);
+            (here && actions.contains(&action)) || policy::allows(action, public, None)
+        }
+        _ => policy::allows(action, public, None),
+    };
     Ok(match principal {
+        _ if allowed => Verdict::Allowed,
         Principal::Anonymous => Verdict::SignIn,
         _ => Verdict::Denied,
     })

@@ -8,15 +8,62 @@ pub const MIN_LENGTH: usize = 10;
 /// Longest one: a longer one costs the hash without being safer.
 pub const MAX_LENGTH: usize = 256;
 
+/// Least different characters in one.
+const MIN_VARIETY: usize = 5;
+/// Least bytes beside a word that is guessed first.
+const MIN_BESIDE: usize = 6;
+/// What is tried first by who guesses, as far as it is long enough.
+const COMMON: &[&str] = &[
+    "password",
+    "passw0rd",
+    "1234567890",
+    "0123456789",
+    "qwertyuiop",
+    "letmein",
+    "iloveyou",
+    "changeme",
+    "welcome",
+    "administrator",
+    "abcdefghij",
+];
+
 /// Why a password was refused or could not be hashed.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
     /// Too short or too long.
     #[error("a password has {MIN_LENGTH} to {MAX_LENGTH} bytes")]
     Length,
+    /// The same few characters again and again.
+    #[error("the password has to have at least {MIN_VARIETY} different characters")]
+    Variety,
+    /// The user's name, or what everybody takes.
+    #[error("the password must not contain the user's name, nor be made of what is guessed first")]
+    Guessable,
     /// No randomness, or no memory.
     #[error("the password cannot be hashed: {0}")]
     Hash(String),
+}
+
+/// Whether a user may take this password.
+///
+/// # Errors
+/// Which rule it breaks.
+pub fn check(user: &str, password: &str) -> Result<(), PasswordError> {
+    if !(MIN_LENGTH..=MAX_LENGTH).contains(&password.len()) {
+        return Err(PasswordError::Length);
+    }
+    let mut different: Vec<char> = password.chars().collect();
+    different.sort_unstable();
+    different.dedup();
+    if different.len() < MIN_VARIETY {
+        return Err(PasswordError::Variety);
+    }
+    let lower = password.to_lowercase();
+    let weak = |word: &str| lower.contains(word) && lower.len() - word.len() < MIN_BESIDE;
+    if user.len() >= 3 && lower.contains(&user.to_lowercase()) || COMMON.iter().any(|w| weak(w)) {
+        return Err(PasswordError::Guessable);
+    }
+    Ok(())
 }
 
 /// Hashes a password for keeping. Takes tens of milliseconds and 19 MiB: on a blocking thread.
@@ -74,6 +121,16 @@ mod tests {
         assert!(verify(&password, &kept));
         assert!(!verify("another password", &kept));
         assert!(!verify(&password, "not a hash"));
+        check("admin", &password).unwrap();
+        for (user, bad) in [
+            ("somebody", "short"),
+            ("somebody", "aaaaaaaaaaaa"),
+            ("somebody", "Passw0rd!!"),
+            ("somebody", "i am Somebody else"),
+        ] {
+            assert!(check(user, bad).is_err(), "{bad}");
+        }
+        check("al", "always all right").unwrap();
         assert!(hash("short").is_err());
         assert!(hash(&"x".repeat(MAX_LENGTH + 1)).is_err());
     }

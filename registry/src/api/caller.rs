@@ -2,8 +2,12 @@
 
 use super::Failure;
 use crate::access::{Action, Principal, Target, Verdict, authorise};
+use crate::audit::{Operation, Source, Told};
+use crate::metadata::Project;
 use crate::registry::Registry;
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use std::sync::Arc;
 
@@ -15,6 +19,34 @@ pub struct Caller {
     registry: Arc<Registry>,
 }
 
+/// Finds out who calls, and writes down what came of it.
+pub(super) async fn watch(
+    State(registry): State<Arc<Registry>>,
+    matched: MatchedPath,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let given = request.extensions().get::<Principal>().cloned();
+    let principal = match given {
+        Some(principal) => principal,
+        None => match registry.credentials.authenticate(request.headers()).await {
+            Ok(principal) => principal,
+            Err(e) => return Failure::from(e).into_response(),
+        },
+    };
+    let source = request.extensions().get::<Source>().cloned();
+    let operation = Operation::of_api(matched.as_str(), request.uri().path(), request.method());
+    request.extensions_mut().insert(principal.clone());
+    let response = next.run(request).await;
+    let told = response.extensions().get::<Told>();
+    let source = source.unwrap_or_default();
+    registry
+        .audit
+        .write(&principal, &source, operation, response.status(), told)
+        .await;
+    response
+}
+
 impl FromRequestParts<Arc<Registry>> for Caller {
     type Rejection = Failure;
 
@@ -24,11 +56,7 @@ impl FromRequestParts<Arc<Registry>> for Caller {
     ) -> Result<Self, Failure> {
         let principal = match parts.extensions.get::<Principal>() {
             Some(principal) => principal.clone(),
-            None => registry
-                .credentials
-                .authenticate(&parts.headers)
-                .await
-                .map_err(|e| Failure::sign_in(e.to_string()))?,
+            None => registry.credentials.authenticate(&parts.headers).await?,
         };
         Ok(Caller {
             principal,
@@ -38,6 +66,30 @@ impl FromRequestParts<Arc<Registry>> for Caller {
 }
 
 impl Caller {
+    /// Whether the caller may.
+    ///
+    /// # Errors
+    /// When that cannot be looked up.
+    pub fn can(&self, action: Action, target: Target<'_>) -> Result<bool, Failure> {
+        let verdict = self
+            .registry
+            .metadata
+            .read(|db| authorise(db, &self.principal, action, target))?;
+        Ok(verdict == Verdict::Allowed)
+    }
+
+    /// The project of this name, if the caller may do this there. Who may not is not told whether it exists.
+    ///
+    /// # Errors
+    /// 401, 403, or 404 for those who may know.
+    pub fn project(&self, action: Action, name: &str) -> Result<Project, Failure> {
+        self.may(action, Target::Project(name))?;
+        self.registry
+            .metadata
+            .read(|db| db.project(name))?
+            .ok_or_else(|| Failure::not_found(format!("there is no project {name}")))
+    }
+
     /// Refuses what the caller may not do.
     ///
     /// # Errors
@@ -50,6 +102,7 @@ impl Caller {
         match verdict {
             Verdict::Allowed => Ok(()),
             Verdict::SignIn => Err(Failure::sign_in("sign in first")),
+            Verdict::Scope => Err(Failure::denied()),
             Verdict::Denied => Err(Failure::denied()),
         }
     }

@@ -1,16 +1,17 @@
 //! `POST /gc`: collects garbage now.
 
-use super::{Caller, Failure};
+use super::json::Json;
+use super::{Caller, ErrorBody, Failure};
 use crate::access::{Action, Target};
 use crate::gc::{self, Plan, Report};
 use crate::registry::Registry;
-use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use utoipa::ToSchema;
 
 /// What is asked for; what is left out is as the settings have it.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CollectRequest {
     /// Only say what would go.
@@ -21,6 +22,9 @@ pub struct CollectRequest {
     pub untagged_hours: Option<u32>,
 }
 
+/// Collects garbage now, beside whatever else is done.
+#[utoipa::path(post, path = "/gc", tag = "registry", request_body = CollectRequest,
+    responses((status = 200, body = Report), (status = 403, body = ErrorBody)))]
 pub(super) async fn collect(
     State(registry): State<Arc<Registry>>,
     caller: Caller,

@@ -1,10 +1,25 @@
 //! The administration API's errors: `{"code": …, "message": …}`.
 
+use crate::access::SignInError;
+use crate::access::password::PasswordError;
+use crate::access::tokens::TokenError;
+use crate::digest::DigestError;
+use crate::names::NameError;
 use crate::{blobs, gc, metadata};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::WWW_AUTHENTICATE;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// An error's body.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ErrorBody {
+    /// For programs.
+    pub code: String,
+    /// For people: what was wrong, and what would be right.
+    pub message: String,
+}
 
 /// An answer that is not the wanted one.
 #[derive(Debug)]
@@ -23,6 +38,17 @@ impl Failure {
             code,
             message: message.into(),
         }
+    }
+
+    /// What an extractor refused.
+    pub(super) fn with_status(status: StatusCode, message: String) -> Self {
+        Failure::new(status, "bad_request", message)
+    }
+
+    /// 409.
+    #[must_use]
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Failure::new(StatusCode::CONFLICT, "conflict", message)
     }
 
     /// 404.
@@ -61,7 +87,10 @@ impl Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let body = axum::Json(json!({"code": self.code, "message": self.message}));
+        let body = axum::Json(ErrorBody {
+            code: self.code.into(),
+            message: self.message,
+        });
         let mut response = (self.status, body).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             let how = http::HeaderValue::from_static("Basic realm=\"registry\", charset=\"UTF-8\"");
@@ -93,6 +122,51 @@ impl From<blobs::Error> for Failure {
             }
             e => Failure::internal(e),
         }
+    }
+}
+
+impl From<SignInError> for Failure {
+    fn from(e: SignInError) -> Self {
+        match e {
+            SignInError::Locked(_) | SignInError::Busy => {
+                Failure::new(StatusCode::TOO_MANY_REQUESTS, "too_many", e.to_string())
+            }
+            SignInError::Metadata(e) | SignInError::Token(TokenError::Metadata(e)) => e.into(),
+            e => Failure::sign_in(e.to_string()),
+        }
+    }
+}
+
+impl From<TokenError> for Failure {
+    fn from(e: TokenError) -> Self {
+        Failure::from(SignInError::Token(e))
+    }
+}
+
+impl From<NameError> for Failure {
+    fn from(e: NameError) -> Self {
+        Failure::bad_request(e.to_string())
+    }
+}
+
+impl From<DigestError> for Failure {
+    fn from(e: DigestError) -> Self {
+        Failure::bad_request(e.to_string())
+    }
+}
+
+impl From<PasswordError> for Failure {
+    fn from(e: PasswordError) -> Self {
+        match e {
+            PasswordError::Hash(_) => Failure::internal(e),
+            e => Failure::bad_request(e.to_string()),
+        }
+    }
+}
+
+impl From<getrandom::Error> for Failure {
+    fn from(e: getrandom::Error) -> Self {
+        Failure::internal(e)
     }
 }
 

@@ -1,21 +1,115 @@
-//! The administration API, `/api/v1/`: JSON in and out. The portal and the command line use nothing else.
+//! The administration API, `/api/v1/`: JSON in and out. The portal and the command line use nothing else. Its description
+//! (OpenAPI 3.1) is made from the handlers, and served at `/api/v1/openapi.json`.
 
+pub mod audit;
 mod caller;
 mod collection;
 mod error;
+mod json;
+pub mod keys;
+pub mod projects;
+pub mod robots;
+pub mod users;
 
 pub use caller::Caller;
 pub use collection::CollectRequest;
-pub use error::Failure;
+pub use error::{ErrorBody, Failure};
 
+use crate::access::{Action, Principal, Target, Verdict, authorise};
+use crate::metadata::{self, Read};
 use crate::registry::Registry;
-use axum::Router;
-use axum::routing::post;
+use axum::routing::get;
+use axum::{Router, middleware};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, ServerBuilder};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// Which part of a list. The next one begins after the last name of this one.
+#[derive(Debug, Default, Serialize, Deserialize, IntoParams, ToSchema)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub struct Page {
+    /// Most entries, at most 1,000; 100 if left out.
+    pub limit: Option<u32>,
+    /// Only what comes after this name.
+    pub after: Option<String>,
+}
+
+impl Page {
+    /// Most entries of one page.
+    pub const MOST: u32 = 1000;
+
+    /// Bounded.
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        self.limit.unwrap_or(100).min(Self::MOST)
+    }
+
+    /// Where it begins.
+    #[must_use]
+    pub fn after(&self) -> &str {
+        self.after.as_deref().unwrap_or_default()
+    }
+}
+
+/// Whether somebody may know that this is there.
+fn sees(db: &Read<'_>, principal: &Principal, target: Target<'_>) -> metadata::Result<bool> {
+    Ok(authorise(db, principal, Action::See, target)? == Verdict::Allowed)
+}
+
+fn paths() -> OpenApiRouter<Arc<Registry>> {
+    OpenApiRouter::with_openapi(OpenApi::default())
+        .routes(routes!(users::list, users::create))
+        .routes(routes!(users::show, users::change, users::remove))
+        .routes(routes!(users::set_password))
+        .routes(routes!(projects::list, projects::create))
+        .routes(routes!(projects::show, projects::change, projects::remove))
+        .routes(routes!(projects::members))
+        .routes(routes!(projects::set_member, projects::remove_member))
+        .routes(routes!(robots::list, robots::create))
+        .routes(routes!(robots::change, robots::remove))
+        .routes(routes!(robots::renew))
+        .routes(routes!(collection::collect))
+        .routes(routes!(keys::rotate))
+        .routes(routes!(audit::search))
+        .routes(routes!(audit::of_project))
+        .routes(routes!(audit::forget))
+        .routes(routes!(audit::log))
+}
+
+/// The API's description.
+#[must_use]
+pub fn description() -> OpenApi {
+    let (_, mut api) = paths().split_for_parts();
+    let info = InfoBuilder::new()
+        .title("Mooring registry")
+        .version(env!("CARGO_PKG_VERSION"))
+        .build();
+    let frame = OpenApiBuilder::new()
+        .info(info)
+        .servers(Some([ServerBuilder::new().url("/api/v1").build()]))
+        .build();
+    api.info = frame.info;
+    api.servers = frame.servers;
+    let basic = HttpBuilder::new().scheme(HttpAuthScheme::Basic).build();
+    api.components
+        .get_or_insert_default()
+        .add_security_scheme("basic", SecurityScheme::Http(basic));
+    let needs = utoipa::openapi::SecurityRequirement::new("basic", Vec::<String>::new());
+    api.security = Some(vec![needs]);
+    api
+}
 
 /// The API's paths, below `/api/v1`.
-pub fn router() -> Router<Arc<Registry>> {
-    Router::new()
-        .route("/gc", post(collection::collect))
+pub fn router(registry: &Arc<Registry>) -> Router<Arc<Registry>> {
+    let (router, _) = paths().split_for_parts();
+    let watch = middleware::from_fn_with_state(registry.clone(), caller::watch);
+    router
+        .route_layer(watch)
+        .route("/openapi.json", get(|| async { axum::Json(description()) }))
         .fallback(|| async { Failure::not_found("there is no such path in the API") })
 }

@@ -1,6 +1,7 @@
 //! Calls the administration API as the console.
 
 use crate::access::Principal;
+use crate::api::Page;
 use crate::registry::{OpenError, Registry};
 use crate::server;
 use anyhow::{Context, Result, bail};
@@ -11,6 +12,7 @@ use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::io::Write;
 use std::path::Path;
 use tokio::net::UnixStream;
 use tower::ServiceExt;
@@ -28,12 +30,40 @@ pub(crate) fn call<T: DeserializeOwned>(
     path: &str,
     body: &impl Serialize,
 ) -> Result<T> {
+    let body = serde_json::to_vec(body)?;
+    let mut bytes = Vec::new();
+    send(folder, method, path, body, MAX_ANSWER, &mut bytes)?;
+    let bytes = if bytes.is_empty() {
+        &b"null"[..]
+    } else {
+        &bytes
+    };
+    serde_json::from_slice(bytes).context("the registry's answer is not understood")
+}
+
+/// Writes an answer out as it comes, however long.
+///
+/// # Errors
+/// As [`call`].
+pub(crate) fn copy(folder: &Path, path: &str, out: &mut impl Write) -> Result<()> {
+    send(folder, Method::GET, path, Vec::new(), usize::MAX, out)?;
+    Ok(out.flush()?)
+}
+
+fn send(
+    folder: &Path,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+    longest: usize,
+    out: &mut impl Write,
+) -> Result<()> {
     let request = Request::builder()
         .method(method)
         .uri(format!("/api/v1{path}"))
         .header("host", "localhost")
         .header(CONTENT_TYPE, "application/json")
-        .body(Body::from(serde_json::to_vec(body)?))?;
+        .body(Body::from(body))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -47,21 +77,50 @@ pub(crate) fn call<T: DeserializeOwned>(
             Err(e) => return Err(e.into()),
         };
         let status = response.status();
-        let body = http_body_util::Limited::new(response.into_body(), MAX_ANSWER);
-        let bytes = body
-            .collect()
-            .await
-            .map_err(|e| anyhow::anyhow!("the registry's answer: {e}"))?
-            .to_bytes();
+        let fail = |e: &dyn std::fmt::Display| anyhow::anyhow!("the registry's answer: {e}");
         if !status.is_success() {
+            let body = http_body_util::Limited::new(response.into_body(), MAX_ANSWER);
+            let bytes = body.collect().await.map_err(|e| fail(&e))?.to_bytes();
             let answer: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
             match answer["message"].as_str() {
                 Some(message) => bail!("{message}"),
                 None => bail!("the registry answered {status}"),
             }
         }
-        serde_json::from_slice(&bytes).context("the registry's answer is not understood")
+        let mut body = http_body_util::Limited::new(response.into_body(), longest);
+        while let Some(frame) = body.frame().await {
+            if let Ok(bytes) = frame.map_err(|e| fail(&e))?.into_data() {
+                out.write_all(&bytes)?;
+            }
+        }
+        Ok(())
     })
+}
+
+/// A name as a part of a path.
+pub(crate) fn part(name: &str) -> String {
+    percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+/// All of a list that comes in pages.
+///
+/// # Errors
+/// As [`call`].
+pub(crate) fn list<T: DeserializeOwned>(
+    folder: &Path,
+    path: &str,
+    name: impl Fn(&T) -> &str,
+) -> Result<Vec<T>> {
+    let mut all: Vec<T> = Vec::new();
+    loop {
+        let after = all.last().map(|last| part(name(last))).unwrap_or_default();
+        let page = format!("{path}?limit={}&after={after}", Page::MOST);
+        let found: Vec<T> = call(folder, Method::GET, &page, &())?;
+        if found.is_empty() {
+            return Ok(all);
+        }
+        all.extend(found);
+    }
 }
 
 async fn ask(

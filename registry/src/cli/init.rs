@@ -1,8 +1,8 @@
 //! `registry init`
 
 use super::Common;
-use crate::access::password;
-use crate::names::DEFAULT_PROJECT;
+use crate::access::{Role, password};
+use crate::names::{DEFAULT_PROJECT, check_user};
 use crate::registry::Registry;
 use crate::server::tls::generate;
 use crate::settings::{Settings, TlsSettings};
@@ -22,6 +22,10 @@ pub(crate) struct Init {
     /// File with the administrator's password [default: one is generated and printed]
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// Also make three users to try it with, with generated passwords: cloud-admin, a cloud administrator; devops-admin and
+    /// developer, which they are in default-project
+    #[arg(long)]
+    examples: bool,
     /// Address and port to serve on
     #[arg(long, default_value = "127.0.0.1:5000", value_name = "ADDRESS")]
     listen: String,
@@ -43,8 +47,33 @@ struct Made {
     administrator: String,
     /// Only when it was generated: it is shown once and kept nowhere.
     password: Option<String>,
+    /// The example users, if asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    examples: Vec<Example>,
     /// Only when it was generated: clients have to trust it.
     ca: Option<PathBuf>,
+}
+
+/// A user to try it with.
+#[derive(Debug, Clone, Serialize)]
+struct Example {
+    name: &'static str,
+    password: String,
+    /// `None`: cloud administrator.
+    role: Option<Role>,
+    #[serde(skip)]
+    hash: String,
+}
+
+fn example(name: &'static str, role: Option<Role>) -> Result<Example> {
+    let password = password::generate()?;
+    let hash = password::hash(&password)?;
+    Ok(Example {
+        name,
+        password,
+        role,
+        hash,
+    })
 }
 
 pub(crate) fn run(common: &Common, init: &Init) -> Result<()> {
@@ -56,23 +85,35 @@ pub(crate) fn run(common: &Common, init: &Init) -> Result<()> {
     let settings_path = folder.join(Settings::FILE);
     ensure!(
         !settings_path.exists(),
-        "{} is there already: this folder has a registry; its users are changed with the API",
+        "{} is there already: this folder has a registry; `registry user` changes its users",
         settings_path.display()
     );
-    let (password, generated) = match &init.password_file {
-        Some(path) => {
-            let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            (text.trim_end_matches(['\r', '\n']).to_owned(), false)
-        }
+    check_user(&init.admin)?;
+    let (password, generated) = match super::password_of(init.password_file.as_ref())? {
+        Some(password) => (password, false),
         None => (password::generate()?, true),
     };
+    password::check(&init.admin, &password)?;
+    let mut examples = Vec::new();
+    if init.examples {
+        examples.push(example("cloud-admin", None)?);
+        examples.push(example("devops-admin", Some(Role::DevopsAdmin))?);
+        examples.push(example("developer", Some(Role::Developer))?);
+    }
     let hash = password::hash(&password)?;
     let metadata = Registry::create(folder)?;
-    let name = init.admin.clone();
+    let (name, users) = (init.admin.clone(), examples.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     runtime.block_on(metadata.write(move |db| {
         db.create_project(&DEFAULT_PROJECT.parse()?, true)?;
         db.set_user(&name, &hash, true)?;
+        let project = db.project(DEFAULT_PROJECT)?.context("it was just made")?;
+        for example in users {
+            db.set_user(example.name, &example.hash, example.role.is_none())?;
+            if let (Some(role), Some(user)) = (example.role, db.user(example.name)?) {
+                db.set_member(project.id, user.id, role)?;
+            }
+        }
         anyhow::Ok(())
     }))?;
     let (tls, ca) = tls(folder, init)?;
@@ -87,6 +128,7 @@ pub(crate) fn run(common: &Common, init: &Init) -> Result<()> {
         data: folder.clone(),
         administrator: init.admin.clone(),
         password: generated.then_some(password),
+        examples,
         ca,
     };
     common.print(&made, text)
@@ -97,6 +139,10 @@ fn text(made: &Made) -> String {
     text += &format!("administrator: {}\n", made.administrator);
     if let Some(password) = &made.password {
         text += &format!("password: {password}   (shown once, kept nowhere)\n");
+    }
+    for user in &made.examples {
+        let role = user.role.map_or("cloud administrator", Role::name);
+        text += &format!("{} ({role}): {}\n", user.name, user.password);
     }
     if let Some(ca) = &made.ca {
         text += &format!("CA that clients must trust: {}\n", ca.display());

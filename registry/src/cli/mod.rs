@@ -1,12 +1,17 @@
 //! The command line. What is not about the folder itself goes through the administration API: of the process that serves
 //! the folder, or of this one if none does.
 
+mod audit;
 mod call;
 mod gc;
 mod init;
+mod key;
+mod project;
+mod robot;
 mod serve;
+mod user;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -48,6 +53,59 @@ impl Common {
         }
         Ok(())
     }
+
+    /// Says that something was done.
+    fn done(&self, text: &str) -> Result<()> {
+        self.print(&serde_json::json!({"done": true}), |_| text.to_owned())
+    }
+}
+
+/// Columns with their heads, as wide as they have to be.
+fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows
+            .iter()
+            .filter_map(|r| r.get(column))
+            .map(String::as_str);
+        cells
+            .chain(heads.get(column).copied())
+            .map(|c| c.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let padded: Vec<String> = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        padded.join("  ").trim_end().to_owned()
+    };
+    let mut lines = vec![line(heads.to_vec())];
+    lines.extend(
+        rows.iter()
+            .map(|r| line(r.iter().map(String::as_str).collect())),
+    );
+    lines.join("\n")
+}
+
+/// A time (milliseconds since 1970) for people.
+fn when(milliseconds: i64) -> String {
+    use time::format_description::well_known::Rfc3339;
+    time::OffsetDateTime::from_unix_timestamp(milliseconds / 1000)
+        .ok()
+        .and_then(|t| t.format(&Rfc3339).ok())
+        .unwrap_or_default()
+}
+
+/// What a file that holds a password says.
+fn password_of(file: Option<&PathBuf>) -> Result<Option<String>> {
+    let Some(path) = file else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
 #[derive(Subcommand)]
@@ -56,6 +114,23 @@ enum Command {
     Init(init::Init),
     /// Serve it
     Serve(serve::Serve),
+    /// Local users
+    #[command(subcommand)]
+    User(user::User),
+    /// Projects and their members
+    #[command(subcommand)]
+    Project(project::Project),
+    /// Accounts of programs, each of one project
+    #[command(subcommand)]
+    Robot(robot::Robot),
+    /// Keys that sign tokens
+    #[command(subcommand)]
+    Key(key::Key),
+    /// What was done, by whom, from where, with which result
+    #[command(subcommand)]
+    Audit(audit::Audit),
+    /// The last lines of the log of the process that serves
+    Log(audit::Log),
     /// Collect garbage now
     Gc(gc::Gc),
 }
@@ -67,6 +142,12 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Init(init) => init::run(&cli.common, &init),
         Command::Serve(serve) => serve::run(&cli.common, &serve),
+        Command::User(user) => user::run(&cli.common, user),
+        Command::Project(project) => project::run(&cli.common, project),
+        Command::Robot(robot) => robot::run(&cli.common, robot),
+        Command::Key(key) => key::run(&cli.common, &key),
+        Command::Audit(audit) => audit::run(&cli.common, audit),
+        Command::Log(log) => audit::log(&cli.common, &log),
         Command::Gc(gc) => gc::run(&cli.common, &gc),
     };
     match done {

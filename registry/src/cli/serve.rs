@@ -3,6 +3,7 @@
 use super::Common;
 use crate::registry::Registry;
 use crate::server::Server;
+use crate::server::log::Tee;
 use anyhow::{Context, Result};
 use clap::Args;
 use tracing_subscriber::EnvFilter;
@@ -24,7 +25,8 @@ pub(crate) fn run(common: &Common, serve: &Serve) -> Result<()> {
     let filter = EnvFilter::try_new(&serve.log).context("--log")?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(Tee::default)
+        .with_ansi(false)
         .init();
     raise_open_files();
     let registry = Registry::open(&common.data)?;

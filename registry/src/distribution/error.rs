@@ -1,6 +1,7 @@
 //! Errors in the shape of the OCI distribution spec ("Error Codes").
 
 use crate::access::SignInError;
+use crate::access::tokens::TokenError;
 use crate::digest::DigestError;
 use crate::names::NameError;
 use crate::{blobs, metadata, uploads};
@@ -125,6 +126,16 @@ impl Failure {
         Failure::new(Code::Unauthorized, message).header(WWW_AUTHENTICATE, challenge)
     }
 
+    /// With where to sign in, if that is what is wrong.
+    #[must_use]
+    pub fn challenge(self, challenge: HeaderValue) -> Self {
+        if self.status == StatusCode::UNAUTHORIZED {
+            self.header(WWW_AUTHENTICATE, challenge)
+        } else {
+            self
+        }
+    }
+
     fn full(message: String) -> Self {
         Failure::new(Code::Unknown, message)
             .status(StatusCode::INSUFFICIENT_STORAGE)
@@ -190,7 +201,24 @@ impl From<SignInError> for Failure {
     fn from(e: SignInError) -> Self {
         match e {
             SignInError::Wrong => Failure::new(Code::Unauthorized, e.to_string()),
+            SignInError::Locked(seconds) => Failure::new(Code::TooManyRequests, e.to_string())
+                .header(RETRY_AFTER, seconds.into()),
+            SignInError::Busy => Failure::new(Code::TooManyRequests, e.to_string())
+                .header(RETRY_AFTER, HeaderValue::from_static("1")),
+            SignInError::Token(e) => e.into(),
             SignInError::Metadata(e) => e.into(),
+        }
+    }
+}
+
+impl From<TokenError> for Failure {
+    fn from(e: TokenError) -> Self {
+        match e {
+            TokenError::Invalid(_) | TokenError::Owner => {
+                Failure::new(Code::Unauthorized, e.to_string())
+            }
+            TokenError::Make(_) => Failure::internal(e.to_string()),
+            TokenError::Metadata(e) => e.into(),
         }
     }
 }

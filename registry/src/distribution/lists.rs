@@ -2,7 +2,7 @@
 
 use super::error::{Code, Failure};
 use super::{Call, MAX_PAGE, encode, json, value};
-use crate::access::{Action, Target, Verdict, authorise};
+use crate::access::{Action, Principal, Target, Verdict, authorise};
 use crate::metadata;
 use crate::names::RepositoryName;
 use axum::response::Response;
@@ -41,7 +41,23 @@ pub(super) fn tags(call: &Call, name: &RepositoryName) -> Result<Response, Failu
 pub(super) async fn catalog(call: Call) -> Result<Response, Failure> {
     let limit = call.page_size()?.unwrap_or(MAX_PAGE);
     let last = call.parameter("last").unwrap_or_default().into_owned();
-    let principal = call.principal.clone();
+    if let Principal::Token { grants, .. } = &call.principal
+        && !grants
+            .iter()
+            .any(|g| g.kind == "registry" && g.name == "catalog")
+    {
+        let challenge = call.registry.challenge(
+            &call.asked,
+            Some("registry:catalog:*"),
+            Some("insufficient_scope"),
+        );
+        return Err(Failure::sign_in(
+            "the token is not for this; ask for one that is",
+            challenge,
+        ));
+    }
+    // Who may pull what is asked of the owner, repository by repository.
+    let principal = call.principal.subject().clone();
     let names = call
         .registry
         .metadata
@@ -61,7 +77,7 @@ pub(super) async fn catalog(call: Call) -> Result<Response, Failure> {
 
 fn visible(
     db: &metadata::Read<'_>,
-    principal: &crate::access::Principal,
+    principal: &Principal,
     mut last: String,
     wanted: usize,
 ) -> Result<Vec<String>, Failure> {

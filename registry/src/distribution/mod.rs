@@ -9,16 +9,17 @@ mod referrers;
 mod routes;
 mod uploads;
 
-use crate::access::{Action, Principal, Target, Verdict, authorise};
+use crate::access::{Action, Principal, SignInError, Target, Verdict, authorise};
+use crate::audit::{Operation, Source};
 use crate::names::RepositoryName;
-use crate::registry::Registry;
+use crate::registry::{Asked, Registry};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use error::{Code, Failure};
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use routes::Route;
+pub use routes::{Route, parse};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -39,6 +40,7 @@ struct Call {
     method: Method,
     headers: HeaderMap,
     query: Option<String>,
+    asked: Asked,
 }
 
 impl Call {
@@ -50,12 +52,43 @@ impl Call {
             .read(|db| authorise(db, &self.principal, action, target))?;
         match verdict {
             Verdict::Allowed => Ok(()),
-            Verdict::SignIn => Err(Failure::sign_in("sign in first", self.registry.challenge())),
+            Verdict::SignIn => Err(self.sign_in("sign in first", action, target, None)),
+            Verdict::Scope => Err(self.sign_in(
+                "the token is not for this; ask for one that is",
+                action,
+                target,
+                Some("insufficient_scope"),
+            )),
             Verdict::Denied => Err(Failure::new(
                 Code::Denied,
                 "you may not do this here (or there is no such project)",
             )),
         }
+    }
+
+    /// A 401 that tells which token will do.
+    fn sign_in(
+        &self,
+        message: &str,
+        action: Action,
+        target: Target<'_>,
+        error: Option<&str>,
+    ) -> Failure {
+        let scope = match target {
+            Target::Repository(name) => {
+                let actions = match action {
+                    Action::Push => "pull,push",
+                    Action::Delete => "delete",
+                    _ => "pull",
+                };
+                Some(format!("repository:{name}:{actions}"))
+            }
+            _ => None,
+        };
+        let challenge = self
+            .registry
+            .challenge(&self.asked, scope.as_deref(), error);
+        Failure::sign_in(message, challenge)
     }
 
     fn may(&self, action: Action, name: &RepositoryName) -> Result<(), Failure> {
@@ -110,6 +143,8 @@ fn encode(value: &str) -> String {
 /// Serves everything below `/v2/`.
 pub async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
+    let asked = Asked::of(&parts.uri, &parts.headers);
+    let source = parts.extensions.remove::<Source>().unwrap_or_default();
     // Set by the listener for its own command line; else it has to be proved.
     let given = parts.extensions.remove::<Principal>();
     let principal = match given {
@@ -118,23 +153,39 @@ pub async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> R
     };
     let mut response = match principal {
         Ok(principal) => {
+            let route = parse(parts.uri.path());
+            let query = parts.uri.query();
+            let operation = route
+                .as_ref()
+                .ok()
+                .and_then(|route| Operation::of_distribution(route, &parts.method, query));
             let call = Call {
-                registry,
-                principal,
+                registry: registry.clone(),
+                principal: principal.clone(),
                 method: parts.method,
+                query: query.map(str::to_owned),
                 headers: parts.headers,
-                query: parts.uri.query().map(str::to_owned),
+                asked,
             };
-            dispatch(call, parts.uri.path(), body)
-                .await
-                .unwrap_or_else(Failure::into_response)
+            let done = match route {
+                Ok(route) => dispatch(call, route, body).await,
+                Err(failure) => Err(failure),
+            };
+            let response = done.unwrap_or_else(Failure::into_response);
+            if let Some(operation) = operation {
+                let status = response.status();
+                registry
+                    .audit
+                    .write(&principal, &source, operation, status, None)
+                    .await;
+            }
+            response
         }
         Err(e) => {
+            let error = matches!(e, SignInError::Token(_)).then_some("invalid_token");
             let failure = Failure::from(e);
-            let challenge = registry.challenge();
-            failure
-                .header(http::header::WWW_AUTHENTICATE, challenge)
-                .into_response()
+            let challenge = registry.challenge(&asked, None, error);
+            failure.challenge(challenge).into_response()
         }
     };
     let (name, value) = API_VERSION;
@@ -142,10 +193,10 @@ pub async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> R
     response
 }
 
-async fn dispatch(call: Call, path: &str, body: Body) -> Result<Response, Failure> {
+async fn dispatch(call: Call, route: Route, body: Body) -> Result<Response, Failure> {
     let method = call.method.clone();
     let get = matches!(method, Method::GET | Method::HEAD);
-    match routes::parse(path)? {
+    match route {
         Route::Base if get => base(&call),
         Route::Catalog if get => lists::catalog(call).await,
         Route::Tags(name) if get => lists::tags(&call, &name),
@@ -187,9 +238,11 @@ fn not_allowed(allow: &'static str) -> Failure {
 /// `GET /v2/`: says that this is a registry to those who signed in. Docker's clients learn here how to sign in.
 fn base(call: &Call) -> Result<Response, Failure> {
     if call.principal == Principal::Anonymous {
-        return Err(Failure::sign_in(
+        return Err(call.sign_in(
             "sign in first; public projects can be pulled without",
-            call.registry.challenge(),
+            Action::Pull,
+            Target::Registry,
+            None,
         ));
     }
     Ok(json(StatusCode::OK, "{}".into()))

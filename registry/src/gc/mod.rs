@@ -7,7 +7,7 @@
 use crate::metadata::{self, Garbage, Place, Read, now};
 use crate::registry::Registry;
 use crate::settings::GcSettings;
-use crate::{blobs, uploads};
+use crate::{audit, blobs, uploads};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +52,7 @@ impl From<&GcSettings> for Plan {
 }
 
 /// What a collection removed, or would remove.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Report {
     /// Nothing was removed.
     pub dry_run: bool,
@@ -200,12 +200,13 @@ pub(crate) async fn schedule(registry: Arc<Registry>, stop: CancellationToken) {
         }
         let minutes = |n: u64| tokio::time::interval(Duration::from_secs(n.max(1) * 60));
         let every = u64::from(registry.settings.gc.every_hours);
-        let (mut idle, mut due) = (minutes(1), minutes(every * 60));
+        let (mut idle, mut due, mut hourly) = (minutes(1), minutes(every * 60), minutes(60));
         due.tick().await; // the first one is at once
         loop {
             tokio::select! {
                 _ = idle.tick() => expire(&registry).await,
                 _ = due.tick(), if every > 0 => collect_and_tell(&registry, &plan).await,
+                _ = hourly.tick() => forget_old_entries(&registry).await,
             }
         }
     };
@@ -221,6 +222,18 @@ async fn expire(registry: &Arc<Registry>) {
         Ok(0) => {}
         Ok(n) => tracing::info!("{n} uploads were idle for too long and are gone"),
         Err(e) => tracing::error!("idle uploads cannot be removed: {e}"),
+    }
+}
+
+async fn forget_old_entries(registry: &Arc<Registry>) {
+    let Some(days) = registry.settings.audit.keep_days else {
+        return;
+    };
+    let before = now() - i64::from(days.max(1)) * 86_400_000 - 1;
+    match audit::forget(registry, before).await {
+        Ok(0) => {}
+        Ok(n) => tracing::info!("{n} entries of the audit log were older than {days} days"),
+        Err(e) => tracing::error!("old entries of the audit log cannot be removed: {e}"),
     }
 }
 

@@ -4,24 +4,33 @@
 //! thread that commits them in groups (one fsync for all that wait), so a job never meets another's half-done work.
 //! What a write answered is on the disk. A version on another database has to offer [`Metadata`], [`Read`] and [`Write`].
 
+mod audit;
 mod blobs;
 mod garbage;
 mod manifests;
+mod members;
 mod projects;
+mod robots;
 mod schema;
+mod settings;
 mod tags;
+mod tokens;
 mod trash;
 mod uploads;
 mod users;
 mod writer;
 
+pub use audit::{AuditEntry, AuditFilter};
 pub use blobs::{Blob, Unlink};
 pub use garbage::{Garbage, Place};
 pub use manifests::{Descriptor, Manifest, NewManifest, PutManifest, RemoveManifest};
-pub use projects::{Project, ProjectId, Repository, RepositoryId};
+pub use members::Member;
+pub use projects::{Project, ProjectId, RemoveProject, Repository, RepositoryId};
+pub use robots::{NewRobot, Robot};
+pub use tokens::TokenKey;
 pub use trash::Trash;
 pub use uploads::UploadRow;
-pub use users::User;
+pub use users::{ChangeUser, User};
 
 use rusqlite::{Connection, OpenFlags};
 use std::ops::Deref;
@@ -202,6 +211,11 @@ impl Metadata {
         E: From<Error> + Send + 'static,
     {
         self.writer.run(change).await
+    }
+
+    /// Hands in a change that nobody waits for; a failure is logged.
+    pub fn write_later(&self, change: impl FnOnce(&Write<'_>) -> Result<()> + Send + 'static) {
+        self.writer.later(change);
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {

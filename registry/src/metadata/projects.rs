@@ -2,7 +2,7 @@
 
 use super::{Read, Result, Write, now};
 use crate::names::{ProjectName, RepositoryName};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Row, params};
 
 /// A project's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,6 +25,17 @@ pub struct Project {
     pub created: i64,
 }
 
+/// How the removal of a project went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemoveProject {
+    /// It is gone, with its members and robots.
+    Done,
+    /// There was none.
+    Unknown,
+    /// There is something in it.
+    NotEmpty,
+}
+
 /// A repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repository {
@@ -34,25 +45,42 @@ pub struct Repository {
     pub project: ProjectId,
 }
 
+const PROJECT: &str = "SELECT id, name, public, created FROM projects";
+
+impl Project {
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Project {
+            id: ProjectId(row.get(0)?),
+            name: row.get(1)?,
+            public: row.get(2)?,
+            created: row.get(3)?,
+        })
+    }
+}
+
 impl Read<'_> {
     /// A project by name.
     ///
     /// # Errors
     /// When the database cannot be read; so everywhere in this layer.
     pub fn project(&self, name: &str) -> Result<Option<Project>> {
-        let found = self
+        Ok(self
             .0
-            .prepare_cached("SELECT id, name, public, created FROM projects WHERE name = ?1")?
-            .query_row([name], |row| {
-                Ok(Project {
-                    id: ProjectId(row.get(0)?),
-                    name: row.get(1)?,
-                    public: row.get(2)?,
-                    created: row.get(3)?,
-                })
-            })
-            .optional()?;
-        Ok(found)
+            .prepare_cached(&format!("{PROJECT} WHERE name = ?1"))?
+            .query_row([name], Project::from_row)
+            .optional()?)
+    }
+
+    /// At most `limit` projects after a name.
+    ///
+    /// # Errors
+    /// See [`Read::project`].
+    pub fn projects_after(&self, last: &str, limit: u32) -> Result<Vec<Project>> {
+        let mut statement = self
+            .0
+            .prepare_cached(&format!("{PROJECT} WHERE name > ?1 ORDER BY name LIMIT ?2"))?;
+        let rows = statement.query_map(params![last, limit], Project::from_row)?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     /// A repository by its whole name.
@@ -118,6 +146,28 @@ impl Write<'_> {
             .prepare_cached("UPDATE projects SET public = ?2 WHERE name = ?1")?
             .execute(params![name, public])?;
         Ok(changed > 0)
+    }
+
+    /// Removes an empty project with its members and robots.
+    ///
+    /// # Errors
+    /// See [`Read::project`].
+    pub fn remove_project(&self, name: &str) -> Result<RemoveProject> {
+        let Some(project) = self.project(name)? else {
+            return Ok(RemoveProject::Unknown);
+        };
+        let full = self
+            .0
+            .0
+            .prepare_cached("SELECT 1 FROM repositories WHERE project = ?1 LIMIT 1")?
+            .exists([project.id.0])?;
+        if full {
+            return Ok(RemoveProject::NotEmpty);
+        }
+        self.0
+            .0
+            .execute("DELETE FROM projects WHERE id = ?1", [project.id.0])?;
+        Ok(RemoveProject::Done)
     }
 
     /// The repository of this name, made if it is new; `None` when its project does not exist.

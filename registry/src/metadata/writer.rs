@@ -69,6 +69,22 @@ impl Writer {
         jobs.send(job).map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?
     }
+
+    /// As [`Writer::run`], for what nobody waits for.
+    pub(super) fn later(&self, change: impl FnOnce(&Write<'_>) -> Result<()> + Send + 'static) {
+        let job: Job = Box::new(move |connection| {
+            let result = connection.and_then(|connection| savepoint(connection, change));
+            Box::new(move |committed| {
+                if let Err(e) = result.and(committed) {
+                    tracing::error!("metadata: a change that nobody waits for failed: {e}");
+                }
+            })
+        });
+        // Without a writer there is nothing that could be kept; whoever waits for an answer is told.
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(job);
+        }
+    }
 }
 
 impl Drop for Writer {

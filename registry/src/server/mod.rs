@@ -1,6 +1,7 @@
 //! Listeners, TLS, health, metrics, and an end that lets transfers finish.
 
 mod connections;
+pub mod log;
 pub mod metrics;
 mod routes;
 pub mod tls;
@@ -8,6 +9,7 @@ pub mod tls;
 pub use routes::router;
 
 use crate::access::Principal;
+use crate::access::tokens::TokenError;
 use crate::gc;
 use crate::registry::Registry;
 use connections::Connections;
@@ -34,6 +36,9 @@ pub enum ServeError {
     /// Certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The registry cannot be given its name.
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
     /// Signals cannot be waited for.
     #[error("wait for signals: {0}")]
     Signals(io::Error),
@@ -59,6 +64,7 @@ impl Server {
             Some(tls) => Some(Arc::new(Certificates::load(&tls.certificate, &tls.key)?)),
             None => None,
         };
+        registry.tokens.name_service().await?;
         let stop = CancellationToken::new();
         let connections = Connections::new(stop.clone());
         let listener = tcp(&registry.settings.listen).await?;

@@ -2,7 +2,7 @@
 
 use crate::access::{Action, Principal, Target, Verdict, authorise};
 use crate::registry::Registry;
-use crate::{api, distribution};
+use crate::{api, distribution, token_service};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
@@ -19,7 +19,8 @@ pub fn router(registry: Arc<Registry>) -> Router {
         .route("/v2", any(distribution::serve))
         .route("/v2/", any(distribution::serve))
         .route("/v2/{*rest}", any(distribution::serve))
-        .nest("/api/v1", api::router())
+        .nest("/api/v1", api::router(&registry))
+        .route("/token", get(token_service::get).post(token_service::post))
         .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_for_administrators))
@@ -105,7 +106,10 @@ async fn metrics_for_administrators(
         Ok(Verdict::Allowed) => metrics(State(registry)).await,
         Ok(_) => (
             StatusCode::UNAUTHORIZED,
-            [(WWW_AUTHENTICATE, registry.challenge())],
+            [(
+                WWW_AUTHENTICATE,
+                "Basic realm=\"registry\", charset=\"UTF-8\"",
+            )],
             "for administrators\n",
         )
             .into_response(),

@@ -1,6 +1,6 @@
 //! A registry in this process, or as a process of its own, and a client of it.
 
-use registry::access::password;
+use registry::access::{Role, password};
 use registry::digest::{Algorithm, Digest};
 use registry::metadata::Error;
 use registry::registry::Registry;
@@ -17,8 +17,8 @@ pub const PASSWORD: &str = "a test's password";
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// Makes a registry's folder with a public project, a private one (`private`), an administrator and a user (`somebody`):
-/// the copy of one that is made once, since making it durable takes its time.
+/// Makes a registry's folder with a public project, a private one (`private`), an administrator, a user without a role
+/// (`somebody`), and a user for each role, who has it in both projects (`viewer`, `developer`, `devops-admin`): the copy of one that is made once, since making it durable takes its time.
 pub fn init(folder: &Path, settings: &Settings) {
     static FIRST: OnceLock<TempDir> = OnceLock::new();
     copy(FIRST.get_or_init(first).path(), folder);
@@ -34,7 +34,16 @@ fn first() -> TempDir {
         db.create_project(&"default-project".parse().unwrap(), true)?;
         db.create_project(&"private".parse().unwrap(), false)?;
         db.set_user(ADMIN, &hash, true)?;
-        db.set_user("somebody", &hash, false)
+        db.set_user("somebody", &hash, false)?;
+        for role in Role::ALL {
+            db.set_user(role.name(), &hash, false)?;
+            let user = db.user(role.name())?.unwrap();
+            for project in ["default-project", "private"] {
+                let project = db.project(project)?.unwrap();
+                db.set_member(project.id, user.id, role)?;
+            }
+        }
+        Ok(())
     });
     let wait = || {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
@@ -142,6 +151,43 @@ impl Remote {
             user: Some((user.into(), password.into())),
             ..self.clone()
         }
+    }
+
+    /// With a token in place of a password.
+    pub fn bearer(&self, token: &str) -> Self {
+        let mut headers = reqwest::header::HeaderMap::new();
+        let value = format!("Bearer {token}").parse().unwrap();
+        headers.insert("authorization", value);
+        let http = Client::builder().no_proxy().default_headers(headers);
+        Remote {
+            http: http.build().unwrap(),
+            ..self.anonymous()
+        }
+    }
+
+    /// The token service's answer for these scopes.
+    pub async fn ask_token(&self, scopes: &[&str], more: &str) -> Value {
+        let scopes: Vec<String> = scopes.iter().map(|s| format!("&scope={s}")).collect();
+        let answer = self
+            .get(&format!("/token?service=x{}{more}", scopes.concat()))
+            .await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.json().await.unwrap()
+    }
+
+    /// A client with a token for these scopes.
+    pub async fn with_token(&self, scopes: &[&str]) -> Self {
+        let answer = self.ask_token(scopes, "").await;
+        self.bearer(answer["token"].as_str().unwrap())
+    }
+
+    /// Sends JSON to the administration API; status and answer.
+    pub async fn api(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
+        let request = self.request(method, &format!("/api/v1{path}"));
+        let answer = request.json(&body).send().await.unwrap();
+        let status = answer.status().as_u16();
+        let text = answer.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
     }
 
     /// A request of a path, or of a `Location`.

@@ -4,9 +4,12 @@
     reason = "a test that cannot go on stops there; helpers are not seen as tests by the lint"
 )]
 
+mod accounts;
+mod audit;
 mod blobs;
 mod clients;
 mod collection;
+mod command;
 mod crash;
 mod full;
 mod harness;
@@ -16,4 +19,6 @@ mod operations;
 mod oracle;
 mod referrers;
 mod refusals;
+mod roles;
+mod tokens;
 mod uploads;

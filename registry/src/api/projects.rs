@@ -1,0 +1,268 @@
+//! `/projects`: projects and their members.
+
+use super::json::{Json, Query};
+use super::{Caller, ErrorBody, Failure, Page};
+use crate::access::{Action, Role, Target};
+use crate::audit::Told;
+use crate::metadata::{self, RemoveProject};
+use crate::names::{DEFAULT_PROJECT, ProjectName};
+use crate::registry::Registry;
+use axum::Extension;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// A project.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Project {
+    /// Its name, the first part of its repositories' names.
+    pub name: String,
+    /// Whether everybody may pull.
+    pub public: bool,
+    /// Milliseconds since 1970.
+    pub created: i64,
+}
+
+impl From<metadata::Project> for Project {
+    fn from(project: metadata::Project) -> Self {
+        Project {
+            name: project.name,
+            public: project.public,
+            created: project.created,
+        }
+    }
+}
+
+/// A project that is to be made.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewProject {
+    /// Lower-case letters, digits and separators (. _ __ -).
+    pub name: String,
+    /// Whether everybody may pull.
+    #[serde(default)]
+    pub public: bool,
+    /// The user who is its first DevOps administrator.
+    pub administrator: Option<String>,
+}
+
+/// What of a project is to change.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChangedProject {
+    /// Whether everybody may pull.
+    pub public: Option<bool>,
+}
+
+/// A member of a project.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Member {
+    /// The user's name.
+    pub user: String,
+    /// What they are in the project.
+    pub role: Role,
+    /// Milliseconds since 1970.
+    pub added: i64,
+}
+
+/// What a user is to be in a project.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewRole {
+    /// The role.
+    pub role: Role,
+}
+
+/// Lists the projects that the caller may see, by name.
+#[utoipa::path(get, path = "/projects", tag = "projects", params(Page), responses((status = 200, body = Vec<Project>)))]
+pub(super) async fn list(
+    State(registry): State<Arc<Registry>>,
+    caller: Caller,
+    Query(page): Query<Page>,
+) -> Result<Json<Vec<Project>>, Failure> {
+    let principal = caller.principal;
+    let found = registry
+        .metadata
+        .read_long::<_, metadata::Error>(move |db| {
+            let wanted = page.limit() as usize;
+            let (mut seen, mut last) = (Vec::new(), page.after().to_owned());
+            while seen.len() < wanted {
+                let batch = db.projects_after(&last, Page::MOST)?;
+                let Some(end) = batch.last() else { break };
+                last.clone_from(&end.name);
+                for project in batch {
+                    if seen.len() < wanted
+                        && super::sees(db, &principal, Target::Project(&project.name))?
+                    {
+                        seen.push(Project::from(project));
+                    }
+                }
+            }
+            Ok(seen)
+        })
+        .await?;
+    Ok(Json(found))
+}
+
+/// Makes a project, with its first DevOps administrator.
+#[utoipa::path(post, path = "/projects", tag = "projects", request_body = NewProject,
+    responses((status = 201, body = Project), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+pub(super) async fn create(
+    State(registry): State<Arc<Registry>>,
+    caller: Caller,
+    Json(new): Json<NewProject>,
+) -> Result<(StatusCode, Extension<Told>, Json<Project>), Failure> {
+    caller.may(Action::Projects, Target::Registry)?;
+    let name: ProjectName = new.name.parse()?;
+    let made = registry
+        .metadata
+        .write(move |db| {
+            let id = db
+                .create_project(&name, new.public)?
+                .ok_or_else(|| Failure::conflict(format!("there is a project {name} already")))?;
+            if let Some(user) = new.administrator {
+                let found = db.user(&user)?.ok_or_else(|| no_user(&user))?;
+                db.set_member(id, found.id, Role::DevopsAdmin)?;
+            }
+            db.project(name.as_str())?
+                .ok_or_else(|| Failure::not_found("the project is gone"))
+        })
+        .await?;
+    let told = Extension(Told {
+        project: Some(made.name.clone()),
+        ..Told::default()
+    });
+    Ok((StatusCode::CREATED, told, Json(made.into())))
+}
+
+fn no_user(name: &str) -> Failure {
+    Failure::not_found(format!("there is no user {name}"))
+}
+
+/// A project.
+#[utoipa::path(get, path = "/projects/{project}", tag = "projects", params(("project" = String, Path)),
+    responses((status = 200, body = Project), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+pub(super) async fn show(
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Result<Json<Project>, Failure> {
+    Ok(Json(caller.project(Action::See, &name)?.into()))
+}
+
+/// Makes a project public or private, at once.
+#[utoipa::path(patch, path = "/projects/{project}", tag = "projects", params(("project" = String, Path)),
+    request_body = ChangedProject,
+    responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+pub(super) async fn change(
+    State(registry): State<Arc<Registry>>,
+    caller: Caller,
+    Path(name): Path<String>,
+    Json(change): Json<ChangedProject>,
+) -> Result<(StatusCode, Extension<Told>), Failure> {
+    let told = Told::detail(serde_json::to_string(&change).unwrap_or_default());
+    caller.project(Action::Configure, &name)?;
+    if let Some(public) = change.public {
+        registry
+            .metadata
+            .write(move |db| db.set_public(&name, public))
+            .await?;
+    }
+    Ok((StatusCode::NO_CONTENT, told))
+}
+
+/// Removes a project without repositories, with its members and robots.
+#[utoipa::path(delete, path = "/projects/{project}", tag = "projects", params(("project" = String, Path)),
+    responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody),
+        (status = 409, body = ErrorBody)))]
+pub(super) async fn remove(
+    State(registry): State<Arc<Registry>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Failure> {
+    caller.may(Action::Projects, Target::Project(&name))?;
+    if name == DEFAULT_PROJECT {
+        return Err(Failure::conflict(format!(
+            "{DEFAULT_PROJECT} is always there"
+        )));
+    }
+    let wanted = name.clone();
+    match registry
+        .metadata
+        .write(move |db| db.remove_project(&wanted))
+        .await?
+    {
+        RemoveProject::Done => Ok(StatusCode::NO_CONTENT),
+        RemoveProject::Unknown => Err(Failure::not_found(format!("there is no project {name}"))),
+        RemoveProject::NotEmpty => Err(Failure::conflict(format!(
+            "{name} has repositories; remove them first"
+        ))),
+    }
+}
+
+/// Lists a project's members.
+#[utoipa::path(get, path = "/projects/{project}/members", tag = "members", params(("project" = String, Path)),
+    responses((status = 200, body = Vec<Member>), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+pub(super) async fn members(
+    State(registry): State<Arc<Registry>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Result<Json<Vec<Member>>, Failure> {
+    let project = caller.project(Action::Members, &name)?;
+    let found = registry
+        .metadata
+        .read_long::<_, metadata::Error>(move |db| db.members(project.id))
+        .await?;
+    let members = found.into_iter().map(|m| Member {
+        user: m.user,
+        role: m.role,
+        added: m.added,
+    });
+    Ok(Json(members.collect()))
+}
+
+/// Makes a user a member of a project, or changes what they are there.
+#[utoipa::path(put, path = "/projects/{project}/members/{user}", tag = "members",
+    params(("project" = String, Path), ("user" = String, Path)), request_body = NewRole,
+    responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+pub(super) async fn set_member(
+    State(registry): State<Arc<Registry>>,
+    caller: Caller,
+    Path((name, user)): Path<(String, String)>,
+    Json(new): Json<NewRole>,
+) -> Result<(StatusCode, Extension<Told>), Failure> {
+    let project = caller.project(Action::Members, &name)?;
+    registry
+        .metadata
+        .write(move |db| {
+            let found = db.user(&user)?.ok_or_else(|| no_user(&user))?;
+            Ok::<_, Failure>(db.set_member(project.id, found.id, new.role)?)
+        })
+        .await?;
+    Ok((StatusCode::NO_CONTENT, Told::detail(new.role.name())))
+}
+
+/// Takes a user out of a project.
+#[utoipa::path(delete, path = "/projects/{project}/members/{user}", tag = "members",
+    params(("project" = String, Path), ("user" = String, Path)),
+    responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+pub(super) async fn remove_member(
+    State(registry): State<Arc<Registry>>,
+    caller: Caller,
+    Path((name, user)): Path<(String, String)>,
+) -> Result<StatusCode, Failure> {
+    let project = caller.project(Action::Members, &name)?;
+    registry
+        .metadata
+        .write(move |db| {
+            let found = db.user(&user)?.ok_or_else(|| no_user(&user))?;
+            if db.remove_member(project.id, found.id)? {
+                return Ok(());
+            }
+            Err(Failure::not_found(format!("{user} is no member of {name}")))
+        })
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}

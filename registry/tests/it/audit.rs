@@ -1,0 +1,262 @@
+//! The audit log: what is in it, who may read it, and as which file.
+
+use crate::command::registry;
+use crate::crash::Process;
+use crate::harness::*;
+use registry::metadata::{AuditEntry, AuditFilter};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// All entries, the oldest first. Those of reads are written by the same thread before this is answered.
+async fn entries(r: &Running) -> Vec<AuditEntry> {
+    // Behind all that was handed in before.
+    r.registry
+        .metadata
+        .write(|db| db.set_setting("test", b""))
+        .await
+        .unwrap();
+    let mut all = r
+        .registry
+        .metadata
+        .read(|db| db.audit(&AuditFilter::default(), 1000))
+        .unwrap();
+    all.reverse();
+    all
+}
+
+fn told(e: &AuditEntry) -> String {
+    let text = |t: &Option<String>| t.clone().unwrap_or_default();
+    let target = text(&e.target);
+    let short = if target.starts_with("sha256:") {
+        "sha256"
+    } else {
+        &target
+    };
+    format!(
+        "{} {} {} {}{} {} {}",
+        e.user,
+        e.via,
+        e.operation,
+        e.repository
+            .as_ref()
+            .or(e.project.as_ref())
+            .cloned()
+            .unwrap_or_default(),
+        if short.is_empty() {
+            String::new()
+        } else {
+            format!(" {short}")
+        },
+        e.status,
+        text(&e.detail)
+    )
+    .trim_end()
+    .to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_is_written_down_with_who_what_from_where_and_the_result() {
+    let r = Running::start().await;
+    let developer = r.client.signed_in("developer", PASSWORD);
+    let name = "private/a";
+    developer.push_image(name, "v1", &[b"1"]).await;
+    let token = developer.with_token(&["repository:private/a:pull"]).await;
+    token.head("/v2/private/a/manifests/v1").await;
+    token.get("/v2/private/a/manifests/v1").await;
+    let blob = sha256(b"1");
+    token.get(&format!("/v2/{name}/blobs/{blob}")).await;
+    developer
+        .post(&format!(
+            "/v2/private/b/blobs/uploads/?mount={blob}&from={name}"
+        ))
+        .await;
+    let at = developer.post(&format!("/v2/{name}/blobs/uploads/")).await;
+    let at = header(&at, "location").to_owned();
+    let chunk = developer
+        .request(Method::PATCH, &at)
+        .body("23")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(chunk.status().as_u16(), 202);
+    let end = format!("{at}?digest={}", sha256(b"23"));
+    developer.request(Method::PUT, &end).send().await.unwrap();
+    developer.delete("/v2/private/a/manifests/v1").await;
+    r.client.anonymous().get("/v2/private/a/manifests/v1").await;
+    let devops = r.client.signed_in("devops-admin", PASSWORD);
+    devops
+        .api(
+            Method::PUT,
+            "/projects/private/members/somebody",
+            json!({"role": "viewer"}),
+        )
+        .await;
+    devops
+        .api(Method::PATCH, "/projects/private", json!({"public": true}))
+        .await;
+    devops
+        .api(Method::GET, "/projects/private/members", json!(null))
+        .await;
+    devops
+        .api(
+            Method::POST,
+            "/users",
+            json!({"name": "jo", "password": "not in the log"}),
+        )
+        .await;
+    r.client
+        .api(
+            Method::POST,
+            "/users",
+            json!({"name": "jo", "password": "not in the log"}),
+        )
+        .await;
+    r.client
+        .api(Method::POST, "/projects", json!({"name": "team"}))
+        .await;
+    r.client.delete("/v2/private/a/manifests/v1").await;
+    let all = entries(&r).await;
+    let list: Vec<String> = all.iter().map(told).collect();
+    let wanted = [
+        "developer password blob.push private/a sha256 201",
+        "developer password blob.push private/a sha256 201",
+        "developer password push private/a v1 201",
+        "developer token pull private/a v1 200",
+        "developer token blob.pull private/a sha256 200",
+        "developer password blob.mount private/b sha256 201",
+        "developer password blob.push private/a sha256 201",
+        "developer password delete private/a v1 403",
+        "devops-admin password member.change private somebody 204 viewer",
+        r#"devops-admin password project.change private 204 {"public":true}"#,
+        "devops-admin password user.create  403",
+        "admin password user.create  jo 201",
+        "admin password project.create team 201",
+        "admin password delete private/a v1 202",
+    ];
+    assert_eq!(list, wanted);
+    assert!(all.iter().all(|e| e.source == "127.0.0.1" && e.time > 0));
+    let kept = serde_json::to_string(&all).unwrap();
+    assert!(!kept.contains("not in the log"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_searched_by_its_columns_and_only_by_those_who_may() {
+    let r = Running::start().await;
+    r.client.push_image("private/a", "v1", &[b"1"]).await;
+    let developer = r.client.signed_in("developer", PASSWORD);
+    developer
+        .push_image("default-project/b", "v2", &[b"2"])
+        .await;
+    let count = async |client: &Remote, path: &str| {
+        let (status, found) = client.api(Method::GET, path, json!(null)).await;
+        assert_eq!(status, 200, "{path}: {found}");
+        found.as_array().unwrap().len()
+    };
+    for (query, n) in [
+        ("", 6),
+        ("user=developer", 3),
+        ("project=private", 3),
+        ("repository=default-project/b&operation=push", 1),
+        ("operation=blob", 4),
+        ("text=V2", 1),
+        ("text=%25", 0),
+        ("refused=true", 0),
+        ("limit=4", 4),
+        ("before=3", 2),
+        ("since=1&until=2", 0),
+    ] {
+        assert_eq!(
+            count(&r.client, &format!("/audit?{query}")).await,
+            n,
+            "{query}"
+        );
+    }
+    let devops = r.client.signed_in("devops-admin", PASSWORD);
+    // Another project cannot be asked for beside the one in the path.
+    let path = "/projects/private/audit?project=default-project";
+    assert_eq!(count(&devops, path).await, 3);
+    for (client, path) in [
+        (&devops, "/audit"),
+        (&developer, "/projects/private/audit"),
+        (&devops, "/log"),
+    ] {
+        assert_eq!(
+            client.api(Method::GET, path, json!(null)).await.0,
+            403,
+            "{path}"
+        );
+    }
+    let csv = r
+        .client
+        .get("/api/v1/audit?format=csv&user=developer")
+        .await;
+    assert!(header(&csv, "content-type").starts_with("text/csv"));
+    let csv = csv.text().await.unwrap();
+    // A head, three pushes, one refusal, the end.
+    assert_eq!(csv.split("\r\n").count(), 1 + 3 + 1 + 1, "{csv}");
+    let lines = r
+        .client
+        .get("/api/v1/audit?format=jsonl")
+        .await
+        .text()
+        .await
+        .unwrap();
+    // The two refusals were written down as well.
+    let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(first["status"], 403);
+    assert!(lines.lines().count() >= 9);
+    for bad in ["since=x", "format=xml", "limit=-1"] {
+        assert_eq!(
+            r.client
+                .api(Method::GET, &format!("/audit?{bad}"), json!(null))
+                .await
+                .0,
+            400,
+            "{bad}"
+        );
+    }
+    let (status, _) = r
+        .client
+        .api(Method::POST, "/audit/forget", json!({"keep_days": 0}))
+        .await;
+    assert_eq!(status, 400);
+    let (_, done) = r
+        .client
+        .api(Method::POST, "/audit/forget", json!({"keep_days": 1}))
+        .await;
+    assert_eq!(done["entries"], 0);
+}
+
+#[test]
+fn the_command_line_searches_and_exports_and_shows_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    init(folder.path(), &settings());
+    {
+        let process = Process::start(folder.path());
+        registry(folder.path(), &["project", "add", "team"]).unwrap();
+        let found = registry(
+            folder.path(),
+            &["audit", "search", "--operation", "project"],
+        )
+        .unwrap();
+        assert_eq!(found[0]["user"], "console");
+        assert_eq!(found[0]["project"], "team");
+        assert!(registry(folder.path(), &["log"]).unwrap().is_array());
+        drop(process);
+    }
+    let found = registry(folder.path(), &["audit", "search", "--text", "team"]);
+    assert!(
+        found.unwrap().as_array().unwrap().is_empty(),
+        "the project is no text"
+    );
+    let export = std::process::Command::new(env!("CARGO_BIN_EXE_registry"))
+        .args(["audit", "export", "--format", "jsonl", "--data"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    let line: Value =
+        serde_json::from_slice(export.stdout.split(|b| *b == b'\n').next().unwrap()).unwrap();
+    assert_eq!(line["operation"], "project.create");
+    let done = registry(folder.path(), &["audit", "forget", "--keep", "1"]).unwrap();
+    assert_eq!(done["entries"], 0);
+}
