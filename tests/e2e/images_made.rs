@@ -59,6 +59,7 @@ fn all() -> Result<()> {
     let docker = &vch.docker;
     let registry = Registry::start()?;
     import(docker)?;
+    platforms(docker, &registry)?;
     zstd(docker, &registry)?;
     filters(docker)?;
     search(docker)?;
@@ -179,10 +180,11 @@ fn import(docker: &Docker) -> Result<()> {
     for with in ["bzip2", "xz"] {
         let out = docker.run_with_input(&["import", "-"], &packed(with, &tar)?)?;
         let other = out.ok()?.text();
+        let layers = docker.inspect("mooring-test/busybox", "{{.RootFS.Layers}}")?;
         equal(
             "layers",
             docker.inspect(&other, "{{.RootFS.Layers}}")?,
-            docker.inspect("mooring-test/busybox", "{{.RootFS.Layers}}")?,
+            layers.clone(),
         )?;
         docker.ok(&["rmi", &other, "mooring-test/busybox"])?;
         if with == "xz" {
@@ -194,13 +196,51 @@ fn import(docker: &Docker) -> Result<()> {
         docker
             .run_with_input(&["load"], &packed(with, &archive)?)?
             .ok()?;
-        let out = docker.ok(&["run", "--rm", "mooring-test/busybox", "echo", with])?;
-        equal("output", out, with.to_owned())?;
+        equal(
+            "loaded layers",
+            docker.inspect("mooring-test/busybox", "{{.RootFS.Layers}}")?,
+            layers,
+        )?;
     }
     // A few bytes that become many are refused.
     let zeros = packed("bzip2", &vec![0; 80 << 20])?;
     let out = docker.run_with_input(&["load"], &zeros)?.exits(1)?;
     holds(&out.errors(), "decompress to more")
+}
+
+/// An index that the stock client made: of two platforms, each gets its own, and another is refused by name.
+fn platforms(docker: &Docker, registry: &Registry) -> Result<()> {
+    let name = |tag: &str| format!("{}/e2e/platforms:{tag}", registry.address);
+    let (index, amd64, arm64) = (name("all"), name("amd64"), name("arm64"));
+    let import = ["import", "--platform", "linux/arm64", "-", &arm64];
+    let tar = docker.run(&["save", "mooring-test/busybox"])?.ok()?;
+    docker.run_with_input(&import, &tar.stdout)?.ok()?;
+    docker.ok(&["tag", "mooring-test/busybox", &amd64])?;
+    let id = |of: &str| docker.inspect(of, "{{.Architecture}} {{.Id}}");
+    let (ours, other) = (id(&amd64)?, id(&arm64)?);
+    holds(&other, "arm64 sha256:")?;
+    docker.ok(&["push", "-q", &amd64])?;
+    docker.ok(&["push", "-q", &arm64])?;
+    docker.ok(&["manifest", "create", "--insecure", &index, &amd64, &arm64])?;
+    let out = docker.ok(&["manifest", "push", "--insecure", "--purge", &index])?;
+    let digest = out.lines().last().context("a digest")?;
+    docker.ok(&["rmi", &amd64, &arm64])?;
+
+    docker.ok(&["pull", "-q", &index])?;
+    equal("without a platform", id(&index)?, ours.clone())?;
+    holds(&docker.inspect(&index, "{{.RepoDigests}}")?, digest)?;
+    docker.ok(&["pull", "-q", "--platform", "linux/arm64", &index])?;
+    equal("with a platform", id(&index)?, other.clone())?;
+    let by_digest = format!("{}@{digest}", index.trim_end_matches(":all"));
+    docker.ok(&["pull", "-q", "--platform", "linux/amd64", &by_digest])?;
+    equal("by the index's digest", id(&by_digest)?, ours)?;
+    let wrong = ["pull", "--platform", "linux/s390x", &index];
+    let out = docker.run(&wrong)?.exits(1)?;
+    holds(&out.errors(), "no matching manifest for linux/s390x")?;
+    let other = other.trim_start_matches("arm64 ");
+    docker
+        .ok(&["rmi", "-f", &by_digest, &index, other])
+        .map(drop)
 }
 
 fn zstd(docker: &Docker, registry: &Registry) -> Result<()> {
