@@ -1,54 +1,19 @@
 //! Debian's dockerd as a peer, in a network namespace of its own, so that nothing of it touches the machine's network.
 
-use crate::command::{self, DEADLINE};
+use crate::command;
 use crate::docker::Docker;
+use crate::namespace::Namespace;
 use crate::registry::Registry;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long dockerd may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A network namespace with a loopback interface; gone when this goes out of scope.
-#[derive(Debug)]
-struct Namespace(String);
-
-impl Namespace {
-    fn new() -> Result<Self> {
-        let name = format!("mooring-peer-{}", std::process::id());
-        ip(&["netns", "add", &name])?;
-        let namespace = Namespace(name);
-        ip(&["-n", &namespace.0, "link", "set", "lo", "up"])?;
-        Ok(namespace)
-    }
-
-    /// A command in it. nsenter and not `ip netns exec`: that mounts a /sys of its own, without control groups.
-    fn command(&self, program: &str) -> Command {
-        let mut c = Command::new("nsenter");
-        c.arg(format!("--net=/var/run/netns/{}", self.0))
-            .arg(program);
-        c
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        if let Err(e) = ip(&["netns", "del", &self.0]) {
-            eprintln!("{e:#}");
-        }
-    }
-}
-
-fn ip(args: &[&str]) -> Result<()> {
-    let mut c = Command::new("ip");
-    c.args(args);
-    command::run(c, b"", DEADLINE)?.ok().map(drop)
-}
 
 /// A running dockerd; ended when this goes out of scope.
 #[derive(Debug)]
@@ -71,7 +36,7 @@ impl Dockerd {
         eprintln!("starting dockerd, the peer");
         let folder = tempfile::Builder::new().prefix("dockerd-").tempdir()?;
         let at = |name: &str| folder.path().join(name);
-        let namespace = Namespace::new()?;
+        let namespace = Namespace::new("peer")?;
         let host = format!("unix://{}", at("sock").display());
         let log = at("log");
         let mut c = namespace.command("dockerd");
@@ -112,7 +77,7 @@ impl Dockerd {
 
     /// The name of its network namespace.
     pub fn namespace(&self) -> &str {
-        &self.namespace.0
+        self.namespace.name()
     }
 
     /// Serves a registry's storage inside the namespace, under the address that it has outside: dockerd then pulls

@@ -7,6 +7,8 @@ pub mod differential;
 pub mod docker;
 pub mod dockerd;
 pub mod guest;
+pub mod namespace;
+pub mod nfs;
 pub mod own_registry;
 pub mod places;
 pub mod random;
