@@ -23,6 +23,7 @@ mod limits;
 mod logs;
 mod maintenance;
 mod networks;
+mod nfs;
 mod output;
 mod pause;
 mod process;
@@ -91,6 +92,7 @@ fn main() {
         pause::tests,
         used_up::tests,
         volumes::tests,
+        nfs::tests,
         clients::tests,
         differential::tests,
         compose::tests,

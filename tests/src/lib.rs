@@ -9,6 +9,7 @@ pub mod dockerd;
 pub mod guest;
 pub mod namespace;
 pub mod notary;
+pub mod nfs;
 pub mod own_registry;
 pub mod places;
 pub mod random;

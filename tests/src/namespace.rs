@@ -1,4 +1,4 @@
-//! A network namespace of a test's or benchmark's own, so that nothing of it touches the machine's network.
+//! Network namespaces of a test's or benchmark's own, so that peers touch nothing of the machine's network.
 
 use crate::command::{self, DEADLINE};
 use anyhow::Result;
@@ -24,6 +24,32 @@ impl Namespace {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0
+    }
+
+    /// A cable to the machine, which goes with the namespace; the address of the end in here.
+    ///
+    /// # Errors
+    /// Those of `ip`.
+    pub fn cable(&self) -> Result<String> {
+        // Of the range for tests between networks (RFC 2544), a net of four for each process.
+        let pid = std::process::id();
+        let net = format!("198.18.{}", pid / 64 % 256);
+        let first = pid % 64 * 4;
+        let (outside, inside) = (
+            format!("{net}.{}", first + 1),
+            format!("{net}.{}", first + 2),
+        );
+        let end = format!("veth{pid}");
+        let name = self.0.as_str();
+        ip(&[
+            "link", "add", &end, "type", "veth", "peer", "name", "eth0", "netns", name,
+        ])?;
+        ip(&["addr", "add", &format!("{outside}/30"), "dev", &end])?;
+        ip(&["link", "set", &end, "up"])?;
+        let address = format!("{inside}/30");
+        ip(&["-n", name, "addr", "add", &address, "dev", "eth0"])?;
+        ip(&["-n", name, "link", "set", "eth0", "up"])?;
+        Ok(inside)
     }
 
     /// A command in it. nsenter and not `ip netns exec`: that mounts a /sys of its own, without control groups.

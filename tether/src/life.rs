@@ -28,7 +28,7 @@ const GOODBYE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Lives the VM's life; ends with the power off.
 pub fn live() -> ! {
-    let run = || -> Result<(), Fault> {
+    let run = || -> Result<bool, Fault> {
         // Neither the container nor an exec on its way into it may look into this memory, nor
         // into that of a child that is not yet its program.
         crate::sys::process::prctl(libc::PR_SET_DUMPABLE, 0)
@@ -41,14 +41,17 @@ pub fn live() -> ! {
             .map_err(Fault::at("modules", "making the event loop"))?;
         tokio::task::LocalSet::new().block_on(&runtime, vm_life())
     };
-    if let Err(fault) = run() {
+    let clean = run().unwrap_or_else(|fault| {
         console(&fault.to_string());
+        true
+    });
+    if clean {
+        nix::unistd::sync();
     }
     power_off()
 }
 
 fn power_off() -> ! {
-    nix::unistd::sync();
     loop {
         match nix::sys::reboot::reboot(nix::sys::reboot::RebootMode::RB_POWER_OFF) {
             Ok(never) => match never {},
@@ -59,7 +62,8 @@ fn power_off() -> ! {
     }
 }
 
-async fn vm_life() -> Result<(), Fault> {
+/// Tells whether all is unmounted.
+async fn vm_life() -> Result<bool, Fault> {
     // Before the first module: a device may appear at any moment from then on.
     let mut events = Uevents::open().map_err(Fault::at("modules", "listening to device events"))?;
     let reaper = Reaper::start().map_err(Fault::at("modules", "handling SIGCHLD"))?;
@@ -88,8 +92,7 @@ async fn vm_life() -> Result<(), Fault> {
             console(&fault.to_string());
             vm.boot.send_replace(Boot::Failed(fault.clone()));
             tell_fault(&vm, &fault).await;
-            root::unmount();
-            return Ok(());
+            return Ok(root::unmount(&vm.config, &vm.reaper).await);
         }
     }
     drop(events);
@@ -97,8 +100,7 @@ async fn vm_life() -> Result<(), Fault> {
     if vm.config.maintenance.is_some() {
         tokio::task::spawn_local(end_without_link(Rc::clone(&vm)));
     }
-    end(&vm, ends).await;
-    Ok(())
+    Ok(end(&vm, ends).await)
 }
 
 /// Takes the link's secret out of the configuration.
@@ -142,7 +144,8 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
     root::overlay(&config.disk)?;
     tokio::task::yield_now().await;
     if config.maintenance.is_some() {
-        return mount_all(config, events, modules).await;
+        mount_all(config, events, modules).await?;
+        return volumes::nfs::mount_all(config, &vm.reaper).await;
     }
     let device = found.partition(config.disk.journal);
     let what = format!("partition {} ({})", config.disk.journal, device.display());
@@ -164,6 +167,10 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
             step: "network",
             message,
         })?;
+    if !config.nfs.is_empty() {
+        modules.load_group("nfs")?;
+        volumes::nfs::mount_all(config, &vm.reaper).await?;
+    }
     files::write(config)?;
     system::set_sysctls(&config.limits.sysctls)?;
     tokio::task::yield_now().await;
@@ -263,9 +270,12 @@ async fn watch_power_button(vm: Rc<Vm>) {
 }
 
 /// Waits for the end and carries it out: exit record synced and told, streams sent, file systems unmounted, farewell.
-async fn end(vm: &Rc<Vm>, mut ends: mpsc::UnboundedReceiver<End>) {
+/// Tells whether all is unmounted.
+async fn end(vm: &Rc<Vm>, mut ends: mpsc::UnboundedReceiver<End>) -> bool {
     // The VM holds a sender, so there is an end.
-    let Some(end) = ends.recv().await else { return };
+    let Some(end) = ends.recv().await else {
+        return true;
+    };
     match end {
         End::Exited(status) => {
             vm.record_exit(status, vm.restarts.reason());
@@ -294,12 +304,13 @@ async fn end(vm: &Rc<Vm>, mut ends: mpsc::UnboundedReceiver<End>) {
     if let Some(link) = &link {
         let _ = tokio::time::timeout(GOODBYE_DEADLINE, link.flush()).await;
     }
-    root::unmount();
+    let clean = root::unmount(&vm.config, &vm.reaper).await;
     if let Some(link) = &link
         && link.send(ToHost::Goodbye).await.is_ok()
     {
         let _ = tokio::time::timeout(GOODBYE_DEADLINE, link.flush()).await;
     }
+    clean
 }
 
 /// Says on the console how much memory the tether has: nothing in the container can see it.

@@ -1,6 +1,7 @@
 //! What one VM is while it runs, and what the endpoint may ask of it.
 
 use crate::boot::disk::Found;
+use crate::boot::volumes::nfs;
 use crate::boot::{Fault, files as boot_files};
 use crate::container::cgroup::Cgroup;
 use crate::container::spawn::{Place, Waiting, prepare};
@@ -264,10 +265,15 @@ impl Vm {
                 request,
                 session,
                 signal,
-            } => answer(
-                request,
-                done(self.find(session).and_then(|s| s.signal(signal))),
-            ),
+            } => {
+                answer(
+                    request,
+                    done(self.find(session).and_then(|s| s.signal(signal))),
+                );
+                if session == SessionId::CONTAINER && signal == libc::SIGKILL {
+                    self.let_go();
+                }
+            }
             ToGuest::Resize {
                 request,
                 session,
@@ -579,6 +585,17 @@ impl Vm {
         if first > 0 && self.container().state().exit.is_none() {
             // Its pid is not reused: it is reaped by the tether alone, which notes the exit.
             let _ = process::kill(first, libc::SIGKILL);
+            self.let_go();
+        }
+    }
+
+    /// The container was killed: no server of NFS is to keep its processes.
+    fn let_go(self: &Rc<Vm>) {
+        if !self.config.nfs.is_empty() {
+            let (vm, run) = (Rc::clone(self), self.container());
+            tokio::task::spawn_local(async move {
+                nfs::after_kill(&vm.config, &vm.reaper, || run.state().exit.is_some()).await;
+            });
         }
     }
 }

@@ -8,7 +8,7 @@
 use crate::health::HealthCheck;
 use crate::limits::{Limits, Tmpfs};
 use crate::restart::RestartPolicy;
-use crate::volume::{Mount, Share};
+use crate::volume::{Mount, Nfs, Share};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -188,6 +188,9 @@ pub struct GuestConfig {
     /// Its volumes, sorted by path.
     #[serde(default, skip_serializing_if = "is_default")]
     pub mounts: Vec<Mount>,
+    /// Those of its volumes that are on NFS servers.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub nfs: Vec<Nfs>,
     /// What it has of the machine's files.
     #[serde(default, skip_serializing_if = "is_default")]
     pub shares: Vec<Share>,

@@ -11,7 +11,8 @@ pub const MOUNTS_MAX: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
-    /// UUID of the volume's file system, an ext4 that fills a disk, 32 hex digits: finds the disk, whatever its name is.
+    /// UUID of the volume's file system, an ext4 that fills a disk, 32 hex digits: finds the disk, whatever its name is. Or
+    /// one of the configuration's [`Nfs::volume`].
     /// To a volume all of whose mounts are read-only nothing is written, not even its journal: other VMs may read it at
     /// the same time.
     pub volume: String,
@@ -26,6 +27,22 @@ pub struct Mount {
     /// An empty volume gets what the image has at `target`.
     #[serde(default)]
     pub copy: bool,
+}
+
+/// A volume on an NFS server, which the guest mounts over its own network, whole. Its mounts are among the others and name
+/// it by `volume`. A maintenance has no network: there an empty folder that cannot be written to stands for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nfs {
+    /// What [`Mount::volume`] says: no disk has it as its UUID.
+    pub volume: String,
+    /// What mount(2) mounts, `address:/path`.
+    pub source: String,
+    /// Options of nfs(5), as the kernel takes them. Each is tried where the server does not have the version of the one
+    /// before.
+    pub data: Vec<String>,
+    /// Flags of mount(2), Linux's numbers. `MS_NODEV` is always set.
+    pub flags: u64,
 }
 
 /// Shares of one VM, at most.

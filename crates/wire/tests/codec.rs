@@ -60,6 +60,7 @@ fn config(args: Vec<String>) -> GuestConfig {
         limits: Default::default(),
         tmpfs: Vec::new(),
         mounts: Vec::new(),
+        nfs: Vec::new(),
         shares: Vec::new(),
         maintenance: None,
     }

@@ -121,7 +121,7 @@ fn mounts(app: &App, spec: &Spec) -> Vec<Value> {
         json!({
             "Type": "volume",
             "Name": mount.volume,
-            "Source": app.containers.volumes().disk(&mount.volume).to_string(),
+            "Source": app.containers.volumes().place(&mount.volume, mount.nfs.as_ref()),
             "Destination": mount.target,
             "Driver": DRIVER,
             "Mode": mount.mode,

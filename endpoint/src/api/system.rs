@@ -231,8 +231,15 @@ async fn usage(State(app): State<Arc<App>>, version: ApiVersion, query: Query) -
     let all = app.containers.volumes().all().into_iter();
     for (record, users) in all.filter(|_| wants("volume")) {
         let mut row = super::volumes::describe(app.containers.volumes(), &record);
-        let size = app.containers.volumes().size(&record.name).await;
-        row["UsageData"] = json!({ "Size": size.unwrap_or(0), "RefCount": users.len() });
+        // What an NFS server has is not asked for: Docker's word for that is -1.
+        let size = match record.nfs() {
+            Some(_) => -1,
+            None => {
+                let size = app.containers.volumes().size(&record.name).await;
+                size.map_or(0, u64::cast_signed)
+            }
+        };
+        row["UsageData"] = json!({ "Size": size, "RefCount": users.len() });
         volumes.push(row);
     }
     let mut out = serde_json::Map::new();

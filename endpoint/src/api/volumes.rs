@@ -45,12 +45,17 @@ fn or_null(texts: &BTreeMap<String, String>) -> Value {
 
 /// A volume as Docker shows it.
 pub(super) fn describe(volumes: &Volumes, record: &VolumeRecord) -> Value {
+    let nfs = record.nfs();
+    let status = match nfs {
+        None => json!({ "Capacity": record.capacity }),
+        Some(_) => Value::Null,
+    };
     json!({
         "Name": record.name,
         "Driver": DRIVER,
-        "Mountpoint": volumes.disk(&record.name).to_string(),
+        "Mountpoint": volumes.place(&record.name, nfs.as_ref()),
         "CreatedAt": timestamps::rfc3339(record.created),
-        "Status": { "Capacity": record.capacity },
+        "Status": status,
         "Labels": or_null(&record.labels),
         "Scope": "local",
         "Options": or_null(&record.options),

@@ -158,6 +158,10 @@ impl Spec {
             limits: self.options.limits.clone(),
             tmpfs: self.options.tmpfs.clone(),
             mounts: super::volumes::for_guest(&self.mounts),
+            nfs: crate::volumes::mounts::remote(&self.mounts)
+                .into_iter()
+                .map(|(mount, nfs)| nfs.for_guest(&mount.uuid, None))
+                .collect(),
             shares: shares::for_guest(&self.shares),
             maintenance: None,
         }

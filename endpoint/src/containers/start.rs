@@ -102,10 +102,14 @@ impl Containers {
         let place = self.setup.link.place();
         let fits = |p: &Prepared| p.boot == boot && p.at == place;
         let linked = self.linked(&status.networks)?;
+        let nfs = self
+            .nfs_for_guest(&container.spec.mounts, &status.networks)
+            .await?;
         let as_created = linked.is_empty()
             && ports.is_empty()
             && status.networks == container.spec.networks
-            && boot == 1;
+            && boot == 1
+            && nfs.is_empty();
         let prepared = match status.prepared.clone().filter(|p| fits(p) && as_created) {
             Some(prepared) => prepared,
             None => {
@@ -122,6 +126,7 @@ impl Containers {
                             if let Some(pids) = status.changes.pids {
                                 guest.limits.pids = pids;
                             }
+                            guest.nfs = nfs;
                         })?;
                 self.put_record(&mut vm_keys, container, boot)?;
                 let text =

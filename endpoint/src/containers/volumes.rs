@@ -3,6 +3,7 @@
 use super::{Container, Containers, config::Config, state::Phase};
 use crate::{
     errors::{Error, Result},
+    networks::attachment::Attachment,
     volumes::{
         mounts::{self, MountPoint, Requested},
         shares::{self, SharedMount},
@@ -11,12 +12,13 @@ use crate::{
 };
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{Arc, PoisonError},
     time::Duration,
 };
 use wire::{
     message::ToGuest,
-    volume::{Mount, VOLUMES_MAX},
+    volume::{Mount, Nfs, VOLUMES_MAX},
 };
 
 /// A VM whose process has ended is off within this, or does not count as ending.
@@ -62,7 +64,65 @@ pub(super) fn for_guest(mounts: &[MountPoint]) -> Vec<Mount> {
     mounts.collect()
 }
 
+/// Refuses a path of a container that does not run if it is on an NFS server: its VM is up without a network for that.
+///
+/// # Errors
+/// 409 with what to do.
+pub(super) fn check_reachable(container: &Container, path: &str) -> Result<()> {
+    if container.status().live() {
+        return Ok(());
+    }
+    let path = mounts::clean(path);
+    let is_in = |mount: &&MountPoint| {
+        let rest = path.strip_prefix(&mount.target);
+        mount.nfs.is_some() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    match container.spec.mounts.iter().find(is_in) {
+        Some(mount) => Err(Error::conflict(format!(
+            "cannot reach {path}: volume {} is on an NFS server, which is reached while container {} runs only; start it first",
+            mount.volume,
+            container.id()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a start that could only end in a server that is not reached.
+fn check_ways(mount: &MountPoint, place: &str, address: IpAddr, nets: &[Attachment]) -> Result<()> {
+    let reached =
+        |net: &Attachment| !net.internal || net.places.iter().any(|own| own.is_near(address));
+    if nets.iter().any(reached) {
+        return Ok(());
+    }
+    let why = match nets.is_empty() {
+        true => "the container has no network (--network none)",
+        false => "the container's networks are internal, and lead nowhere else",
+    };
+    Err(Error::bad(format!(
+        "failed to mount local volume: volume {}: mount {place}: a container's VM reaches the server over the container's own network: {why}",
+        mount.volume
+    )))
+}
+
 impl Containers {
+    /// What the guest is told of volumes on NFS servers; their names are looked up now.
+    ///
+    /// # Errors
+    /// 400 where no network of the container leads there, 500 where a name is not known.
+    pub(super) async fn nfs_for_guest(
+        &self,
+        mounts: &[MountPoint],
+        networks: &[Attachment],
+    ) -> Result<Vec<Nfs>> {
+        let mut all = Vec::new();
+        for (mount, nfs) in mounts::remote(mounts) {
+            let address = nfs.look_up().await?;
+            check_ways(mount, &nfs.place(), address, networks)?;
+            all.push(nfs.for_guest(&mount.uuid, Some(address)));
+        }
+        Ok(all)
+    }
+
     fn claims(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }

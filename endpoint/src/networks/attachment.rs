@@ -77,6 +77,11 @@ impl Place {
         }
     }
 
+    /// Whether this address is in its subnet, too.
+    pub fn is_near(&self, other: IpAddr) -> bool {
+        ipnet::IpNet::new(self.address, self.prefix).is_ok_and(|net| net.contains(&other))
+    }
+
     /// With its prefix length.
     pub fn net(&self) -> String {
         format!("{}/{}", self.address, self.prefix)

@@ -3,7 +3,9 @@
 //! what an interruption left.
 
 mod disk;
+pub(crate) mod flags;
 pub mod mounts;
+pub mod nfs;
 pub mod record;
 pub mod request;
 pub mod shares;
@@ -142,6 +144,11 @@ impl Volumes {
             .ok_or_else(|| no_such_volume(name))
     }
 
+    /// Where a volume is, for people: its disk, or the folder on its server.
+    pub fn place(&self, name: &str, nfs: Option<&nfs::Source>) -> String {
+        nfs.map_or_else(|| self.disk(name).to_string(), nfs::Source::place)
+    }
+
     /// Where a volume's disk is.
     pub fn disk(&self, name: &str) -> DatastorePath {
         self.folder.join(name).join(disk::FILE)
@@ -192,11 +199,12 @@ impl Volumes {
                 "create {name}: the disk of the volume that had this name is still being deleted; try again in a moment, or use another name"
             )));
         }
-        if !self.vsphere.capabilities().disk_upload {
+        let remote = request.nfs.is_some();
+        if !remote && !self.vsphere.capabilities().disk_upload {
             return Err(Error::new(
                 Kind::NotImplemented,
                 format!(
-                    "create {name}: this host takes no disks that are uploaded (it does not announce mooring.disk.upload), and the endpoint does not make them by attaching them to itself yet; run the container without a volume"
+                    "create {name}: this host takes no disks that are uploaded (it does not announce mooring.disk.upload), and the endpoint does not make them by attaching them to itself yet; run the container without a volume, or with one on an NFS server"
                 ),
             ));
         }
@@ -206,7 +214,10 @@ impl Volumes {
         let record = Arc::new(VolumeRecord {
             created: timestamps::now(),
             uuid: hex::encode(uuid),
-            capacity: request.capacity.unwrap_or(self.capacity),
+            capacity: match remote {
+                true => 0,
+                false => request.capacity.unwrap_or(self.capacity),
+            },
             labels,
             options: request.options,
             container: container.map(str::to_owned),
@@ -233,6 +244,10 @@ impl Volumes {
 
     /// Disk first, record last.
     async fn write(&self, record: &VolumeRecord, uuid: [u8; 16]) -> Result<u64> {
+        let name = format!("{VOLUME}{}", record.name);
+        if record.nfs().is_some() {
+            return self.records.save(&name, 0, record).await;
+        }
         let (capacity, created) = (record.capacity, record.created);
         let rendering = tokio::task::spawn_blocking(move || disk::render(uuid, capacity, created));
         let body = rendering
@@ -242,7 +257,6 @@ impl Volumes {
         let path = self.disk(&record.name);
         let (length, content) = (body.len(), disk::InMemory(body.reader()));
         records::upload(&self.vsphere, &path, content, length).await?;
-        let name = format!("{VOLUME}{}", record.name);
         self.records.save(&name, 0, record).await
     }
 
@@ -323,6 +337,7 @@ impl Volumes {
             volume: record.name.clone(),
             uuid: record.uuid.clone(),
             capacity: record.capacity,
+            nfs: record.nfs(),
             target: wanted.target,
             subpath: wanted.subpath,
             read_only: wanted.read_only,

@@ -1,6 +1,7 @@
 //! What a client asks to be mounted in a container: `-v`, `--mount`, `--volumes-from`, in dockerd's words
 //! (moby, volume/mounts/linux_parser.go).
 
+use super::nfs;
 use super::request::{VolumeRequest, check_driver, check_name, texts};
 use super::shares::WantedShare;
 use crate::errors::{Error, Result};
@@ -18,6 +19,9 @@ pub struct MountPoint {
     pub uuid: String,
     /// Bytes of its disk.
     pub capacity: u64,
+    /// It is on an NFS server, and has no disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nfs: Option<nfs::Source>,
     /// Where: absolute and clean.
     pub target: String,
     /// Which part of the volume; empty: all.
@@ -426,11 +430,18 @@ fn is_local(path: &str) -> bool {
     !path.starts_with('/') && !path.contains('\0') && path.len() < 4000
 }
 
+/// Those of these mounts' volumes that are on NFS servers, each once.
+pub fn remote(mounts: &[MountPoint]) -> Vec<(&MountPoint, &nfs::Source)> {
+    let all = mounts.iter().filter_map(|m| Some((m, m.nfs.as_ref()?)));
+    let each: BTreeMap<&str, _> = all.map(|both| (both.0.volume.as_str(), both)).collect();
+    each.into_values().collect()
+}
+
 /// The disks of these mounts, each once, and whether one of them is written to.
 pub fn disks(mounts: &[MountPoint]) -> Vec<(&MountPoint, bool)> {
     let mut order: Vec<(&MountPoint, bool)> = Vec::new();
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
-    for mount in mounts {
+    for mount in mounts.iter().filter(|mount| mount.nfs.is_none()) {
         let place = *places.entry(&mount.volume).or_insert_with(|| {
             order.push((mount, false));
             order.len() - 1

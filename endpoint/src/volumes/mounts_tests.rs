@@ -191,6 +191,7 @@ fn a_disk_is_attached_once_and_written_to_if_one_mount_does() {
         volume: volume.to_owned(),
         uuid: String::new(),
         capacity: 0,
+        nfs: None,
         target: target.to_owned(),
         subpath: String::new(),
         read_only,

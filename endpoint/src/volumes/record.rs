@@ -1,5 +1,6 @@
 //! What is written down of a volume.
 
+use super::nfs;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -19,7 +20,7 @@ pub struct VolumeRecord {
     pub created: u64,
     /// UUID of its file system, 32 hex digits: a guest finds its disk by it.
     pub uuid: String,
-    /// Bytes of its disk.
+    /// Bytes of its disk; 0 where it has none.
     pub capacity: u64,
     /// Labels.
     pub labels: BTreeMap<String, String>,
@@ -32,6 +33,12 @@ pub struct VolumeRecord {
 }
 
 impl VolumeRecord {
+    /// Where it is, if that is an NFS server.
+    pub fn nfs(&self) -> Option<nfs::Source> {
+        // What an older endpoint has taken was read with the same words.
+        nfs::Source::read(&self.options).ok().flatten()
+    }
+
     /// Whether nobody has named it.
     pub fn anonymous(&self) -> bool {
         self.labels.contains_key(ANONYMOUS)

@@ -1,5 +1,6 @@
 //! `docker volume create`: names, options, capacities.
 
+use super::nfs;
 use super::record::{DRIVER, STORE};
 use crate::errors::{Error, Result};
 use serde_json::{Map, Value};
@@ -20,6 +21,8 @@ pub struct VolumeRequest {
     pub name: Option<String>,
     /// Bytes; `None`: the endpoint's default.
     pub capacity: Option<u64>,
+    /// It is on an NFS server, and no disk.
+    pub nfs: Option<nfs::Source>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Driver options, as given.
@@ -85,8 +88,16 @@ impl VolumeRequest {
     /// 400 for an option that is not known, or has a wrong value.
     pub fn with_options(options: BTreeMap<String, String>) -> Result<Self> {
         let mut capacity = None;
+        let nfs = nfs::Source::read(&options)?;
         for (name, value) in &options {
             match name.to_ascii_lowercase().as_str() {
+                // A mount; as Docker has them, in lower case.
+                "type" | "o" | "device" if nfs.is_some() => {}
+                "capacity" | "volumestore" if nfs.is_some() => {
+                    return Err(Error::bad(format!(
+                        "invalid option: {name:?}: a volume on an NFS server is no disk"
+                    )));
+                }
                 "capacity" => capacity = Some(read_capacity(value)?),
                 "volumestore" if value == STORE => {}
                 "volumestore" => {
@@ -94,14 +105,9 @@ impl VolumeRequest {
                         "volume store {value:?} is not there: this host has {STORE:?}"
                     )));
                 }
-                "type" | "o" | "device" => {
-                    return Err(Error::bad(format!(
-                        "invalid option: {name:?}: a volume is a virtual disk of its own here, not a mount of the host's; the options are Capacity and VolumeStore"
-                    )));
-                }
                 _ => {
                     return Err(Error::bad(format!(
-                        "invalid option: {name:?}: the options are Capacity and VolumeStore"
+                        "invalid option: {name:?}: the options are Capacity and VolumeStore, or type, o and device for NFS"
                     )));
                 }
             }
@@ -109,6 +115,7 @@ impl VolumeRequest {
         Ok(Self {
             name: None,
             capacity,
+            nfs,
             labels: BTreeMap::new(),
             options,
         })
@@ -260,9 +267,9 @@ mod tests {
                 "size",
             ),
             (
-                json!({"DriverOpts": {"device": "/x"}}),
+                json!({"DriverOpts": {"type": "nfs", "device": ":/x", "o": "addr=nas", "Capacity": "1G"}}),
                 Kind::BadParameter,
-                "device",
+                "is no disk",
             ),
             (
                 json!({"DriverOpts": {"VolumeStore": "ssd"}}),

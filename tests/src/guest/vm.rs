@@ -92,6 +92,7 @@ pub fn config(disk: &Disk, process: Process) -> GuestConfig {
         limits: Default::default(),
         tmpfs: Vec::new(),
         mounts: Vec::new(),
+        nfs: Vec::new(),
         shares: Vec::new(),
         maintenance: None,
     }

@@ -2,7 +2,9 @@
 
 use super::Fault;
 use super::disk::Found;
+use super::volumes::nfs;
 use crate::container::mounts::OVERLAY;
+use crate::reaper::Reaper;
 use crate::sys::fs::{IN_ROOT, NO_MAGICLINKS, attach_loop, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::ffi::CString;
@@ -10,7 +12,7 @@ use std::fs::{self, File, FileTimes};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, chown};
-use wire::config::Disk;
+use wire::config::{Disk, GuestConfig};
 
 /// Mounts every layer read-only at `/l/N` (N from 1, lowest first).
 ///
@@ -196,14 +198,19 @@ pub fn overlay(disk: &Disk) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Unmounts overlay, ephemeral partition and volumes, so that all are clean.
-pub fn unmount() {
+/// Unmounts overlay, ephemeral partition and volumes, so that all are clean. False: a server of NFS does not answer, and
+/// nothing may wait for it any more.
+pub async fn unmount(config: &GuestConfig, reaper: &Reaper) -> bool {
+    let clean = nfs::unmount(config, reaper).await;
     for target in [OVERLAY, "/e"] {
         if let Err(error) = umount2(target, MntFlags::empty()) {
             crate::console(&format!("unmounting {target}: {error}"));
             let _ = umount2(target, MntFlags::MNT_DETACH);
         }
     }
-    super::volumes::unmount();
-    nix::unistd::sync();
+    super::volumes::unmount(config);
+    if clean {
+        nix::unistd::sync();
+    }
+    clean
 }

@@ -22,6 +22,7 @@ const STEP: &str = "volumes";
 const VOLUMES: &str = "/v";
 
 mod copy;
+pub mod nfs;
 pub mod shares;
 use copy::Copy;
 
@@ -31,11 +32,18 @@ pub fn planned(config: &GuestConfig) -> Vec<VolumeMount> {
     let mut all: Vec<VolumeMount> = config
         .mounts
         .iter()
-        .map(|mount| VolumeMount {
-            root: root(&mount.volume),
-            subpath: mount.subpath.clone(),
-            target: mount.target.clone(),
-            read_only: mount.read_only,
+        .map(|mount| {
+            let remote = nfs::is_on(config, &mount.volume);
+            VolumeMount {
+                // It may wait for its server: nothing of it is looked at here.
+                root: match remote {
+                    true => top(&mount.volume),
+                    false => root(&mount.volume),
+                },
+                subpath: mount.subpath.clone(),
+                target: mount.target.clone(),
+                read_only: mount.read_only || remote && config.maintenance.is_some(),
+            }
         })
         .collect();
     for share in shares::planned(config) {
@@ -74,7 +82,11 @@ fn root(volume: &str) -> String {
 /// The fault of the step `volumes`; a disk is waited for for 30 s.
 pub async fn mount_all(config: &GuestConfig, events: &mut Uevents) -> Result<(), Fault> {
     let mut volumes: Vec<(&str, bool)> = Vec::new();
-    for mount in &config.mounts {
+    for mount in config
+        .mounts
+        .iter()
+        .filter(|m| !nfs::is_on(config, &m.volume))
+    {
         match volumes
             .iter_mut()
             .find(|(volume, _)| *volume == mount.volume)
@@ -228,10 +240,13 @@ fn in_image(target: &str) -> io::Result<Option<PathBuf>> {
     }
 }
 
-/// Unmounts all that are mounted.
-pub fn unmount() {
+/// Unmounts all that are mounted, but for those on NFS servers: [`nfs::unmount`] did that as far as it can be done.
+pub fn unmount(config: &GuestConfig) {
     for entry in fs::read_dir(VOLUMES).into_iter().flatten().flatten() {
         let target = entry.path();
+        if nfs::is_on(config, &entry.file_name().to_string_lossy()) {
+            continue;
+        }
         match umount2(&target, MntFlags::empty()) {
             // Not mounted.
             Ok(()) | Err(nix::Error::EINVAL) => {}

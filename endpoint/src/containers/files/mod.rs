@@ -161,6 +161,14 @@ impl Containers {
     /// # Errors
     /// Those of the start, 503 where the link is away.
     pub async fn job(self: &Arc<Self>, container: &Arc<Container>, job: Job) -> Result<Running> {
+        let (Job::Stat { path } | Job::Read { path } | Job::Write { path, .. }) = &job else {
+            return self.begin_job(container, job).await;
+        };
+        super::volumes::check_reachable(container, &String::from_utf8_lossy(path))?;
+        self.begin_job(container, job).await
+    }
+
+    async fn begin_job(self: &Arc<Self>, container: &Arc<Container>, job: Job) -> Result<Running> {
         // Whole, even if the client goes: a VM that is on its way up is ended again then.
         let (this, own, writes) = (self.clone(), container.clone(), job.writes());
         let lease = tokio::spawn(async move { this.reach(&own, writes).await })

@@ -3,25 +3,12 @@
 use super::fields::Fields;
 use super::{is_default, refused};
 use crate::errors::{Error, Result};
+use crate::volumes::flags as flag;
 use serde_json::Value;
 use wire::limits::Tmpfs;
 
 /// tmpfs mounts of one container at most.
 const MOUNTS_MAX: usize = 256;
-
-/// Flags of mount(2), linux/mount.h.
-mod flag {
-    pub const RDONLY: u64 = 1;
-    pub const NOSUID: u64 = 2;
-    pub const NODEV: u64 = 4;
-    pub const NOEXEC: u64 = 8;
-    pub const SYNCHRONOUS: u64 = 16;
-    pub const DIRSYNC: u64 = 128;
-    pub const NOATIME: u64 = 1024;
-    pub const NODIRATIME: u64 = 2048;
-    pub const RELATIME: u64 = 1 << 21;
-    pub const STRICTATIME: u64 = 1 << 24;
-}
 
 const DEFAULT: u64 = flag::NOSUID | flag::NODEV | flag::NOEXEC;
 
@@ -100,33 +87,17 @@ fn with_options(given: &str, options: &str) -> Result<Tmpfs> {
     let mut data = Vec::new();
     for option in options.split(',').filter(|o| !o.is_empty()) {
         let wrong = || Error::bad(format!("Invalid tmpfs option {option:?}"));
-        let (set, clear) = match option {
-            "ro" => (flag::RDONLY, 0),
-            "rw" => (0, flag::RDONLY),
-            "noexec" => (flag::NOEXEC, 0),
-            "exec" => (0, flag::NOEXEC),
-            "nosuid" => (flag::NOSUID, 0),
-            "suid" => (0, flag::NOSUID),
-            "dev" => {
+        let (set, clear) = match flag::of(option) {
+            Some(both) => both,
+            None if option == "dev" => {
                 return Err(refused(
                     "--tmpfs with the option dev",
                     "a device node would open the VM's own devices; leave it out",
                 ));
             }
-            "sync" => (flag::SYNCHRONOUS, 0),
-            "async" => (0, flag::SYNCHRONOUS),
-            "dirsync" => (flag::DIRSYNC, 0),
-            "noatime" => (flag::NOATIME, 0),
-            "atime" => (0, flag::NOATIME),
-            "nodiratime" => (flag::NODIRATIME, 0),
-            "diratime" => (0, flag::NODIRATIME),
-            "relatime" => (flag::RELATIME, 0),
-            "norelatime" => (0, flag::RELATIME),
-            "strictatime" => (flag::STRICTATIME, 0),
-            "nostrictatime" => (0, flag::STRICTATIME),
-            "nodev" | "defaults" | "private" | "rprivate" => (0, 0),
-            other => {
-                let (name, value) = other.split_once('=').ok_or_else(wrong)?;
+            None if matches!(option, "private" | "rprivate") => (0, 0),
+            None => {
+                let (name, value) = option.split_once('=').ok_or_else(wrong)?;
                 let known = match name {
                     "size" | "nr_blocks" | "nr_inodes" => size(value),
                     "mode" => u32::from_str_radix(value, 8).is_ok(),
@@ -136,7 +107,7 @@ fn with_options(given: &str, options: &str) -> Result<Tmpfs> {
                 if !known {
                     return Err(wrong());
                 }
-                data.push(other);
+                data.push(option);
                 (0, 0)
             }
         };

@@ -38,6 +38,14 @@ impl Copy {
     /// The system's.
     pub fn begin(from: PathBuf, to: PathBuf) -> io::Result<Copy> {
         fs::create_dir(&to)?;
+        Copy::into(from, to)
+    }
+
+    /// The same into a folder that is there, and empty.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn into(from: PathBuf, to: PathBuf) -> io::Result<Copy> {
         Ok(Copy {
             found: fs::symlink_metadata(&from)?,
             folders: vec![(from.clone(), to.clone())],
@@ -158,7 +166,11 @@ fn like(from: &Path, to: &Path, found: &Metadata) -> io::Result<()> {
             continue;
         };
         if !name.to_bytes().starts_with(b"trusted.overlay.") {
-            set_attribute(&target, name, &attribute(&source, name)?)?;
+            match set_attribute(&target, name, &attribute(&source, name)?) {
+                // NFS has none but the user's.
+                Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+                other => other?,
+            }
         }
     }
     if !found.is_symlink() {
