@@ -3,7 +3,7 @@
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use machine::network::NETWORKS_MAX;
+use machine::network::{NETWORKS_MAX, holder};
 use machine::options::{self, Boot, Link, Network, Options, Strict, Tls};
 use machine::registries::Registries;
 use machine::{down, status, up};
@@ -37,6 +37,12 @@ enum Command {
         /// Seconds that containers get to end by themselves
         #[arg(long, default_value_t = 10, value_name = "SECONDS")]
         time: u64,
+    },
+    /// Keep an ordinary user's network namespaces; `up` starts it
+    #[command(name = holder::COMMAND, hide = true)]
+    Hold {
+        /// Folder of the links to them
+        links: PathBuf,
     },
 }
 
@@ -76,7 +82,8 @@ struct Up {
     /// none can be pulled or loaded yet). `--strict=link` leaves the upload
     #[arg(long, value_enum, value_name = "WHAT", num_args = 0..=1, default_missing_value = "all", require_equals = true)]
     strict: Option<Strict>,
-    /// Which network the containers have: bridges (root, iproute2 and slirp4netns are needed), or a user-mode network
+    /// Which network the containers have: bridges (iproute2, nftables and slirp4netns are needed, and root
+    /// or a kernel that lets ordinary users make user namespaces), or a user-mode network
     /// for each container by itself
     #[arg(long, value_enum, default_value_t)]
     network: Network,
@@ -107,9 +114,17 @@ struct Up {
     endpoint_arg: Vec<String>,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run().await {
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        // Before there is a second thread.
+        Command::Hold { links } => holder::hold(&links)
+            .map(|never| match never {})
+            .map_err(Into::into),
+        command => tokio::runtime::Runtime::new()
+            .context("start the runtime")
+            .and_then(|runtime| runtime.block_on(run(command))),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vch: {error:#}");
@@ -123,8 +138,8 @@ fn whole(path: &Path) -> anyhow::Result<PathBuf> {
     std::fs::canonicalize(path).with_context(|| path.display().to_string())
 }
 
-async fn run() -> anyhow::Result<()> {
-    match Cli::parse().command {
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Up(args) => {
             let args = *args;
             let exe = std::env::current_exe().context("find this program's own folder")?;
@@ -174,6 +189,7 @@ async fn run() -> anyhow::Result<()> {
         }
         Command::Status { state, json } => Ok(status::run(&state.state, json)?),
         Command::Down { state, time } => Ok(down::run(&state.state, time).await?),
+        Command::Hold { .. } => anyhow::bail!("it is run by itself"),
     }
 }
 

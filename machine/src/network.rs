@@ -4,14 +4,16 @@
 //! stack of the endpoint's own VM is elsewhere; the endpoint sets it up. Between them is a pair of interfaces for each
 //! VLAN: `trunk.VLAN` in the router, `upVLAN` in the switch. The router's way out is `public`, which belongs to the
 //! [uplink](crate::uplink). Nothing of the machine's own network is changed.
-//! See docs/decisions/0014-port-groups-on-one-machine.md.
+//! Root's namespaces have names; those of an ordinary user are in a user namespace that a [`holder`] keeps.
+//! See docs/decisions/0014-port-groups-on-one-machine.md and 0022-without-root.md.
 
-use crate::options::Network;
+mod choose;
+pub mod holder;
+
 use crate::parts;
 use crate::{Error, uplink};
-use serde::{Deserialize, Serialize};
+pub use choose::{Choice, Kind, choose};
 use sha2::{Digest, Sha256};
-use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -28,106 +30,25 @@ const FIRST_VLAN: u16 = 100;
 /// Other networks than the default one, at most.
 pub const NETWORKS_MAX: u16 = 256;
 
-/// The kind of network that a virtual container host has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// Bridges in a namespace of its own.
-    Bridge,
-    /// A network of QEMU's for each container by itself.
-    User,
-}
-
-/// A choice of a kind, and why it fell.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
-    /// The kind.
-    pub kind: Kind,
-    /// Why, as the end of a sentence.
-    pub why: String,
-}
-
-/// Chooses the kind of network.
-///
-/// # Errors
-/// [`Error::Network`] where bridges are asked for and something is missing, which is named.
-pub fn choose(asked: Network) -> Result<Choice, Error> {
-    decide(asked, &missing())
-}
-
-fn decide(asked: Network, missing: &[&'static str]) -> Result<Choice, Error> {
-    let list = missing.join(", ");
-    let choice = |kind, why: String| Ok(Choice { kind, why });
-    match asked {
-        Network::User => choice(Kind::User, "--network user".into()),
-        Network::Auto if !missing.is_empty() => choice(Kind::User, format!("not there: {list}")),
-        Network::Auto => choice(Kind::Bridge, "root, ip and slirp4netns are there".into()),
-        Network::Bridge if missing.is_empty() => choice(Kind::Bridge, "--network bridge".into()),
-        Network::Bridge => Err(Error::Network {
-            action: "make the network that --network bridge asks for".into(),
-            reason: format!("not there: {list}; see `make setup`, or use --network user"),
-        }),
-    }
-}
-
-/// What bridges need and this machine or account does not have.
-fn missing() -> Vec<&'static str> {
-    let mut missing = Vec::new();
-    if !rustix::process::geteuid().is_root() {
-        missing.push("root");
-    }
-    for (program, name) in [
-        ("ip", "the program ip (package iproute2)"),
-        (
-            "slirp4netns",
-            "the program slirp4netns (package slirp4netns)",
-        ),
-        ("unshare", "the program unshare (package util-linux)"),
-        ("nft", "the program nft (package nftables)"),
-    ] {
-        if !in_path(std::env::var_os("PATH").as_deref(), program) {
-            missing.push(name);
-        }
-    }
-    if !Path::new("/dev/net/tun").exists() {
-        missing.push("/dev/net/tun (kernel module tun)");
-    }
-    missing
-}
-
-fn in_path(path: Option<&OsStr>, program: &str) -> bool {
-    path.is_some_and(|path| std::env::split_paths(path).any(|dir| dir.join(program).is_file()))
-}
-
-/// What is said of a choice when a virtual container host starts.
-pub fn announcement(choice: &Choice) -> String {
-    let Choice { kind, why } = choice;
-    match kind {
-        Kind::Bridge => format!(
-            "network: bridges in a namespace of its own, the host's set-up is not touched ({why})"
-        ),
-        Kind::User => format!(
-            "network: user-mode, containers cannot reach each other and networks cannot be created ({why})"
-        ),
-    }
-}
-
 /// The names of a state folder's namespaces, and its port groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     state: PathBuf,
     base: String,
     networks: u16,
+    rootless: bool,
 }
 
 impl Layout {
-    /// For a state folder, whose path is absolute, with so many networks beside the default one.
-    pub fn new(state: &Path, networks: u16) -> Layout {
+    /// For a state folder, whose path is absolute, with so many networks beside the default one; `rootless`: its
+    /// namespaces are in a user namespace.
+    pub fn new(state: &Path, networks: u16, rootless: bool) -> Layout {
         let hash = Sha256::digest(state.as_os_str().as_encoded_bytes());
         Layout {
             state: state.to_owned(),
             base: format!("mooring-{}", hex::encode(&hash[..5])),
             networks,
+            rootless,
         }
     }
 
@@ -139,14 +60,43 @@ impl Layout {
         format!("{}-router", self.base)
     }
 
+    /// Folder of the links to a user namespace's namespaces, and of its holder's log.
+    pub fn links(&self) -> PathBuf {
+        self.state.join(holder::NAME)
+    }
+
+    fn namespace(&self, link: &str, name: String) -> PathBuf {
+        if self.rootless {
+            holder::link(&self.links(), link)
+        } else {
+            Path::new(NAMESPACES).join(name)
+        }
+    }
+
     /// The switch's namespace.
     pub fn switch(&self) -> PathBuf {
-        Path::new(NAMESPACES).join(self.switch_name())
+        self.namespace("switch", self.switch_name())
     }
 
     /// The router's namespace.
     pub fn router(&self) -> PathBuf {
-        Path::new(NAMESPACES).join(self.router_name())
+        self.namespace("router", self.router_name())
+    }
+
+    /// The command line that runs a program as root over the namespaces: without root, in their user namespace.
+    pub fn run_as_root(&self, program: &Path, args: &[String]) -> (PathBuf, Vec<String>) {
+        if !self.rootless {
+            return (program.to_owned(), args.to_owned());
+        }
+        let user = holder::link(&self.links(), "user");
+        let mut all = vec![
+            format!("--user={}", user.display()),
+            "--preserve-credentials".to_owned(),
+            "--".to_owned(),
+            program.display().to_string(),
+        ];
+        all.extend(args.iter().cloned());
+        ("nsenter".into(), all)
     }
 
     /// Folder of the uplink's log and socket.
@@ -167,38 +117,43 @@ impl Layout {
             .collect()
     }
 
-    /// Makes what is missing of the namespaces; whether they are new. Both are, or none is: a switch that is gone by its
-    /// name lives on for the VMs in it, with its ends of the router's interfaces.
+    /// Makes what is missing in the namespaces, and those of root; whether these are new. Both are, or none is: a switch
+    /// that is gone by its name lives on for the VMs in it, with its ends of the router's interfaces.
     ///
     /// # Errors
     /// [`Error::Network`] with the words of `ip`.
     pub fn ensure(&self) -> Result<bool, Error> {
         let names = [self.switch_name(), self.router_name()];
-        let new = !names.iter().all(|name| is_namespace(name));
+        let new = !self.rootless && !names.iter().all(|name| is_namespace(name));
         if new {
             self.remove()?;
             for name in &names {
-                ip("make a network namespace", &["netns", "add", name], "")?;
+                ip(
+                    "make a network namespace",
+                    Command::new("ip").args(["netns", "add", name]),
+                    "",
+                )?;
             }
         }
-        let [switch, router] = &names;
         let there = ip(
             "look at the router",
-            &["-n", router, "-o", "link", "show"],
+            self.ip_in_router().args(["-o", "link", "show"]),
             "",
         )?;
+        let switch = self.switch();
         let mut commands = String::from("link set lo up\n");
         for (_, vlan) in self.port_groups() {
             let trunk = format!("{TRUNK}.{vlan}");
             if !there.contains(&format!(" {trunk}@")) {
                 commands += &format!(
-                    "link add {trunk} type veth peer name up{vlan} netns {switch}\nlink set {trunk} up\n"
+                    "link add {trunk} type veth peer name up{vlan} netns {}\nlink set {trunk} up\n",
+                    switch.display()
                 );
             }
         }
         ip(
             "set up the router",
-            &["-n", router, "-batch", "-"],
+            self.ip_in_router().args(["-batch", "-"]),
             &commands,
         )?;
         Ok(new)
@@ -206,20 +161,40 @@ impl Layout {
 
     /// Whether the router has its way out.
     pub(crate) fn has_public(&self) -> bool {
-        let router = self.router_name();
-        ip("look", &["-n", &router, "link", "show", PUBLIC], "").is_ok()
+        ip(
+            "look",
+            self.ip_in_router().args(["link", "show", PUBLIC]),
+            "",
+        )
+        .is_ok()
     }
 
-    /// Ends whatever uplink there is, and removes the namespaces. Where there are none that is fine.
+    /// `ip` in the router's namespace, without its arguments.
+    fn ip_in_router(&self) -> Command {
+        let args = [
+            format!("--net={}", self.router().display()),
+            "ip".to_owned(),
+        ];
+        let (program, args) = self.run_as_root(Path::new("nsenter"), &args);
+        let mut command = Command::new(program);
+        command.args(args);
+        command
+    }
+
+    /// Ends whatever uplink and holder there is, and removes the namespaces. Where there are none that is fine.
     ///
     /// # Errors
     /// [`Error::Network`] with the words of `ip`; [`Error::Stop`].
     pub fn remove(&self) -> Result<(), Error> {
-        let ended = uplink::end_all(self);
+        let ended = uplink::end_all(self).and(holder::end_all(self));
         let mut removed = Ok(());
         for name in [self.router_name(), self.switch_name()] {
             if Path::new(NAMESPACES).join(&name).exists() {
-                let done = ip("remove a network namespace", &["netns", "del", &name], "");
+                let done = ip(
+                    "remove a network namespace",
+                    Command::new("ip").args(["netns", "del", &name]),
+                    "",
+                );
                 removed = removed.and(done.map(drop));
             }
         }
@@ -229,18 +204,22 @@ impl Layout {
 
 /// Whether a name is that of a namespace, and not of a file that was left when one went.
 fn is_namespace(name: &str) -> bool {
-    Path::new(NAMESPACES).join(name).exists()
-        && ip("look", &["-n", name, "link", "show", "lo"], "").is_ok()
+    let mut look = Command::new("ip");
+    look.args(["-n", name, "link", "show", "lo"]);
+    Path::new(NAMESPACES).join(name).exists() && ip("look", &mut look, "").is_ok()
 }
 
-/// Runs `ip` with some input; what it says.
-fn ip(action: &str, args: &[&str], input: &str) -> Result<String, Error> {
+/// Runs a command of `ip` with some input; what it says.
+fn ip(action: &str, command: &mut Command, input: &str) -> Result<String, Error> {
+    let words: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.display().to_string())
+        .collect();
     let failed = |reason: String| Error::Network {
         action: action.to_owned(),
-        reason: format!("ip {}: {reason}", args.join(" ")),
+        reason: format!("{}: {reason}", words.join(" ")),
     };
-    let mut child = Command::new("ip")
-        .args(args)
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

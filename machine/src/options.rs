@@ -48,7 +48,7 @@ pub enum Network {
     /// Bridges where this machine and account allow it, else user-mode.
     #[default]
     Auto,
-    /// Bridges in a network namespace of their own; takes root.
+    /// Bridges in a network namespace of their own; without root, in a user namespace.
     Bridge,
     /// A network of QEMU's for each container: containers do not reach each other.
     User,

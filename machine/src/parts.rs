@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn port_groups_and_the_router_are_passed_as_agreed() {
-        let layout = Layout::new(Path::new("/s"), 2);
+        let layout = Layout::new(Path::new("/s"), 2, false);
         let args = hostsim(Path::new("/s"), "h:1", Some(&layout), &Options::default()).join(" ");
         let switch = layout.switch().display().to_string();
         let groups = "--port-group mooring-bridge=100 --port-group mooring-net-01=101 --port-group mooring-net-02=102";

@@ -34,6 +34,12 @@ pub struct Record {
     /// The kind of network that it was last started with.
     #[serde(default)]
     pub network: Option<Kind>,
+    /// Why it is of this kind, as it was said at the start.
+    #[serde(default)]
+    pub network_why: Option<String>,
+    /// What keeps the network's namespaces, where an ordinary user made them.
+    #[serde(default)]
+    pub namespaces: Option<Part>,
     /// The way out of the containers' network, where that is on bridges.
     #[serde(default)]
     pub uplink: Option<Part>,
@@ -51,6 +57,8 @@ impl Record {
             vch,
             options,
             network: None,
+            network_why: None,
+            namespaces: None,
             uplink: None,
             hostsim: None,
             endpoint: None,

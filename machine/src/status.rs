@@ -1,6 +1,6 @@
 //! `vch status`: which parts of a virtual container host run.
 
-use crate::network::Kind;
+use crate::network::{Kind, holder};
 use crate::state::{self, Part};
 use crate::{Error, uplink};
 use serde::Serialize;
@@ -9,13 +9,13 @@ use std::path::Path;
 /// One part of a virtual container host, as `vch status --json` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PartStatus {
-    /// `uplink` (on bridges only), `hostsim` or `endpoint`.
+    /// `namespaces` (without root), `uplink` (on bridges only), `hostsim` or `endpoint`.
     pub name: &'static str,
     /// Its process ID, while it runs.
     pub pid: Option<u32>,
     /// `running`, `dead` (was started, and is gone) or `not started`.
     pub state: &'static str,
-    /// What it serves: the uplink's network namespace, hostsim's URL and thumbprint, the endpoint's DOCKER_HOST.
+    /// What it serves: the folder of links to the namespaces, the uplink's network namespace, hostsim's URL and thumbprint, the endpoint's DOCKER_HOST.
     pub serves: Option<String>,
 }
 
@@ -28,6 +28,8 @@ pub struct Status {
     pub up: bool,
     /// The network that it was last started with.
     pub network: Option<Kind>,
+    /// What that is, and why it was chosen.
+    pub network_why: Option<String>,
     /// The parts.
     pub parts: Vec<PartStatus>,
 }
@@ -60,7 +62,11 @@ pub fn read(state: &Path) -> Result<Status, Error> {
     };
     let network = record.as_ref().and_then(|r| r.network);
     let mut parts = Vec::new();
-    if network == Some(Kind::Bridge) {
+    if network == Some(Kind::Rootless) {
+        let holder = record.as_ref().and_then(|r| r.namespaces.as_ref());
+        parts.push(part(holder::NAME, holder));
+    }
+    if network.is_some_and(Kind::has_bridges) {
         let uplink = record.as_ref().and_then(|r| r.uplink.as_ref());
         parts.push(part(uplink::NAME, uplink));
     }
@@ -72,6 +78,7 @@ pub fn read(state: &Path) -> Result<Status, Error> {
         ),
     ]);
     Ok(Status {
+        network_why: record.as_ref().and_then(|r| r.network_why.clone()),
         vch: record.map(|r| r.vch),
         up: parts.iter().all(|p| p.pid.is_some()),
         network,
@@ -103,6 +110,9 @@ pub fn run(state: &Path, json: bool) -> Result<(), Error> {
             pid,
             p.serves.as_deref().unwrap_or("-")
         );
+    }
+    if let Some(network) = &status.network_why {
+        println!("\n{network}");
     }
     if !status.up {
         println!(

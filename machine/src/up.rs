@@ -1,7 +1,7 @@
 //! `vch up`: starts what is missing, and stays to watch over it unless detached.
 
 use crate::boot::BootFiles;
-use crate::network::{self, Choice, Kind, Layout};
+use crate::network::{self, Choice, Kind, Layout, holder};
 use crate::options::{Network, Options};
 use crate::parts::{self, Hypervisor};
 use crate::process;
@@ -9,7 +9,7 @@ use crate::state::{Part, Record, StateDir};
 use crate::{Error, down, hypervisor, uplink};
 use rustix::process::Signal;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -84,6 +84,7 @@ pub(crate) async fn ensure(dir: &StateDir, record: &mut Record) -> Result<(), Er
         bridges.as_ref(),
         &record.options,
     );
+    let (program, args) = as_root(bridges.as_ref(), &program, args);
     let (process, ready) = process::start("endpoint", &program, &args, &folder.join("log"))?;
     record.endpoint = Some(Part { process, ready });
     dir.save(record)
@@ -91,12 +92,22 @@ pub(crate) async fn ensure(dir: &StateDir, record: &mut Record) -> Result<(), Er
 
 /// The names of the network's parts.
 pub(crate) fn layout(dir: &StateDir, record: &Record) -> Layout {
-    Layout::new(dir.path(), record.options.networks)
+    let rootless = record.network == Some(Kind::Rootless);
+    Layout::new(dir.path(), record.options.networks, rootless)
 }
 
 /// The same where the network is on bridges.
 fn bridges(dir: &StateDir, record: &Record) -> Option<Layout> {
-    (record.network == Some(Kind::Bridge)).then(|| layout(dir, record))
+    let bridges = record.network.is_some_and(Kind::has_bridges);
+    bridges.then(|| layout(dir, record))
+}
+
+/// The command line of a part that works in the network's namespaces, where there are any.
+fn as_root(bridges: Option<&Layout>, program: &Path, args: Vec<String>) -> (PathBuf, Vec<String>) {
+    match bridges {
+        Some(layout) => layout.run_as_root(program, &args),
+        None => (program.to_owned(), args),
+    }
 }
 
 fn runs(part: Option<&Part>) -> bool {
@@ -108,15 +119,17 @@ fn ensure_network(dir: &StateDir, record: &mut Record) -> Result<(), Error> {
     let running = runs(record.hostsim.as_ref()) || runs(record.endpoint.as_ref());
     if running {
         // What an earlier version started knew one kind.
-        return match record.network.unwrap_or(Kind::User) {
-            Kind::Bridge => ensure_bridges(dir, record),
-            Kind::User => Ok(()),
+        return if record.network.is_some_and(Kind::has_bridges) {
+            ensure_bridges(dir, record)
+        } else {
+            Ok(())
         };
     }
     let mut choice = network::choose(record.options.network)?;
-    if choice.kind == Kind::Bridge {
+    if choice.kind.has_bridges() {
         // Noted first: what is made from here on is for the next `down`.
-        record.network = Some(Kind::Bridge);
+        record.network = Some(choice.kind);
+        record.network_why = Some(choice.announcement());
         dir.save(record)?;
         match ensure_bridges(dir, record) {
             Err(error) if record.options.network == Network::Auto => {
@@ -128,20 +141,39 @@ fn ensure_network(dir: &StateDir, record: &mut Record) -> Result<(), Error> {
             other => other?,
         }
     }
-    eprintln!("{}", network::announcement(&choice));
+    eprintln!("{}", choice.announcement());
     if choice.kind == Kind::User {
         layout(dir, record).remove()?;
         record.uplink = None;
+        record.namespaces = None;
         record.network = Some(Kind::User);
+        record.network_why = Some(choice.announcement());
         dir.save(record)?;
     }
     Ok(())
 }
 
+/// Makes what is missing of the namespaces; whether they are new.
+fn ensure_namespaces(dir: &StateDir, record: &mut Record) -> Result<bool, Error> {
+    let layout = layout(dir, record);
+    let held = |part: &Part| holder::holds(&layout, &part.process);
+    let new =
+        record.network == Some(Kind::Rootless) && !record.namespaces.as_ref().is_some_and(held);
+    if new {
+        // With an uplink into namespaces that nobody else gets into any more.
+        layout.remove()?;
+        let vch = std::env::current_exe().map_err(Error::file("find", "this program"))?;
+        record.namespaces = Some(holder::start(&layout, &vch)?);
+        dir.save(record)?;
+    }
+    Ok(layout.ensure()? || new)
+}
+
 /// Makes what is missing of the namespaces, and starts the uplink if it does not run.
 fn ensure_bridges(dir: &StateDir, record: &mut Record) -> Result<(), Error> {
+    let new = ensure_namespaces(dir, record)?;
     let layout = layout(dir, record);
-    if layout.ensure()? && (runs(record.hostsim.as_ref()) || runs(record.endpoint.as_ref())) {
+    if new && (runs(record.hostsim.as_ref()) || runs(record.endpoint.as_ref())) {
         eprintln!(
             "note: the network's namespaces were gone and are made anew; containers that run are cut off until they are started again"
         );
@@ -191,10 +223,11 @@ pub(crate) fn ensure_hostsim(dir: &StateDir, record: &mut Record) -> Result<Hype
     // Where it was before, so that the endpoint finds it again.
     let listen = before.as_ref().map_or("127.0.0.1:0", Hypervisor::address);
     let bridges = bridges(dir, record);
-    if let Some(layout) = &bridges {
-        layout.ensure()?;
+    if bridges.is_some() {
+        ensure_namespaces(dir, record)?;
     }
     let args = parts::hostsim(dir.path(), listen, bridges.as_ref(), &record.options);
+    let (program, args) = as_root(bridges.as_ref(), &program, args);
     let (process, ready) = process::start("hostsim", &program, &args, &folder.join("log"))?;
     let hypervisor = Hypervisor::parse(&ready).ok_or_else(|| Error::Start {
         name: "hostsim",
@@ -264,12 +297,16 @@ fn status_line(record: &Record) {
         p.as_ref()
             .map_or_else(|| "-".to_owned(), |p| p.process.pid.to_string())
     };
-    let uplink = match &record.uplink {
-        Some(part) => format!("uplink (process {}), ", part.process.pid),
-        None => String::new(),
-    };
+    let first: String = [
+        (holder::NAME, &record.namespaces),
+        (uplink::NAME, &record.uplink),
+    ]
+    .into_iter()
+    .filter_map(|(name, part)| Some((name, part.as_ref()?.process.pid)))
+    .map(|(name, pid)| format!("{name} (process {pid}), "))
+    .collect();
     eprintln!(
-        "running: {uplink}hostsim (process {}), endpoint (process {})",
+        "running: {first}hostsim (process {}), endpoint (process {})",
         pid(&record.hostsim),
         pid(&record.endpoint)
     );
@@ -278,6 +315,7 @@ fn status_line(record: &Record) {
 /// Waits until one of the parts has ended; gives its name.
 async fn any_ended(record: &Record) -> &'static str {
     tokio::select! {
+        () = ended(record.namespaces.as_ref()) => holder::NAME,
         () = ended(record.uplink.as_ref()) => uplink::NAME,
         () = ended(record.hostsim.as_ref()) => "hostsim",
         () = ended(record.endpoint.as_ref()) => "endpoint",

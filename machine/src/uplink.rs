@@ -52,7 +52,8 @@ pub fn start(layout: &Layout) -> Result<Part, Error> {
     ]
     .map(str::to_owned);
     let log = folder.join("log");
-    let process = process::start_with_pipe(NAME, Path::new("unshare"), &args, &log)?;
+    let (program, args) = layout.run_as_root(Path::new("unshare"), &args);
+    let process = process::start_with_pipe(NAME, &program, &args, &log)?;
     Ok(Part {
         process,
         ready: router.display().to_string(),

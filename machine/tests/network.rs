@@ -55,7 +55,7 @@ impl Host {
     }
 
     fn layout(&self) -> Layout {
-        Layout::new(&self.state().canonicalize().unwrap(), NETWORKS)
+        Layout::new(&self.state().canonicalize().unwrap(), NETWORKS, false)
     }
 
     fn vch(&self, command: &str) -> Command {

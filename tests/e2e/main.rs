@@ -31,6 +31,7 @@ mod real;
 mod refusals;
 mod remote;
 mod restart;
+mod rootless;
 mod run;
 mod serial;
 mod shares;
@@ -88,6 +89,7 @@ fn main() {
         restart::tests,
         health::tests,
         networks::tests,
+        rootless::tests,
         limits::tests,
         pause::tests,
         used_up::tests,

@@ -28,7 +28,7 @@ pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
 }
 
 /// A network that is removed when it goes out of scope, behind its containers.
-struct Net {
+pub(crate) struct Net {
     docker: Docker,
     name: String,
 }
@@ -39,7 +39,7 @@ impl Drop for Net {
     }
 }
 
-fn net(docker: &Docker, name: &str, more: &[&str]) -> Result<Net> {
+pub(crate) fn net(docker: &Docker, name: &str, more: &[&str]) -> Result<Net> {
     docker.ok(&[&["network", "create"], more, &[name]].concat())?;
     Ok(Net {
         docker: docker.clone(),
@@ -50,7 +50,7 @@ fn net(docker: &Docker, name: &str, more: &[&str]) -> Result<Net> {
 /// A container that answers on TCP port 80 with a word, to whoever asks.
 const SERVER: &str = "mkdir -p /w && echo $WORD > /w/index.html && exec httpd -f -p 80 -h /w";
 
-fn server(docker: &Docker, name: &str, word: &str, more: &[&str]) -> Result<Container> {
+pub(crate) fn server(docker: &Docker, name: &str, word: &str, more: &[&str]) -> Result<Container> {
     let gone = docker.container(name);
     let word = format!("WORD={word}");
     let first = ["run", "-d", "--name", name, "-e", &word];
@@ -64,13 +64,13 @@ fn fetch(docker: &Docker, name: &str, url: &str) -> Result<String> {
 }
 
 /// The server in it may still be on its way.
-fn comes(docker: &Docker, name: &str, url: &str, word: &str) -> Result<()> {
+pub(crate) fn comes(docker: &Docker, name: &str, url: &str, word: &str) -> Result<()> {
     eventually(&format!("{name} gets {word} from {url}"), || {
         Ok(fetch(docker, name, url).is_ok_and(|got| got == word))
     })
 }
 
-fn does_not_come(docker: &Docker, name: &str, url: &str) -> Result<()> {
+pub(crate) fn does_not_come(docker: &Docker, name: &str, url: &str) -> Result<()> {
     let args = ["exec", name, "timeout", "2", "wget", "-q", "-O", "-", url];
     let out = docker.run(&args)?;
     ensure!(out.code != 0, "{name} got {:?} from {url}", out.text());
@@ -78,7 +78,7 @@ fn does_not_come(docker: &Docker, name: &str, url: &str) -> Result<()> {
 }
 
 /// An answer to a GET over a connection of the test's own.
-fn get(address: &str) -> Result<String> {
+pub(crate) fn get(address: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(stream, "GET / HTTP/1.0\r\n\r\n")?;
@@ -371,7 +371,7 @@ fn internal(docker: &Docker) -> Result<()> {
     Ok(())
 }
 
-fn host_port(docker: &Docker, name: &str, port: &str) -> Result<String> {
+pub(crate) fn host_port(docker: &Docker, name: &str, port: &str) -> Result<String> {
     let shown = docker.ok(&["port", name, port])?;
     let first = shown.lines().next().context("no port")?;
     Ok(first.replace("0.0.0.0", "127.0.0.1"))

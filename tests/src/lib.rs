@@ -10,6 +10,7 @@ pub mod guest;
 pub mod namespace;
 pub mod notary;
 pub mod nfs;
+pub mod ordinary;
 pub mod own_registry;
 pub mod places;
 pub mod random;

@@ -2,11 +2,12 @@
 
 use crate::command::{self, DEADLINE, Outcome};
 use crate::docker::Docker;
-use crate::places;
+use crate::{ordinary, places};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -20,6 +21,8 @@ pub struct Settings {
     pub strict: Option<&'static str>,
     /// Boot files; by default the fast kernel's where they are built.
     pub boot: PathBuf,
+    /// An ordinary user has it.
+    pub ordinary: bool,
     /// Further arguments of `vch up`.
     pub more: Vec<String>,
 }
@@ -31,6 +34,7 @@ impl Settings {
             link,
             strict: None,
             boot: places::boot(),
+            ordinary: false,
             more: Vec::new(),
         }
     }
@@ -55,6 +59,9 @@ impl Vch {
         let host = format!("unix://{}", dir.path().join("docker.sock").display());
         let config = dir.path().join("docker-config");
         std::fs::create_dir(&config)?;
+        if settings.ordinary && nix::unistd::geteuid().is_root() {
+            chown(dir.path(), Some(ordinary::ID), Some(ordinary::ID))?;
+        }
         let vch = Vch {
             docker: Docker::new(host, &config),
             dir,
@@ -181,7 +188,12 @@ impl Vch {
     }
 
     fn command(&self, sub: &str) -> Command {
-        let mut c = Command::new(places::programs().join("vch"));
+        let program = places::programs().join("vch");
+        let mut c = if self.settings.ordinary {
+            ordinary::command(&program)
+        } else {
+            Command::new(program)
+        };
         c.arg(sub).arg("--state").arg(self.state());
         c
     }

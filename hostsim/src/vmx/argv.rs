@@ -240,10 +240,19 @@ fn direct_boot(args: &mut Args, spec: &VmxSpec, boot: &DirectBoot) -> Result<(),
     Ok(())
 }
 
+/// Whether this user namespace has other users than ours (user_namespaces(7): `inside outside count`).
+fn others_are_known() -> bool {
+    // A kernel without user namespaces knows everybody.
+    std::fs::read_to_string("/proc/self/uid_map").map_or(true, |map| {
+        map.lines()
+            .any(|line| line.split_whitespace().nth(2) != Some("1"))
+    })
+}
+
 /// A virtio-9p device. The folder is the one that was opened, whatever its path means by now. As root, owners are those
-/// that the guest gives; else everything is ours.
+/// that the guest gives; else, and as root of a user namespace that knows nobody else, everything is ours.
 fn shared_folder(args: &mut Args, number: u8, share: &ShareSpec, fd: RawFd) {
-    let model = if nix::unistd::geteuid().is_root() {
+    let model = if nix::unistd::geteuid().is_root() && others_are_known() {
         "passthrough"
     } else {
         "none"
