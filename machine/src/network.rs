@@ -25,6 +25,8 @@ pub const TRUNK: &str = "trunk";
 pub const PUBLIC: &str = "public";
 /// VLAN of the default network; those of others are behind it.
 const FIRST_VLAN: u16 = 100;
+/// VLAN of the first port group that is not the endpoint's.
+const FIRST_EXTERNAL: u16 = 1001;
 /// Other networks than the default one, at most.
 pub const NETWORKS_MAX: u16 = 256;
 
@@ -118,6 +120,7 @@ pub struct Layout {
     state: PathBuf,
     base: String,
     networks: u16,
+    external: Vec<String>,
 }
 
 impl Layout {
@@ -128,7 +131,15 @@ impl Layout {
             state: state.to_owned(),
             base: format!("mooring-{}", hex::encode(&hash[..5])),
             networks,
+            external: Vec::new(),
         }
+    }
+
+    /// The same with port groups that the router has no part in.
+    #[must_use]
+    pub fn with_external(mut self, port_groups: Vec<String>) -> Layout {
+        self.external = port_groups;
+        self
     }
 
     fn switch_name(&self) -> String {
@@ -165,6 +176,11 @@ impl Layout {
         std::iter::once((parts::PORT_GROUP.to_owned(), FIRST_VLAN))
             .chain(pool)
             .collect()
+    }
+
+    /// The port groups that the router has no part in, with their VLANs.
+    pub fn external(&self) -> impl Iterator<Item = (&str, u16)> {
+        self.external.iter().map(String::as_str).zip(FIRST_EXTERNAL..)
     }
 
     /// Makes what is missing of the namespaces; whether they are new. Both are, or none is: a switch that is gone by its

@@ -7,6 +7,7 @@ pub mod differential;
 pub mod docker;
 pub mod dockerd;
 pub mod guest;
+pub mod netns;
 pub mod own_registry;
 pub mod places;
 pub mod random;

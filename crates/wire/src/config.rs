@@ -191,6 +191,9 @@ pub struct GuestConfig {
     /// What it has of the machine's files.
     #[serde(default, skip_serializing_if = "is_default")]
     pub shares: Vec<Share>,
+    /// What the guest's packet filter lets through at each interface; empty: there is no filter.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub guards: Vec<Guard>,
     /// This boot is for the container's files only: no process, no network, no journal.
     #[serde(default, skip_serializing_if = "is_default")]
     pub maintenance: Option<Maintenance>,
@@ -308,6 +311,32 @@ pub struct Process {
     pub cap_drop: Vec<String>,
 }
 
+/// A gateway that is not known yet: the router of the interface's DHCP lease.
+pub const FROM_LEASE: &str = "0.0.0.0";
+
+/// What passes at one interface. Of simple types: the tether has little room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guard {
+    /// Name of the interface in the guest.
+    pub interface: String,
+    /// Set of [`Guard::ALL`], [`Guard::OUT`] and [`Guard::PING`].
+    pub passes: u32,
+    /// Addresses that everything may come from, `10.0.0.1-10.0.0.9`.
+    pub peers: Vec<String>,
+    /// Ports to which everything may come, with the IP protocol in the upper half.
+    pub ports: Vec<u32>,
+}
+
+impl Guard {
+    /// Everything passes.
+    pub const ALL: u32 = 1;
+    /// Connections out, and what belongs to them; what IPv6 needs to find its neighbours.
+    pub const OUT: u32 = 2;
+    /// Pings come in.
+    pub const PING: u32 = 4;
+}
+
 /// One network interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -316,9 +345,9 @@ pub struct Interface {
     pub mac: String,
     /// Name in the guest, `eth0`.
     pub name: String,
-    /// Addresses with prefix length, `172.17.0.2/16`, IPv6 too. Empty: DHCP.
+    /// Addresses with prefix length, `172.17.0.2/16`, IPv6 too. Empty: DHCP, and what IPv6 routers announce.
     pub addresses: Vec<String>,
-    /// Default gateways (one per address family).
+    /// Default gateways (one per address family); [`FROM_LEASE`] stands for the one that DHCP names.
     #[serde(default)]
     pub gateways: Vec<String>,
     /// MTU in bytes; 0 keeps the driver's.

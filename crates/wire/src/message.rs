@@ -5,7 +5,7 @@
 //! a message that names the stream. Where a channel of a stream ends, and how many bytes a drain
 //! left behind, is told in the stream itself (`mux`, link::StreamEvent::End), not by a message.
 
-use crate::config::{Interface, Process};
+use crate::config::{Guard, Interface, Process};
 use crate::files::Job;
 use crate::health::{Health, HealthStatus, Probe};
 use crate::restart::RestartPolicy;
@@ -236,6 +236,14 @@ pub enum ToGuest {
         stream: StreamId,
         /// What to do.
         job: Job,
+    },
+    /// Make the packet filter this, in one step; without guards there is none. Answered. Comes before the `Networks`
+    /// that it is for: an interface that it does not name passes nothing.
+    Guards {
+        /// Number of this request.
+        request: u32,
+        /// One for each interface.
+        guards: Vec<Guard>,
     },
 }
 
@@ -487,6 +495,15 @@ pub enum ToHost {
     Maintenance {
         /// The request's.
         nonce: String,
+    },
+    /// An interface got an address by DHCP, another one, or lost it. Comes for each again after a handshake.
+    Lease {
+        /// MAC address of the interface.
+        mac: String,
+        /// Address with prefix length; `None`: it has none any more.
+        address: Option<String>,
+        /// The router that the server named.
+        gateway: Option<String>,
     },
 }
 

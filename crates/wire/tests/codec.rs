@@ -61,6 +61,7 @@ fn config(args: Vec<String>) -> GuestConfig {
         tmpfs: Vec::new(),
         mounts: Vec::new(),
         shares: Vec::new(),
+        guards: Vec::new(),
         maintenance: None,
     }
 }

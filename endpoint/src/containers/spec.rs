@@ -159,6 +159,7 @@ impl Spec {
             tmpfs: self.options.tmpfs.clone(),
             mounts: super::volumes::for_guest(&self.mounts),
             shares: shares::for_guest(&self.shares),
+            guards: network.guards,
             maintenance: None,
         }
     }

@@ -93,6 +93,7 @@ pub fn config(disk: &Disk, process: Process) -> GuestConfig {
         tmpfs: Vec::new(),
         mounts: Vec::new(),
         shares: Vec::new(),
+        guards: Vec::new(),
         maintenance: None,
     }
 }

@@ -8,6 +8,7 @@
 pub mod backdoor;
 pub mod fs;
 pub mod mount;
+pub mod packet;
 pub mod process;
 pub mod tty;
 
