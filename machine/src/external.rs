@@ -42,10 +42,19 @@ impl ContainerNetworks {
     pub fn args(&self) -> Vec<String> {
         let lists = [
             ("--container-network", &self.container_network),
-            ("--container-network-gateway", &self.container_network_gateway),
-            ("--container-network-ip-range", &self.container_network_ip_range),
+            (
+                "--container-network-gateway",
+                &self.container_network_gateway,
+            ),
+            (
+                "--container-network-ip-range",
+                &self.container_network_ip_range,
+            ),
             ("--container-network-dns", &self.container_network_dns),
-            ("--container-network-firewall", &self.container_network_firewall),
+            (
+                "--container-network-firewall",
+                &self.container_network_firewall,
+            ),
             ("--container-network-mtu", &self.container_network_mtu),
         ];
         lists

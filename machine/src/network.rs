@@ -180,7 +180,10 @@ impl Layout {
 
     /// The port groups that the router has no part in, with their VLANs.
     pub fn external(&self) -> impl Iterator<Item = (&str, u16)> {
-        self.external.iter().map(String::as_str).zip(FIRST_EXTERNAL..)
+        self.external
+            .iter()
+            .map(String::as_str)
+            .zip(FIRST_EXTERNAL..)
     }
 
     /// Makes what is missing of the namespaces; whether they are new. Both are, or none is: a switch that is gone by its

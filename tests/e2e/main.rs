@@ -5,6 +5,7 @@
 mod clients;
 mod commit;
 mod compose;
+mod container_networks;
 mod crash;
 mod differential;
 mod exec;
@@ -87,6 +88,7 @@ fn main() {
         restart::tests,
         health::tests,
         networks::tests,
+        container_networks::tests,
         limits::tests,
         pause::tests,
         used_up::tests,

@@ -43,7 +43,8 @@ impl Station {
         let port = format!("st{vlan}-{number}");
         let name = station.name.as_str();
         ip(&[
-            "link", "add", "wire", "netns", name, "type", "veth", "peer", "name", &port, "netns", &switch,
+            "link", "add", "wire", "netns", name, "type", "veth", "peer", "name", &port, "netns",
+            &switch,
         ])?;
         let bridge = format!("vlan{vlan}");
         ip(&["-n", &switch, "link", "set", &port, "master", &bridge, "up"])?;
@@ -81,7 +82,10 @@ impl Station {
     /// Where it cannot be run.
     pub fn spawn(&mut self, args: &[&str]) -> Result<()> {
         let mut command = self.command(args);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         self.children.push(command.spawn().context(args.join(" "))?);
         Ok(())
     }
@@ -122,7 +126,17 @@ impl Station {
     /// # Errors
     /// Where curl cannot be run.
     pub fn gets(&self, from: &str, url: &str) -> Result<bool> {
-        let args = ["curl", "-gsf", "-m", "2", "--interface", from, "-o", "/dev/null", url];
+        let args = [
+            "curl",
+            "-gsf",
+            "-m",
+            "2",
+            "--interface",
+            from,
+            "-o",
+            "/dev/null",
+            url,
+        ];
         Ok(self.run(&args)?.code == 0)
     }
 

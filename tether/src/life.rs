@@ -169,7 +169,7 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
     for interface in config.networks.iter().filter(|i| i.addresses.is_empty()) {
         leases::join(vm, interface).await.map_err(network)?;
     }
-    files::write(&vm.as_told())?;
+    files::write(config, &vm.as_told())?;
     system::set_sysctls(&config.limits.sysctls)?;
     tokio::task::yield_now().await;
     let cgroup = Cgroup::create(config.limits.pids)

@@ -23,7 +23,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use tokio::sync::{Mutex, mpsc, watch};
-use wire::config::{Guard, GuestConfig, Interface, Process};
+use wire::config::{GuestConfig, Interface, Process};
 use wire::files::Job;
 use wire::health::Health;
 use wire::message::{
@@ -528,7 +528,7 @@ impl Vm {
     }
 
     /// Makes the packet filter this one, with the modules that it takes.
-    fn guard(&self, guards: &[Guard]) -> Result<(), String> {
+    fn guard(&self, guards: &[String]) -> Result<(), String> {
         if !guards.is_empty() {
             let mut modules = self.modules.borrow_mut();
             modules.load_group("nft").map_err(|f| f.message)?;
@@ -558,7 +558,7 @@ impl Vm {
                 leases::join(self, added).await?;
             }
         }
-        boot_files::write_network(&self.as_told()).map_err(|fault| fault.message)
+        boot_files::write_network(&self.config, &self.as_told()).map_err(|fault| fault.message)
     }
 
     fn processes(&self) -> Reply {

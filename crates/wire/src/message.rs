@@ -5,7 +5,7 @@
 //! a message that names the stream. Where a channel of a stream ends, and how many bytes a drain
 //! left behind, is told in the stream itself (`mux`, link::StreamEvent::End), not by a message.
 
-use crate::config::{Guard, Interface, Process};
+use crate::config::{Interface, Process};
 use crate::files::Job;
 use crate::health::{Health, HealthStatus, Probe};
 use crate::restart::RestartPolicy;
@@ -242,8 +242,8 @@ pub enum ToGuest {
     Guards {
         /// Number of this request.
         request: u32,
-        /// One for each interface.
-        guards: Vec<Guard>,
+        /// One for each interface ([`Guard::line`](crate::config::Guard::line)).
+        guards: Vec<String>,
     },
 }
 

@@ -343,7 +343,10 @@ fn network_settings(container: &Container, status: &Status, version: ApiVersion)
     let bridge = endpoints.get(BRIDGE).unwrap_or(&empty);
     let text = |field: &str| bridge[field].as_str().unwrap_or("").to_owned();
     let ports = if running {
-        describe(&ports(container, status), container.spec.config.exposed_ports.keys())
+        describe(
+            &ports(container, status),
+            container.spec.config.exposed_ports.keys(),
+        )
     } else {
         Map::new()
     };

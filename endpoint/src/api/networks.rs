@@ -103,9 +103,6 @@ fn describe(app: &App, network: &Network, with_members: bool) -> Value {
             if let Some(range) = &pool.range {
                 entry.insert("IPRange".to_owned(), json!(range.to_string()));
             }
-            if let Some((first, last)) = &pool.between {
-                entry.insert("IPRange".to_owned(), json!(format!("{first}-{last}")));
-            }
             entry.insert("Gateway".to_owned(), json!(pool.gateway.to_string()));
             if !pool.auxiliary.is_empty() && !record.builtin() {
                 entry.insert("AuxiliaryAddresses".to_owned(), json!(pool.auxiliary));
@@ -156,8 +153,13 @@ async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
         let record = &network.record;
         let unused = || active(&app, &network).is_empty();
         let builtin = record.permanent();
-        if shown(&record.name, &record.id, record.driver(), &record.labels, builtin)
-            && dangling.is_none_or(|want| want == (!builtin && unused()))
+        if shown(
+            &record.name,
+            &record.id,
+            record.driver(),
+            &record.labels,
+            builtin,
+        ) && dangling.is_none_or(|want| want == (!builtin && unused()))
         {
             rows.push(describe(&app, &network, false));
         }

@@ -206,10 +206,7 @@ impl Setup {
             dns: self.name_servers(spec, networks),
             hosts,
             // What cannot be read is refused where ports are published.
-            guards: external::guards(
-                networks,
-                &super::places::requests(spec).unwrap_or_default(),
-            ),
+            guards: external::guards(networks, &super::places::requests(spec).unwrap_or_default()),
         }
     }
 

@@ -341,7 +341,10 @@ impl Containers {
         gateway: Option<&str>,
     ) {
         let status = container.status();
-        let place = status.networks.iter().find(|p| p.mac.eq_ignore_ascii_case(mac));
+        let place = status
+            .networks
+            .iter()
+            .find(|p| p.mac.eq_ignore_ascii_case(mac));
         let Some(place) = place.filter(|p| p.dynamic() && status.boot() == boot) else {
             return;
         };

@@ -138,7 +138,13 @@ impl Containers {
                 mac,
                 address,
                 gateway,
-            } => self.leased(container, session.boot, &mac, address.as_deref(), gateway.as_deref()),
+            } => self.leased(
+                container,
+                session.boot,
+                &mac,
+                address.as_deref(),
+                gateway.as_deref(),
+            ),
             ToHost::Restarted { pid, at } => self.restarted(container, session.boot, pid, at),
         }
     }

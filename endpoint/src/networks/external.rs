@@ -104,7 +104,10 @@ impl ContainerNetworks {
             if [BRIDGE, NONE, "host", "default"].contains(&name) {
                 return Err(wrong("this name is another network's; choose one"));
             }
-            if out.iter().any(|n| n.name == name || n.port_group == port_group) {
+            if out
+                .iter()
+                .any(|n| n.name == name || n.port_group == port_group)
+            {
                 return Err(wrong("it is there already"));
             }
             out.push(self.record(port_group, name)?);
@@ -130,7 +133,12 @@ impl ContainerNetworks {
     }
 
     fn record(&self, port_group: &str, name: &str) -> std::result::Result<NetworkRecord, String> {
-        let mut ranges = values("ip-range", &self.container_network_ip_range, port_group, range)?;
+        let mut ranges = values(
+            "ip-range",
+            &self.container_network_ip_range,
+            port_group,
+            range,
+        )?;
         let mut pools = Vec::new();
         for (subnet, gateway) in values(
             "gateway",
@@ -165,7 +173,12 @@ impl ContainerNetworks {
                 "--container-network-ip-range {port_group}:{first}-{last}: it takes a --container-network-gateway whose subnet it is in"
             ));
         }
-        let levels = values("firewall", &self.container_network_firewall, port_group, level)?;
+        let levels = values(
+            "firewall",
+            &self.container_network_firewall,
+            port_group,
+            level,
+        )?;
         let level = levels.last().copied().unwrap_or_default();
         let peers: Vec<_> = pools.iter().filter_map(|pool| pool.between).collect();
         if level == TrustLevel::Peers && peers.is_empty() {
@@ -184,6 +197,13 @@ impl ContainerNetworks {
             text.parse::<IpAddr>()
                 .map_err(|_| "expected an address".to_owned())
         })?;
+        let ranges: Vec<String> = peers
+            .iter()
+            .map(|(first, last)| format!("{first}-{last}"))
+            .collect();
+        if !ranges.is_empty() {
+            options.insert("mooring.ip-range".to_owned(), ranges.join(","));
+        }
         if !dns.is_empty() {
             let list: Vec<String> = dns.iter().map(ToString::to_string).collect();
             options.insert("mooring.dns".to_owned(), list.join(","));
@@ -312,13 +332,13 @@ impl Attachment {
 }
 
 /// What a guest's packet filter lets through; none where nothing is to be kept out.
-pub fn guards(attachments: &[Attachment], ports: &[PortRequest]) -> Vec<Guard> {
+pub fn guards(attachments: &[Attachment], ports: &[PortRequest]) -> Vec<String> {
     if !attachments.iter().any(Attachment::guarded) {
         return Vec::new();
     }
-    let mut ports: Vec<u32> = ports
+    let mut ports: Vec<(u8, u16)> = ports
         .iter()
-        .map(|request| number(request.protocol) << 16 | u32::from(request.port))
+        .map(|request| (number(request.protocol), request.port))
         .collect();
     ports.sort_unstable();
     ports.dedup();
@@ -328,8 +348,7 @@ pub fn guards(attachments: &[Attachment], ports: &[PortRequest]) -> Vec<Guard> {
             let external = attachment.external.as_ref();
             let level = attachment.level();
             let peers = external.filter(|_| level == TrustLevel::Peers);
-            let peers = peers.map_or(&[][..], |e| &e.peers);
-            Guard {
+            let guard = Guard {
                 interface: format!("eth{}", attachment.interface),
                 passes: match level {
                     TrustLevel::Open => Guard::ALL,
@@ -337,21 +356,19 @@ pub fn guards(attachments: &[Attachment], ports: &[PortRequest]) -> Vec<Guard> {
                     TrustLevel::Outbound => Guard::OUT,
                     TrustLevel::Peers | TrustLevel::Published => Guard::OUT | Guard::PING,
                 },
-                peers: peers
-                    .iter()
-                    .map(|(first, last)| format!("{first}-{last}"))
-                    .collect(),
+                peers: peers.map_or_else(Vec::new, |e| e.peers.clone()),
                 ports: match level {
                     TrustLevel::Published => ports.clone(),
                     _ => Vec::new(),
                 },
-            }
+            };
+            guard.line()
         })
         .collect()
 }
 
 /// IP's number of a protocol.
-fn number(protocol: Protocol) -> u32 {
+fn number(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
@@ -367,7 +384,10 @@ pub fn check_capabilities(added: &[String], attachments: &[Attachment]) -> Resul
     let Some(place) = attachments.iter().find(|place| place.guarded()) else {
         return Ok(());
     };
-    match added.iter().find(|name| PAST_THE_FILTER.contains(&name.as_str())) {
+    match added
+        .iter()
+        .find(|name| PAST_THE_FILTER.contains(&name.as_str()))
+    {
         None => Ok(()),
         Some(name) => Err(Error::bad(format!(
             "--cap-add {}: with it the container could lift the packet filter of network {} (trust level {}); leave it out, or use a network that is open",
@@ -382,9 +402,15 @@ pub fn check_capabilities(added: &[String], attachments: &[Attachment]) -> Resul
 ///
 /// # Errors
 /// 409.
-pub fn check_running(name: &str, dropped: &[String], had: &[Attachment], new: &Attachment) -> Result<()> {
+pub fn check_running(
+    name: &str,
+    dropped: &[String],
+    had: &[Attachment],
+    new: &Attachment,
+) -> Result<()> {
     let without = |list: &[String]| {
-        list.iter().any(|c| matches!(c.as_str(), "ALL" | "CAP_ALL" | "CAP_NET_RAW"))
+        list.iter()
+            .any(|c| matches!(c.as_str(), "ALL" | "CAP_ALL" | "CAP_NET_RAW"))
     };
     if !new.guarded() || had.iter().any(Attachment::guarded) || without(dropped) {
         return Ok(());
@@ -449,16 +475,25 @@ mod tests {
         .read()
         .unwrap();
         let lab = &records[0];
-        assert_eq!((lab.name.as_str(), lab.port_group.as_str()), ("lab", "VM Net"));
+        assert_eq!(
+            (lab.name.as_str(), lab.port_group.as_str()),
+            ("lab", "VM Net")
+        );
         assert_eq!(lab.pools[0].subnet.to_string(), "10.1.0.0/16");
         assert_eq!(lab.pools[1].gateway.to_string(), "fd00:1::1");
         let external = lab.external.as_ref().unwrap();
-        assert_eq!((external.level, external.dynamic), (TrustLevel::Peers, false));
+        assert_eq!(
+            (external.level, external.dynamic),
+            (TrustLevel::Peers, false)
+        );
         assert_eq!(external.peers.len(), 2);
         assert_eq!(lab.options[MTU], "1400");
         let dhcp = &records[1];
         let external = dhcp.external.as_ref().unwrap();
-        assert_eq!((external.level, external.dynamic), (TrustLevel::Published, true));
+        assert_eq!(
+            (external.level, external.dynamic),
+            (TrustLevel::Published, true)
+        );
         assert_ne!(lab.id, dhcp.id);
     }
 
@@ -469,12 +504,30 @@ mod tests {
             (&[("network", "pg:bridge")], "another network's"),
             (&[("network", "pg:a"), ("network", "pg:b")], "there already"),
             (&[("gateway", "pg:10.0.0.1/24")], "of a --container-network"),
-            (&[("network", "pg:a"), ("gateway", "pg:10.0.0.1/24")], "ip-range"),
-            (&[("network", "pg:a"), ("range", "pg:10.0.0.0/24")], "gateway"),
-            (&[("network", "pg:a"), ("range", "pg:10.0.0.9-10.0.0.1")], "FIRST-LAST"),
-            (&[("network", "pg:a"), ("gateway", "pg:10.0.0.0/24")], "router's address"),
-            (&[("network", "pg:a"), ("firewall", "pg:wide")], "open, closed"),
-            (&[("network", "pg:a"), ("firewall", "pg:peers")], "ip-range says"),
+            (
+                &[("network", "pg:a"), ("gateway", "pg:10.0.0.1/24")],
+                "ip-range",
+            ),
+            (
+                &[("network", "pg:a"), ("range", "pg:10.0.0.0/24")],
+                "gateway",
+            ),
+            (
+                &[("network", "pg:a"), ("range", "pg:10.0.0.9-10.0.0.1")],
+                "FIRST-LAST",
+            ),
+            (
+                &[("network", "pg:a"), ("gateway", "pg:10.0.0.0/24")],
+                "router's address",
+            ),
+            (
+                &[("network", "pg:a"), ("firewall", "pg:wide")],
+                "open, closed",
+            ),
+            (
+                &[("network", "pg:a"), ("firewall", "pg:peers")],
+                "ip-range says",
+            ),
             (&[("network", "pg:a"), ("dns", "pg:x")], "an address"),
             (&[("network", "pg:a"), ("mtu", "pg:1")], "1280"),
         ] {

@@ -2,7 +2,7 @@
 
 use super::attachment::Attachment;
 use std::{cmp::Reverse, net::IpAddr};
-use wire::config::{FROM_LEASE, Guard, Interface};
+use wire::config::{FROM_LEASE, Interface};
 
 /// What a guest is told of its networks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct GuestNetwork {
     /// Lines of /etc/hosts: address, names.
     pub hosts: Vec<(String, Vec<String>)>,
     /// Its packet filter.
-    pub guards: Vec<Guard>,
+    pub guards: Vec<String>,
 }
 
 /// The place whose network has the default route of a family: the highest priority, then the name, as Docker has it.

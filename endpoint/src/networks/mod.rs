@@ -232,7 +232,14 @@ impl Networks {
     pub fn all(&self) -> Vec<Arc<Network>> {
         let mut all: Vec<_> = locked(&self.networks).values().cloned().collect();
         all.sort_by(|a, b| {
-            let key = |n: &Network| (!n.record.builtin(), !n.record.permanent(), n.record.created, n.record.id.clone());
+            let key = |n: &Network| {
+                (
+                    !n.record.builtin(),
+                    !n.record.permanent(),
+                    n.record.created,
+                    n.record.id.clone(),
+                )
+            };
             key(a).cmp(&key(b))
         });
         all

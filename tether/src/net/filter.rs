@@ -57,18 +57,22 @@ const BELONGS: u32 = 2 | 4;
 
 /// Whether anything is kept from passing at any of the interfaces.
 #[must_use]
-pub fn guarded(guards: &[Guard]) -> bool {
-    guards.iter().any(|guard| guard.passes & Guard::ALL == 0)
+pub fn guarded(lines: &[String]) -> bool {
+    let open =
+        |line: &String| Guard::read(line).is_some_and(|guard| guard.passes & Guard::ALL != 0);
+    !lines.iter().all(open)
 }
 
 /// Makes the filter this one, or removes it where there are no guards.
 ///
 /// # Errors
-/// Text that names the filter and the kernel's answer.
-pub fn set(guards: &[Guard]) -> Result<(), String> {
+/// Text that names the filter and the kernel's answer, or what is no guard.
+pub fn set(lines: &[String]) -> Result<(), String> {
     let done = || -> io::Result<()> {
+        let guards: Option<Vec<Guard>> = lines.iter().map(|line| Guard::read(line)).collect();
+        let guards = guards.ok_or(io::ErrorKind::InvalidInput)?;
         let mut socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
-        socket.batch(messages(guards)).map(drop)
+        socket.batch(messages(&guards)).map(drop)
     };
     done().map_err(|e| format!("setting the packet filter (nf_tables): {e}"))
 }
@@ -232,20 +236,12 @@ fn rules(guard: &Guard, out: &mut Vec<Message>) {
             out.push(input().icmp(protocol, echo, echo).message(INPUT, ACCEPT));
         }
     }
-    // What is no range lets nothing through.
-    for range in guard.peers.iter().filter_map(|text| range(text)) {
-        out.push(input().from(range).message(INPUT, ACCEPT));
+    for range in &guard.peers {
+        out.push(input().from(*range).message(INPUT, ACCEPT));
     }
-    for port in &guard.ports {
-        let rule = input().port((port >> 16) as u8, *port as u16);
-        out.push(rule.message(INPUT, ACCEPT));
+    for (protocol, port) in &guard.ports {
+        out.push(input().port(*protocol, *port).message(INPUT, ACCEPT));
     }
-}
-
-fn range(text: &str) -> Option<(IpAddr, IpAddr)> {
-    let (first, last) = text.split_once('-')?;
-    let (first, last): (IpAddr, IpAddr) = (first.parse().ok()?, last.parse().ok()?);
-    (first.is_ipv4() == last.is_ipv4()).then_some((first, last))
 }
 
 #[cfg(test)]

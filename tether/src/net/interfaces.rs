@@ -133,7 +133,10 @@ async fn bring_one_up(
 
 /// Sets a kernel's setting of an interface; not every kernel has all.
 fn setting(family: &str, interface: &str, name: &str, value: &str) {
-    let _ = fs::write(format!("/proc/sys/net/{family}/conf/{interface}/{name}"), value);
+    let _ = fs::write(
+        format!("/proc/sys/net/{family}/conf/{interface}/{name}"),
+        value,
+    );
 }
 
 /// Tells the neighbours who has the addresses now (gratuitous ARP, unsolicited neighbour advertisements): another VM may
@@ -146,8 +149,8 @@ fn announce(socket: &mut Socket, index: u32, interface: &Interface) {
         .split(':')
         .filter_map(|byte| u8::from_str_radix(byte, 16).ok())
         .collect();
-    let message = Message::new(RTM_NEWLINK, REQUEST, &link_header(index, IFF_UP))
-        .with(IFLA_ADDRESS, &mac);
+    let message =
+        Message::new(RTM_NEWLINK, REQUEST, &link_header(index, IFF_UP)).with(IFLA_ADDRESS, &mac);
     // A device that cannot: the neighbours find out by themselves.
     let _ = socket.request(message);
 }
@@ -169,14 +172,22 @@ pub fn take_lease(index: u32, interface: &Interface, answer: &Answer) -> io::Res
         }
     }
     announce(&mut socket, index, interface);
-    let way_out = interface.gateways.iter().any(|gateway| gateway == FROM_LEASE);
-    let default = answer.router.map(|router| (Ipv4Addr::UNSPECIFIED, 0, router));
+    let way_out = interface
+        .gateways
+        .iter()
+        .any(|gateway| gateway == FROM_LEASE);
+    let default = answer
+        .router
+        .map(|router| (Ipv4Addr::UNSPECIFIED, 0, router));
     // RFC 3442: where there are classless routes, the router's option does not count.
     let routes = match answer.routes.is_empty() {
         true => default.as_slice(),
         false => &answer.routes,
     };
-    for (to, prefix, router) in routes.iter().filter(|(_, prefix, _)| *prefix != 0 || way_out) {
+    for (to, prefix, router) in routes
+        .iter()
+        .filter(|(_, prefix, _)| *prefix != 0 || way_out)
+    {
         socket.request(leased_route(index, *to, *prefix, *router))?;
     }
     Ok(())
@@ -199,7 +210,20 @@ fn leased_route(index: u32, to: Ipv4Addr, prefix: u8, router: Ipv4Addr) -> Messa
     const ONLINK: u8 = 4;
     let direct = router.is_unspecified();
     let (scope, flags) = if direct { (SCOPE_LINK, 0) } else { (0, ONLINK) };
-    let fixed = [libc::AF_INET as u8, prefix, 0, 0, 254, 3, scope, 1, flags, 0, 0, 0];
+    let fixed = [
+        libc::AF_INET as u8,
+        prefix,
+        0,
+        0,
+        254,
+        3,
+        scope,
+        1,
+        flags,
+        0,
+        0,
+        0,
+    ];
     let mut message = Message::new(RTM_NEWROUTE, REQUEST | CREATE, &fixed);
     if prefix != 0 {
         // The kernel refuses bits behind the prefix.
@@ -314,7 +338,11 @@ fn address_message(kind: u16, index: u32, ip: IpAddr, prefix: u8) -> Message {
         0,
     ];
     fixed.extend(index.to_ne_bytes());
-    let flags = if kind == RTM_NEWADDR { REQUEST | CREATE } else { REQUEST };
+    let flags = if kind == RTM_NEWADDR {
+        REQUEST | CREATE
+    } else {
+        REQUEST
+    };
     let message = Message::new(kind, flags, &fixed)
         .with(IFA_LOCAL, &octets(ip))
         .with(IFA_ADDRESS, &octets(ip));

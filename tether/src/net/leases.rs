@@ -2,7 +2,7 @@
 
 use super::dhcp::{self, Answer, Client, Lease, News, PATIENCE, Wire};
 use super::interfaces;
-use crate::boot::files;
+use crate::boot::files::{self, Networks};
 use crate::io::fd::AsyncFile;
 use crate::sys::packet;
 use crate::vm::Vm;
@@ -88,23 +88,29 @@ impl Leases {
         })
     }
 
-    /// The configuration as the generated files have it: with the leases' addresses, and with their name servers and
-    /// domain where nobody gave others.
-    pub fn fill(&self, config: &mut GuestConfig) {
-        let (dns, search) = (config.dns.is_empty(), config.dns_search.is_empty());
-        for interface in &mut config.networks {
+    /// What the generated files say: the leases' addresses, too, and their name servers and domain where nobody gave
+    /// others.
+    fn told(&self, config: &GuestConfig, interfaces: &[Interface], dns: &[String]) -> Networks {
+        let mut out = Networks {
+            addresses: Vec::new(),
+            dns: dns.to_vec(),
+            search: config.dns_search.clone(),
+        };
+        for interface in interfaces {
+            out.addresses.extend_from_slice(&interface.addresses);
             let held = self.of(&interface.mac).and_then(|h| h.lease.as_ref());
             let Some(answer) = held.map(|lease| &lease.answer) else {
                 continue;
             };
-            interface.addresses = vec![net(answer)];
-            if dns {
-                config.dns.extend(answer.dns.iter().map(Ipv4Addr::to_string));
+            out.addresses.push(net(answer));
+            if dns.is_empty() {
+                out.dns.extend(answer.dns.iter().map(Ipv4Addr::to_string));
             }
-            if search && !answer.domain.is_empty() {
-                config.dns_search.push(answer.domain.clone());
+            if config.dns_search.is_empty() && !answer.domain.is_empty() {
+                out.search.push(answer.domain.clone());
             }
         }
+        out
     }
 }
 
@@ -232,17 +238,15 @@ impl Vm {
     }
 
     fn write_files(&self) {
-        if let Err(fault) = files::write_network(&self.as_told()) {
+        if let Err(fault) = files::write_network(&self.config, &self.as_told()) {
             crate::console(&fault.to_string());
         }
     }
 
-    /// The configuration with the networks as they are now.
+    /// The networks as they are now.
     #[must_use]
-    pub fn as_told(&self) -> GuestConfig {
-        let mut config = self.config.clone();
-        (config.networks, config.dns) = self.told.borrow().clone();
-        self.leases.borrow().fill(&mut config);
-        config
+    pub fn as_told(&self) -> Networks {
+        let told = self.told.borrow();
+        self.leases.borrow().told(&self.config, &told.0, &told.1)
     }
 }

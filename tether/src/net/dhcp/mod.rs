@@ -181,7 +181,9 @@ pub async fn keep<W: Wire>(
             true => (rebind, Some(lease_now.answer.server), lease_now.station),
             false => (end, None, EVERYBODY),
         };
-        let until = (now + (phase - now) / 2).max(now + RENEWAL_PAUSE).min(phase);
+        let until = (now + (phase - now) / 2)
+            .max(now + RENEWAL_PAUSE)
+            .min(phase);
         let ask = (random(), Ask::Renew { address, server });
         let answers = [Kind::Ack, Kind::Nak];
         match exchange(&wire, client, ask, station, answers, until).await? {

@@ -322,7 +322,10 @@ pub(super) mod tests {
         );
         let read = read(&packet, &client(), 7).unwrap();
         assert_eq!(read.kind, Kind::Ack);
-        assert_eq!((read.address.to_string(), read.prefix), ("10.1.2.3".into(), 23));
+        assert_eq!(
+            (read.address.to_string(), read.prefix),
+            ("10.1.2.3".into(), 23)
+        );
         assert_eq!(read.router.unwrap().to_string(), "10.1.2.1");
         assert_eq!(read.dns.len(), 2);
         assert_eq!(read.domain, "example.org");

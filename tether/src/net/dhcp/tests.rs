@@ -42,11 +42,8 @@ impl<F: Fn(u8, usize) -> Option<u8>> Wire for Rc<Server<F>> {
         let mut heard = self.heard.borrow_mut();
         heard.push((kind, to, from.into(), self.begun.elapsed()));
         if let Some(kind) = (self.act)(kind, heard.len()) {
-            let options: &[(u8, &[u8])] = &[
-                (53, &[kind]),
-                (54, &[10, 1, 2, 1]),
-                (51, &[0, 0, 0, 80]),
-            ];
+            let options: &[(u8, &[u8])] =
+                &[(53, &[kind]), (54, &[10, 1, 2, 1]), (51, &[0, 0, 0, 80])];
             self.answers
                 .borrow_mut()
                 .push(answer(xid, [10, 1, 2, 3], options));
@@ -94,7 +91,9 @@ async fn a_lease_is_got_in_two_steps() {
 #[tokio::test(start_paused = true)]
 async fn without_a_server_it_is_given_up_in_time_and_asked_ever_more_rarely() {
     let server = Server::new(|_, _| None);
-    let error = acquire(&server, &client(), Some(PATIENCE)).await.unwrap_err();
+    let error = acquire(&server, &client(), Some(PATIENCE))
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), "no server answered within 20 s");
     assert_eq!(server.begun.elapsed(), PATIENCE);
     let times: Vec<_> = server.heard.borrow().iter().map(|h| h.3).collect();
@@ -116,7 +115,9 @@ async fn a_refused_request_begins_anew() {
     acquire(&server, &client(), Some(PATIENCE)).await.unwrap();
     assert_eq!(server.kinds(), [1, 3, 1, 3, 1, 3]);
     let refusing = Server::new(|kind, _| Some(if kind == 1 { 2 } else { 6 }));
-    let error = acquire(&refusing, &client(), Some(PATIENCE)).await.unwrap_err();
+    let error = acquire(&refusing, &client(), Some(PATIENCE))
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("refused it then"), "{error}");
 }
 
@@ -124,7 +125,9 @@ async fn a_refused_request_begins_anew() {
 async fn a_lease_is_renewed_of_its_server_at_half_its_time() {
     let lease = leased().await;
     let server = Server::new(good);
-    let news = keep(|| Ok(server.clone()), &client(), &lease).await.unwrap();
+    let news = keep(|| Ok(server.clone()), &client(), &lease)
+        .await
+        .unwrap();
     assert!(matches!(news, News::Kept(next) if next.times[2] > lease.times[2]));
     let heard = server.heard.borrow();
     let (kind, to, from, at) = heard[0];
@@ -152,7 +155,9 @@ async fn when_its_server_is_silent_any_other_may_renew_it() {
 async fn a_lease_that_nobody_renews_is_lost_when_it_ends() {
     let lease = leased().await;
     let server = Server::new(|_, _| None);
-    let news = keep(|| Ok(server.clone()), &client(), &lease).await.unwrap();
+    let news = keep(|| Ok(server.clone()), &client(), &lease)
+        .await
+        .unwrap();
     assert!(matches!(news, News::Lost(why) if why.contains("ran out")));
     assert_eq!(server.begun.elapsed().as_secs(), 80);
 }
@@ -161,7 +166,9 @@ async fn a_lease_that_nobody_renews_is_lost_when_it_ends() {
 async fn a_lease_that_is_taken_back_is_lost_at_once() {
     let lease = leased().await;
     let server = Server::new(|_, _| Some(6));
-    let news = keep(|| Ok(server.clone()), &client(), &lease).await.unwrap();
+    let news = keep(|| Ok(server.clone()), &client(), &lease)
+        .await
+        .unwrap();
     assert!(matches!(news, News::Lost(why) if why.contains("took it back")));
     assert_eq!(server.begun.elapsed().as_secs(), 40);
 }
