@@ -1,7 +1,7 @@
 //! The command line of the program `endpoint`.
 
 use crate::images::registry::RegistrySettings;
-use crate::networks::choose::AddressPool;
+use crate::networks::{choose::AddressPool, external::ContainerNetworks};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -92,6 +92,9 @@ pub struct Serve {
     /// Where subnets of networks come from that name none: BASE/PREFIX,SIZE. Repeatable. Default: Docker's.
     #[arg(long, value_name = "POOL")]
     pub address_pool: Vec<AddressPool>,
+    /// Networks that are not the endpoint's own.
+    #[command(flatten, next_help_heading = "Container networks")]
+    pub container_networks: ContainerNetworks,
     /// Boot ISO on the datastore: `[datastore1] mooring/boot.iso`.
     #[arg(long, value_name = "PATH", required_unless_present = "boot_kernel")]
     pub boot_iso: Option<String>,

@@ -247,6 +247,10 @@ fn check(settings: &Serve) -> Result<(), ServeError> {
             "--vch-id {id:?}: it must have 1 to 64 letters, digits, '-' or '_'"
         )));
     }
+    settings
+        .container_networks
+        .read()
+        .map_err(ServeError::Setting)?;
     if !settings.memory.is_multiple_of(4) || settings.memory < 64 {
         return Err(ServeError::Setting(format!(
             "--memory {}: it must be a multiple of 4 and at least 64",
@@ -363,6 +367,10 @@ async fn networks(
     let setup = NetworkSetup {
         bridge: settings.port_group.clone(),
         pool: settings.network_pool.clone(),
+        external: settings
+            .container_networks
+            .read()
+            .map_err(ServeError::Setting)?,
         vlans,
         address_pools: match settings.address_pool.as_slice() {
             [] => defaults().collect(),

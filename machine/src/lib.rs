@@ -5,6 +5,7 @@
 pub mod boot;
 pub mod down;
 pub mod error;
+pub mod external;
 pub mod hypervisor;
 pub mod network;
 pub mod options;

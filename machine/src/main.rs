@@ -3,6 +3,7 @@
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use machine::external::ContainerNetworks;
 use machine::network::{NETWORKS_MAX, holder};
 use machine::options::{self, Boot, Link, Network, Options, Strict, Tls};
 use machine::registries::Registries;
@@ -104,6 +105,8 @@ struct Up {
     /// Authority (PEM) of the certificates of those clients that are let in
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_ca: Option<PathBuf>,
+    #[command(flatten, next_help_heading = "Container networks")]
+    container_networks: ContainerNetworks,
     #[command(flatten, next_help_heading = "Registries")]
     registries: Registries,
     /// A further argument for hostsim; may be repeated
@@ -176,6 +179,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 strict: args.strict,
                 network: args.network,
                 networks: args.networks,
+                container_networks: args.container_networks,
                 shares: args
                     .share
                     .iter()

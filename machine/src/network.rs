@@ -27,6 +27,8 @@ pub const TRUNK: &str = "trunk";
 pub const PUBLIC: &str = "public";
 /// VLAN of the default network; those of others are behind it.
 const FIRST_VLAN: u16 = 100;
+/// VLAN of the first port group that is not the endpoint's.
+const FIRST_EXTERNAL: u16 = 1001;
 /// Other networks than the default one, at most.
 pub const NETWORKS_MAX: u16 = 256;
 
@@ -37,6 +39,7 @@ pub struct Layout {
     base: String,
     networks: u16,
     rootless: bool,
+    external: Vec<String>,
 }
 
 impl Layout {
@@ -49,7 +52,15 @@ impl Layout {
             base: format!("mooring-{}", hex::encode(&hash[..5])),
             networks,
             rootless,
+            external: Vec::new(),
         }
+    }
+
+    /// The same with port groups that the router has no part in.
+    #[must_use]
+    pub fn with_external(mut self, port_groups: Vec<String>) -> Layout {
+        self.external = port_groups;
+        self
     }
 
     fn switch_name(&self) -> String {
@@ -115,6 +126,14 @@ impl Layout {
         std::iter::once((parts::PORT_GROUP.to_owned(), FIRST_VLAN))
             .chain(pool)
             .collect()
+    }
+
+    /// The port groups that the router has no part in, with their VLANs.
+    pub fn external(&self) -> impl Iterator<Item = (&str, u16)> {
+        self.external
+            .iter()
+            .map(String::as_str)
+            .zip(FIRST_EXTERNAL..)
     }
 
     /// Makes what is missing in the namespaces, and those of root; whether these are new. Both are, or none is: a switch

@@ -1,6 +1,7 @@
 //! The options of `vch up`, as they are remembered.
 
 use crate::Error;
+use crate::external::ContainerNetworks;
 use crate::registries::Registries;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -133,6 +134,9 @@ pub struct Options {
     /// Networks that can be created beside the default one.
     #[serde(default = "networks")]
     pub networks: u16,
+    /// Networks with a router of their own.
+    #[serde(default)]
+    pub container_networks: ContainerNetworks,
     /// Folders of this machine of which containers may have parts, `PATH[:ro]`.
     #[serde(default)]
     pub shares: Vec<String>,
@@ -160,6 +164,7 @@ impl Default for Options {
             tls: None,
             network: Network::default(),
             networks: NETWORKS,
+            container_networks: ContainerNetworks::default(),
             shares: Vec::new(),
             registries: Registries::default(),
             hostsim_args: Vec::new(),

@@ -83,6 +83,9 @@ pub fn hostsim(
         for (name, vlan) in bridges.port_groups() {
             args.extend(["--port-group".into(), format!("{name}={vlan}")]);
         }
+        for (name, vlan) in bridges.external() {
+            args.extend(["--port-group".into(), format!("{name}={vlan}")]);
+        }
     }
     for share in &options.shares {
         args.extend(["--share".into(), share.clone()]);
@@ -144,6 +147,7 @@ pub fn endpoint(
     if let Some(bridges) = bridges {
         args.extend(endpoint_network(bridges));
     }
+    args.extend(options.container_networks.args());
     args.extend(options.registries.args());
     args.extend(options.endpoint_args.iter().cloned());
     args

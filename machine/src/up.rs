@@ -93,7 +93,8 @@ pub(crate) async fn ensure(dir: &StateDir, record: &mut Record) -> Result<(), Er
 /// The names of the network's parts.
 pub(crate) fn layout(dir: &StateDir, record: &Record) -> Layout {
     let rootless = record.network == Some(Kind::Rootless);
-    Layout::new(dir.path(), record.options.networks, rootless)
+    let external = record.options.container_networks.port_groups();
+    Layout::new(dir.path(), record.options.networks, rootless).with_external(external)
 }
 
 /// The same where the network is on bridges.
@@ -125,14 +126,25 @@ fn ensure_network(dir: &StateDir, record: &mut Record) -> Result<(), Error> {
             Ok(())
         };
     }
-    let mut choice = network::choose(record.options.network)?;
+    let external = !record.options.container_networks.port_groups().is_empty();
+    // Without bridges there are no port groups: what is missing is said.
+    let asked = match record.options.network {
+        Network::Auto if external => Network::Bridge,
+        asked => asked,
+    };
+    if asked == Network::User && external {
+        return Err(Error::Option(
+            "--container-network: it takes port groups, which --network user has not; use --network bridge".into(),
+        ));
+    }
+    let mut choice = network::choose(asked)?;
     if choice.kind.has_bridges() {
         // Noted first: what is made from here on is for the next `down`.
         record.network = Some(choice.kind);
         record.network_why = Some(choice.announcement());
         dir.save(record)?;
         match ensure_bridges(dir, record) {
-            Err(error) if record.options.network == Network::Auto => {
+            Err(error) if asked == Network::Auto => {
                 choice = Choice {
                     kind: Kind::User,
                     why: error.to_string(),

@@ -5,6 +5,7 @@
 mod clients;
 mod commit;
 mod compose;
+mod container_networks;
 mod crash;
 mod differential;
 mod exec;
@@ -90,6 +91,7 @@ fn main() {
         health::tests,
         networks::tests,
         rootless::tests,
+        container_networks::tests,
         limits::tests,
         pause::tests,
         used_up::tests,

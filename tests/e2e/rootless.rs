@@ -55,15 +55,14 @@ fn whole() -> Result<()> {
     let _net = net(docker, "e2e-own", &[])?;
     let published = ["--network", "e2e-own", "-p", "127.0.0.1::80"];
     let _web = server(docker, "e2e-own-web", "own", &published)?;
-    let [_asker, _stranger] = [("e2e-own-asker", "e2e-own"), ("e2e-stranger", "bridge")].map(
-        |(name, network)| {
+    let [_asker, _stranger] =
+        [("e2e-own-asker", "e2e-own"), ("e2e-stranger", "bridge")].map(|(name, network)| {
             let gone = docker.container(name);
             let args = ["run", "-d", "--name", name, "--network", network];
             docker
                 .ok(&[&args[..], &[BUSYBOX, "sleep", "6000"]].concat())
                 .map(|_| gone)
-        },
-    );
+        });
     let (_asker, _stranger) = (_asker?, _stranger?);
     comes(docker, "e2e-own-asker", "http://e2e-own-web/", "own")?;
     let address = docker.inspect(
@@ -127,7 +126,10 @@ fn forbidden() -> Result<()> {
         .arg(places::boot());
     let out = command::run(c, b"", DEADLINE)?;
     if out.errors().contains("unshare failed") || out.code == 77 {
-        println!("skipped: no user namespace to forbid them in: {}", out.errors());
+        println!(
+            "skipped: no user namespace to forbid them in: {}",
+            out.errors()
+        );
         return Ok(());
     }
     ensure!(out.code != 0, "{}", out.errors());

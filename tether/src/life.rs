@@ -5,7 +5,7 @@ use crate::console;
 use crate::container::cgroup::Cgroup;
 use crate::container::spawn::prepare;
 use crate::io::record::{Partition, Recorder};
-use crate::net::{dial::Dialer, interfaces, power, uevent::Uevents};
+use crate::net::{dial::Dialer, filter, interfaces, leases, power, uevent::Uevents};
 use crate::reaper::Reaper;
 use crate::restart::first_place;
 use crate::vm::{Boot, End, Vm};
@@ -96,6 +96,7 @@ async fn vm_life() -> Result<bool, Fault> {
         }
     }
     drop(events);
+    vm.modules.replace(modules);
     tokio::task::spawn_local(watch_power_button(Rc::clone(&vm)));
     if vm.config.maintenance.is_some() {
         tokio::task::spawn_local(end_without_link(Rc::clone(&vm)));
@@ -153,25 +154,29 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
         Partition::open(&device).map_err(Fault::at("journal", format!("opening {what}")))?;
     let recorder = Recorder::open(partition).map_err(Fault::at("journal", what))?;
     mount_all(config, events, modules).await?;
-    if config
-        .networks
-        .iter()
-        .flat_map(|n| &n.addresses)
-        .any(|a| a.contains(':'))
-    {
-        modules.load_group("ipv6")?;
+    let network = |message| Fault {
+        step: "network",
+        message,
+    };
+    for group in interfaces::modules(&config.networks) {
+        modules.load_group(group)?;
+    }
+    if !config.guards.is_empty() {
+        // Before there is an interface that it is for.
+        modules.load_group("nft")?;
+        filter::set(&config.guards).map_err(network)?;
     }
     interfaces::bring_up(&config.networks, events)
         .await
-        .map_err(|message| Fault {
-            step: "network",
-            message,
-        })?;
+        .map_err(network)?;
+    for interface in config.networks.iter().filter(|i| i.addresses.is_empty()) {
+        leases::join(vm, interface).await.map_err(network)?;
+    }
     if !config.nfs.is_empty() {
         modules.load_group("nfs")?;
         volumes::nfs::mount_all(config, &vm.reaper).await?;
     }
-    files::write(config)?;
+    files::write(config, &vm.as_told())?;
     system::set_sysctls(&config.limits.sysctls)?;
     tokio::task::yield_now().await;
     let cgroup = Cgroup::create(config.limits.pids)

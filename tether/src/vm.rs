@@ -2,7 +2,7 @@
 
 use crate::boot::disk::Found;
 use crate::boot::volumes::nfs;
-use crate::boot::{Fault, files as boot_files};
+use crate::boot::{Fault, files as boot_files, modules::Modules};
 use crate::container::cgroup::Cgroup;
 use crate::container::spawn::{Place, Waiting, prepare};
 use crate::container::{StartError, top};
@@ -10,7 +10,11 @@ use crate::files;
 use crate::io::logs;
 use crate::io::record::Recorder;
 use crate::io::stream::Outlet;
-use crate::net::{interfaces, uevent::Uevents};
+use crate::net::{
+    filter, interfaces,
+    leases::{self, Leases},
+    uevent::Uevents,
+};
 use crate::reaper::Reaper;
 use crate::restart::Restarts;
 use crate::session::Session;
@@ -61,6 +65,12 @@ pub struct Vm {
     pub reaper: Rc<Reaper>,
     /// The interfaces as they are; held while they change.
     pub networks: Mutex<Vec<Interface>>,
+    /// What interfaces have by DHCP.
+    pub leases: RefCell<Leases>,
+    /// The interfaces and name servers that the endpoint told last.
+    pub told: RefCell<(Vec<Interface>, Vec<String>)>,
+    /// The kernel's modules, once the boot is done with them.
+    pub modules: RefCell<Modules>,
     /// Its restarts.
     pub restarts: Restarts,
     /// Its health, where that is checked.
@@ -104,6 +114,9 @@ impl Vm {
         let container = Session::new(SessionId::CONTAINER, config.process.clone());
         let vm = Vm {
             networks: Mutex::new(config.networks.clone()),
+            leases: RefCell::default(),
+            told: RefCell::new((config.networks.clone(), config.dns.clone())),
+            modules: RefCell::default(),
             restarts: Restarts::new(config.restart),
             health: RefCell::default(),
             paused: watch::Sender::new(false),
@@ -190,7 +203,11 @@ impl Vm {
             container: self.told(self.container().state()),
         };
         let messages = match &self.config.maintenance {
-            None => vec![ready, ToHost::Life(self.life())],
+            None => {
+                let mut all = vec![ready, ToHost::Life(self.life())];
+                all.extend(self.leases.borrow().messages());
+                all
+            }
             Some(maintenance) => {
                 // Its files are all that there is to ask for.
                 let mut boot = self.boot.subscribe();
@@ -312,6 +329,7 @@ impl Vm {
             } => drop(tokio::task::spawn_local(async move {
                 answer(request, done(vm.change_networks(networks, dns).await));
             })),
+            ToGuest::Guards { request, guards } => answer(request, done(self.guard(&guards))),
             ToGuest::Shutdown { request } => {
                 answer(request, Reply::Done);
                 self.cut.send_replace(true);
@@ -515,18 +533,38 @@ impl Vm {
         session.start(waiting, None).await
     }
 
+    /// Makes the packet filter this one, with the modules that it takes.
+    fn guard(&self, guards: &[String]) -> Result<(), String> {
+        if !guards.is_empty() {
+            let mut modules = self.modules.borrow_mut();
+            modules.load_group("nft").map_err(|f| f.message)?;
+        }
+        filter::set(guards)
+    }
+
     /// Makes the interfaces, and the files that name them, what the endpoint says.
-    async fn change_networks(&self, new: Vec<Interface>, dns: Vec<String>) -> Result<(), String> {
+    async fn change_networks(
+        self: &Rc<Vm>,
+        new: Vec<Interface>,
+        dns: Vec<String>,
+    ) -> Result<(), String> {
         let mut networks = self.networks.lock().await;
         let mut events = Uevents::open().map_err(|e| format!("listening to device events: {e}"))?;
+        for groups in interfaces::modules(&new) {
+            let mut modules = self.modules.borrow_mut();
+            modules.load_group(groups).map_err(|f| f.message)?;
+        }
+        self.leases.borrow_mut().update(&new);
         interfaces::change(&networks, &new, &mut events).await?;
-        networks.clone_from(&new);
-        let config = GuestConfig {
-            networks: new,
-            dns,
-            ..self.config.clone()
-        };
-        boot_files::write_network(&config).map_err(|fault| fault.message)
+        self.leases.borrow().restore()?;
+        self.told.replace((new.clone(), dns));
+        let before = std::mem::replace(&mut *networks, new);
+        for added in networks.iter().filter(|i| i.addresses.is_empty()) {
+            if !before.iter().any(|i| i.mac == added.mac) {
+                leases::join(self, added).await?;
+            }
+        }
+        boot_files::write_network(&self.config, &self.as_told()).map_err(|fault| fault.message)
     }
 
     fn processes(&self) -> Reply {

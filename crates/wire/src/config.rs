@@ -11,6 +11,7 @@ use crate::restart::RestartPolicy;
 use crate::volume::{Mount, Nfs, Share};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 use thiserror::Error;
 
 /// The version of [`GuestConfig`] that this build writes. A tether refuses a higher one.
@@ -194,6 +195,9 @@ pub struct GuestConfig {
     /// What it has of the machine's files.
     #[serde(default, skip_serializing_if = "is_default")]
     pub shares: Vec<Share>,
+    /// What the guest's packet filter lets through at each interface, as [`Guard::line`]s; empty: there is no filter.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub guards: Vec<String>,
     /// This boot is for the container's files only: no process, no network, no journal.
     #[serde(default, skip_serializing_if = "is_default")]
     pub maintenance: Option<Maintenance>,
@@ -311,6 +315,67 @@ pub struct Process {
     pub cap_drop: Vec<String>,
 }
 
+/// A gateway that is not known yet: the router of the interface's DHCP lease.
+pub const FROM_LEASE: &str = "0.0.0.0";
+
+/// What passes at one interface. It crosses as a line of words, since every type that is read takes room in the tether:
+/// `eth1 6 10.0.0.1-10.0.0.9 6:80` is the interface, the set `passes`, and any number of `peers` and `ports`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    /// Name of the interface in the guest.
+    pub interface: String,
+    /// Set of [`Guard::ALL`], [`Guard::OUT`] and [`Guard::PING`].
+    pub passes: u32,
+    /// Addresses that everything may come from: the first and the last one.
+    pub peers: Vec<(IpAddr, IpAddr)>,
+    /// IP protocol and port to which everything may come.
+    pub ports: Vec<(u8, u16)>,
+}
+
+impl Guard {
+    /// Everything passes.
+    pub const ALL: u32 = 1;
+    /// Connections out, and what belongs to them; what IPv6 needs to find its neighbours.
+    pub const OUT: u32 = 2;
+    /// Pings come in.
+    pub const PING: u32 = 4;
+
+    /// The line.
+    pub fn line(&self) -> String {
+        let mut line = format!("{} {}", self.interface, self.passes);
+        for (first, last) in &self.peers {
+            line += &format!(" {first}-{last}");
+        }
+        for (protocol, port) in &self.ports {
+            line += &format!(" {protocol}:{port}");
+        }
+        line
+    }
+
+    /// Reads a line; `None` where it is none.
+    pub fn read(line: &str) -> Option<Guard> {
+        let mut words = line.split(' ');
+        let mut guard = Guard {
+            interface: words.next()?.to_owned(),
+            passes: words.next()?.parse().ok()?,
+            peers: Vec::new(),
+            ports: Vec::new(),
+        };
+        for word in words {
+            if let Some((first, last)) = word.split_once('-') {
+                let range: (IpAddr, IpAddr) = (first.parse().ok()?, last.parse().ok()?);
+                (range.0.is_ipv4() == range.1.is_ipv4()).then_some(())?;
+                guard.peers.push(range);
+            } else {
+                let (protocol, port) = word.split_once(':')?;
+                let port = (protocol.parse().ok()?, port.parse().ok()?);
+                guard.ports.push(port);
+            }
+        }
+        Some(guard)
+    }
+}
+
 /// One network interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -319,12 +384,48 @@ pub struct Interface {
     pub mac: String,
     /// Name in the guest, `eth0`.
     pub name: String,
-    /// Addresses with prefix length, `172.17.0.2/16`, IPv6 too. Empty: DHCP.
+    /// Addresses with prefix length, `172.17.0.2/16`, IPv6 too. Empty: DHCP, and what IPv6 routers announce.
     pub addresses: Vec<String>,
-    /// Default gateways (one per address family).
+    /// Default gateways (one per address family); [`FROM_LEASE`] stands for the one that DHCP names.
     #[serde(default)]
     pub gateways: Vec<String>,
     /// MTU in bytes; 0 keeps the driver's.
     #[serde(default)]
     pub mtu: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guard_is_a_line_and_a_line_that_is_none_is_refused() {
+        let guard = Guard {
+            interface: "eth1".into(),
+            passes: Guard::OUT | Guard::PING,
+            peers: vec![
+                ([10, 0, 0, 1].into(), [10, 0, 0, 9].into()),
+                (
+                    [0xfd00, 0, 0, 0, 0, 0, 0, 1].into(),
+                    [0xfd00, 0, 0, 0, 0, 0, 0, 9].into(),
+                ),
+            ],
+            ports: vec![(6, 80), (17, 53)],
+        };
+        assert_eq!(
+            guard.line(),
+            "eth1 6 10.0.0.1-10.0.0.9 fd00::1-fd00::9 6:80 17:53"
+        );
+        assert_eq!(Guard::read(&guard.line()), Some(guard));
+        for wrong in [
+            "",
+            "eth1",
+            "eth1 x",
+            "eth1 1 10.0.0.1-fd00::1",
+            "eth1 1 6:99999",
+            "eth1 1 x",
+        ] {
+            assert_eq!(Guard::read(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -237,6 +237,14 @@ pub enum ToGuest {
         /// What to do.
         job: Job,
     },
+    /// Make the packet filter this, in one step; without guards there is none. Answered. Comes before the `Networks`
+    /// that it is for: an interface that it does not name passes nothing.
+    Guards {
+        /// Number of this request.
+        request: u32,
+        /// One for each interface ([`Guard::line`](crate::config::Guard::line)).
+        guards: Vec<String>,
+    },
 }
 
 /// What `docker update` changes in the guest; `None` leaves it.
@@ -487,6 +495,15 @@ pub enum ToHost {
     Maintenance {
         /// The request's.
         nonce: String,
+    },
+    /// An interface got an address by DHCP, another one, or lost it. Comes for each again after a handshake.
+    Lease {
+        /// MAC address of the interface.
+        mac: String,
+        /// Address with prefix length; `None`: it has none any more.
+        address: Option<String>,
+        /// The router that the server named.
+        gateway: Option<String>,
     },
 }
 

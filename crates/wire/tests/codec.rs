@@ -62,6 +62,7 @@ fn config(args: Vec<String>) -> GuestConfig {
         mounts: Vec::new(),
         nfs: Vec::new(),
         shares: Vec::new(),
+        guards: Vec::new(),
         maintenance: None,
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         Container,
         filters::status_text,
         names::SHORT_ID,
-        places::dns_names,
+        places::{dns_names, ports},
         spec::{SHM_SIZE, Spec},
         state::{Changes, Status},
     },
@@ -272,7 +272,7 @@ fn endpoint(
     let text = |ipv6: bool| address(ipv6).map_or_else(String::new, |p| p.address.to_string());
     let gateway = |ipv6: bool| {
         address(ipv6)
-            .filter(|_| !place.internal)
+            .filter(|p| !place.internal && !p.gateway.is_unspecified())
             .map_or_else(String::new, |p| p.gateway.to_string())
     };
     let wanted = &place.wanted;
@@ -343,7 +343,10 @@ fn network_settings(container: &Container, status: &Status, version: ApiVersion)
     let bridge = endpoints.get(BRIDGE).unwrap_or(&empty);
     let text = |field: &str| bridge[field].as_str().unwrap_or("").to_owned();
     let ports = if running {
-        describe(&status.ports, container.spec.config.exposed_ports.keys())
+        describe(
+            &ports(container, status),
+            container.spec.config.exposed_ports.keys(),
+        )
     } else {
         Map::new()
     };
@@ -374,8 +377,8 @@ fn port_rows(container: &Container, status: &Status) -> Vec<Value> {
     if !status.running() {
         return Vec::new();
     }
-    let mut rows: Vec<Value> = status
-        .ports
+    let ports = ports(container, status);
+    let mut rows: Vec<Value> = ports
         .iter()
         .map(|binding| {
             json!({
@@ -390,8 +393,7 @@ fn port_rows(container: &Container, status: &Status) -> Vec<Value> {
         let Ok((number, protocol)) = port(exposed) else {
             continue;
         };
-        if !status
-            .ports
+        if !ports
             .iter()
             .any(|b| (b.port, b.protocol) == (number, protocol))
         {

@@ -115,7 +115,7 @@ fn describe(app: &App, network: &Network, with_members: bool) -> Value {
         "Id": record.id,
         "Created": timestamps::rfc3339(record.created),
         "Scope": "local",
-        "Driver": "bridge",
+        "Driver": record.driver(),
         "EnableIPv4": true,
         "EnableIPv6": record.ipv6,
         "IPAM": { "Driver": "default", "Options": if record.builtin() { Value::Null } else { json!({}) }, "Config": pools },
@@ -152,9 +152,14 @@ async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
     for network in app.containers.networks().all() {
         let record = &network.record;
         let unused = || active(&app, &network).is_empty();
-        let builtin = record.builtin();
-        if shown(&record.name, &record.id, "bridge", &record.labels, builtin)
-            && dangling.is_none_or(|want| want == (!builtin && unused()))
+        let builtin = record.permanent();
+        if shown(
+            &record.name,
+            &record.id,
+            record.driver(),
+            &record.labels,
+            builtin,
+        ) && dangling.is_none_or(|want| want == (!builtin && unused()))
         {
             rows.push(describe(&app, &network, false));
         }
@@ -246,7 +251,7 @@ async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
         let record = &network.record;
         // As Docker: one that a stopped container is on counts as used.
         let used = !app.containers.members(&network).is_empty();
-        if record.builtin() || used || !prune.takes(&record.labels, record.created) {
+        if record.permanent() || used || !prune.takes(&record.labels, record.created) {
             continue;
         }
         match remove_unused(&app, &network).await {

@@ -16,6 +16,7 @@ use crate::{
     link::{LinkSetup, service_uri},
     networks::{
         attachment::{self, Attachment, Wanted},
+        external,
         guest::{self, GuestNetwork},
     },
     timestamps,
@@ -204,6 +205,8 @@ impl Setup {
             interfaces: guest::interfaces(networks),
             dns: self.name_servers(spec, networks),
             hosts,
+            // What cannot be read is refused where ports are published.
+            guards: external::guards(networks, &super::places::requests(spec).unwrap_or_default()),
         }
     }
 
@@ -263,6 +266,11 @@ impl Containers {
                 return Err(error);
             }
         };
+        if let Err(error) = external::check_capabilities(&options.cap_add, &attachments) {
+            self.release_name(&name, &id);
+            self.networks.detach(&attachments);
+            return Err(error);
+        }
         let (mounts, shares) = match self.mounts(&id, mounts, &config).await {
             Ok(both) => both,
             Err(error) => {

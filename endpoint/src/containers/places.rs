@@ -4,6 +4,7 @@ use super::{
     Container, Containers, keys,
     keys::Keys,
     names::SHORT_ID,
+    spec::Spec,
     start::OFF_LIMIT,
     state::{Phase, Status},
 };
@@ -11,14 +12,18 @@ use crate::{
     errors::{Error, Kind, Result},
     networks::{
         NICS_MAX, Network,
-        attachment::{Attachment, Wanted},
+        attachment::{Attachment, Place, Wanted},
         dns::Directory,
-        guest,
+        external, guest,
         publish::{Binding, PortRequest, port},
     },
     vsphere::Nic,
 };
-use std::{net::IpAddr, sync::Arc};
+use ipnet::IpNet;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 use wire::message::ToGuest;
 
 impl Containers {
@@ -53,6 +58,21 @@ impl Containers {
             )));
         }
         let mut place = self.networks.attach(network, wanted)?;
+        let options = &container.spec.options;
+        let fits = external::check_capabilities(&options.cap_add, std::slice::from_ref(&place))
+            .and_then(|()| match status.live() {
+                true => external::check_running(
+                    &status.name,
+                    &options.cap_drop,
+                    &status.networks,
+                    &place,
+                ),
+                false => Ok(()),
+            });
+        if let Err(error) = fits {
+            self.networks.detach(&[place]);
+            return Err(error);
+        }
         place.interface = guest::next_interface(&status.networks);
         let mut places = status.networks.clone();
         places.push(place.clone());
@@ -155,9 +175,15 @@ impl Containers {
         let network = self
             .setup
             .guest_network(&container.spec, places, Vec::new());
-        container
-            .session()
-            .await?
+        let session = container.session().await?;
+        if self.networks.has_external() {
+            // Before there is an interface that it is for.
+            let guards = network.guards;
+            session
+                .done(|request| ToGuest::Guards { request, guards })
+                .await?;
+        }
+        session
             .done(|request| ToGuest::Networks {
                 request,
                 networks: network.interfaces,
@@ -202,8 +228,11 @@ impl Containers {
         if self.networks.moved(container.id()).is_some() {
             self.settle_nics(container, &status.networks).await?;
         }
-        let requests = requests(container)?;
+        let requests = requests(&container.spec)?;
         let Some(target) = guest::published_at(&status.networks) else {
+            if status.networks.iter().any(Attachment::publishes) {
+                external::check_ports(&status.name, &requests)?;
+            }
             return Ok(Vec::new());
         };
         let bindings = self
@@ -281,12 +310,80 @@ impl Containers {
     }
 }
 
+/// The ports of a container that runs: those that are published, and on external networks its own.
+pub fn ports(container: &Container, status: &Status) -> Vec<Binding> {
+    let mut ports = status.ports.clone();
+    let requests = requests(&container.spec).unwrap_or_default();
+    for place in status.networks.iter().filter(|place| place.publishes()) {
+        let Some(IpAddr::V4(address)) = place.place(false).map(|p| p.address) else {
+            continue;
+        };
+        ports.extend(requests.iter().map(|request| Binding {
+            protocol: request.protocol,
+            port: request.port,
+            host: Some(address),
+            host_port: request.port,
+            public_port: request.port,
+            target: IpAddr::V4(address),
+        }));
+    }
+    ports
+}
+
+impl Containers {
+    /// What a guest tells of an interface's DHCP lease.
+    pub(super) fn leased(
+        &self,
+        container: &Container,
+        boot: u64,
+        mac: &str,
+        address: Option<&str>,
+        gateway: Option<&str>,
+    ) {
+        let status = container.status();
+        let place = status
+            .networks
+            .iter()
+            .find(|p| p.mac.eq_ignore_ascii_case(mac));
+        let Some(place) = place.filter(|p| p.dynamic() && status.boot() == boot) else {
+            return;
+        };
+        let (id, network) = (container.id(), place.name.as_str());
+        let address = match address.map(str::parse::<IpNet>) {
+            Some(Ok(net)) => Some(Place {
+                address: net.addr(),
+                prefix: net.prefix_len(),
+                gateway: gateway
+                    .and_then(|text| text.parse().ok())
+                    .unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
+            }),
+            Some(Err(_)) => return,
+            None => None,
+        };
+        match &address {
+            Some(place) => tracing::info!(id, network, address = place.net(), "has a DHCP lease"),
+            None => tracing::warn!(
+                id,
+                network,
+                name = status.name,
+                "its DHCP lease is lost: it has no address there until a server gives it one"
+            ),
+        }
+        container.modify(|status| {
+            let mut places = status.networks.iter_mut();
+            if let Some(place) = places.find(|p| p.mac.eq_ignore_ascii_case(mac)) {
+                place.places = Vec::from_iter(address);
+            }
+        });
+    }
+}
+
 /// What a container wants published: what was named, and with `-P` every exposed port beside that.
-fn requests(container: &Container) -> Result<Vec<PortRequest>> {
-    let options = &container.spec.options;
+pub(super) fn requests(spec: &Spec) -> Result<Vec<PortRequest>> {
+    let options = &spec.options;
     let mut requests = options.ports.clone();
     if options.publish_all {
-        for exposed in container.spec.config.exposed_ports.keys() {
+        for exposed in spec.config.exposed_ports.keys() {
             let (number, protocol) = port(exposed)?;
             if !requests
                 .iter()

@@ -134,6 +134,17 @@ impl Containers {
             ToHost::Restarting { status, restarts } => {
                 self.restarting(container, session.boot, status, restarts);
             }
+            ToHost::Lease {
+                mac,
+                address,
+                gateway,
+            } => self.leased(
+                container,
+                session.boot,
+                &mac,
+                address.as_deref(),
+                gateway.as_deref(),
+            ),
             ToHost::Restarted { pid, at } => self.restarted(container, session.boot, pid, at),
         }
     }

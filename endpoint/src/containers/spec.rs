@@ -163,6 +163,7 @@ impl Spec {
                 .map(|(mount, nfs)| nfs.for_guest(&mount.uuid, None))
                 .collect(),
             shares: shares::for_guest(&self.shares),
+            guards: network.guards,
             maintenance: None,
         }
     }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     errors::{Error, Result},
-    networks::publish::Binding,
+    networks::{external, publish::Binding},
 };
 use std::{sync::Arc, time::Duration};
 use wire::{config::Restart, restart::Backoff};
@@ -71,6 +71,9 @@ impl Containers {
     }
 
     async fn boot(self: &Arc<Self>, container: &Arc<Container>, failures: u64) -> Result<()> {
+        let places = self.networks.renewed(&container.status().networks);
+        external::check_capabilities(&container.spec.options.cap_add, &places)?;
+        container.modify(|status| status.networks = places);
         let record = container.status().record;
         let boot = record.boots.max(record.ended) + 1;
         let ports = self.join(container, boot).await?;

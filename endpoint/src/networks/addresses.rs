@@ -32,6 +32,12 @@ impl Addresses {
                         + &format!(": {wanted} is not in {}", pool.subnet),
                 ));
             }
+            let outside = |(first, last)| !(first..=last).contains(&wanted);
+            if pool.between.is_some_and(outside) {
+                return Err(Error::bad(format!(
+                    "{wanted} is not among the addresses that the administrator lets containers of this network have"
+                )));
+            }
             if reserved(pool, wanted) || !self.taken.insert(wanted) {
                 return Err(Error::new(
                     crate::errors::Kind::Forbidden,
@@ -40,7 +46,10 @@ impl Addresses {
             }
             return Ok(wanted);
         }
-        let (first, last) = bounds(pool.range.as_ref().unwrap_or(&pool.subnet));
+        let (first, last) = match pool.between {
+            Some((first, last)) => (ip_to_number(first), ip_to_number(last)),
+            None => bounds(pool.range.as_ref().unwrap_or(&pool.subnet)),
+        };
         let slot = usize::from(pool.subnet.addr().is_ipv6());
         if self.last.len() <= slot {
             self.last.resize(slot + 1, None);
@@ -118,6 +127,7 @@ mod tests {
         Pool {
             gateway: first_host(&subnet),
             range: range.map(|r| r.parse().unwrap()),
+            between: None,
             subnet,
             auxiliary: Default::default(),
         }

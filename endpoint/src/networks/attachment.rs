@@ -1,6 +1,6 @@
 //! A container's place on a network.
 
-use super::{Network, record::Pool};
+use super::{Network, external::External, record::Pool};
 use crate::errors::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -54,6 +54,9 @@ pub struct Attachment {
     /// What was asked for.
     #[serde(default)]
     pub wanted: Wanted,
+    /// The network has a router of its own: what is particular to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
 }
 
 /// An address of a container.
@@ -214,6 +217,9 @@ impl Wanted {
             return fail(
                 "user specified IP address is supported only when connecting to networks with user configured subnets",
             );
+        }
+        if network.external.as_ref().is_some_and(|e| e.dynamic) && asks {
+            return fail("its addresses are given out by a DHCP server");
         }
         if self.ipv6.is_some() && network.pool(true).is_none() {
             return fail("the network has no IPv6 subnet");

@@ -104,6 +104,7 @@ fn pool(subnet: IpNet) -> Pool {
         gateway: first_host(&subnet),
         subnet,
         range: None,
+        between: None,
         auxiliary: BTreeMap::new(),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::attachment::Attachment;
 use std::{cmp::Reverse, net::IpAddr};
-use wire::config::Interface;
+use wire::config::{FROM_LEASE, Interface};
 
 /// What a guest is told of its networks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct GuestNetwork {
     pub dns: Vec<String>,
     /// Lines of /etc/hosts: address, names.
     pub hosts: Vec<(String, Vec<String>)>,
+    /// Its packet filter.
+    pub guards: Vec<String>,
 }
 
 /// The place whose network has the default route of a family: the highest priority, then the name, as Docker has it.
@@ -20,7 +22,7 @@ pub struct GuestNetwork {
 pub fn way_out(attachments: &[Attachment], ipv6: bool) -> Option<&Attachment> {
     attachments
         .iter()
-        .filter(|a| !a.internal && a.place(ipv6).is_some())
+        .filter(|a| !a.internal && (a.place(ipv6).is_some() || !ipv6 && a.dynamic()))
         .min_by_key(|a| (Reverse(a.wanted.priority), a.name.as_str()))
 }
 
@@ -29,8 +31,10 @@ pub fn interfaces(attachments: &[Attachment]) -> Vec<Interface> {
     let gateway = |attachment: &Attachment, ipv6: bool| {
         way_out(attachments, ipv6)
             .filter(|way| way.network == attachment.network)
-            .and_then(|way| way.place(ipv6))
-            .map(|place| place.gateway.to_string())
+            .and_then(|way| match way.dynamic() {
+                true => (!ipv6).then(|| FROM_LEASE.to_owned()),
+                false => way.place(ipv6).map(|place| place.gateway.to_string()),
+            })
     };
     attachments
         .iter()
@@ -40,6 +44,7 @@ pub fn interfaces(attachments: &[Attachment]) -> Vec<Interface> {
             addresses: attachment
                 .places
                 .iter()
+                .filter(|_| !attachment.dynamic())
                 .map(super::attachment::Place::net)
                 .collect(),
             gateways: [false, true]
@@ -53,7 +58,17 @@ pub fn interfaces(attachments: &[Attachment]) -> Vec<Interface> {
 
 /// The name servers of a guest: the gateway of one of its own networks, which knows the names of its neighbours and
 /// passes on the rest. On the default network, which has no names, those that the client gave go into the file.
+/// Where the endpoint has no part in any of its networks, theirs are asked; none: DHCP's.
 pub fn name_servers(attachments: &[Attachment], given: &[String]) -> Vec<String> {
+    let own: Vec<Attachment> = attachments
+        .iter()
+        .filter(|a| a.external.is_none())
+        .cloned()
+        .collect();
+    if own.is_empty() && given.is_empty() {
+        return outside(attachments);
+    }
+    let attachments = own.as_slice();
     let named = attachments.iter().any(|a| !a.on_bridge());
     if attachments.is_empty() || !named && !given.is_empty() {
         return given.to_vec();
@@ -69,6 +84,21 @@ pub fn name_servers(attachments: &[Attachment], given: &[String]) -> Vec<String>
         .collect()
 }
 
+/// The name servers of networks that are not the endpoint's: those that are named, or the router.
+fn outside(attachments: &[Attachment]) -> Vec<String> {
+    let named = attachments.iter().filter_map(|a| a.external.as_ref());
+    let named: Vec<String> = named.flat_map(|e| &e.dns).map(IpAddr::to_string).collect();
+    if !named.is_empty() {
+        return named;
+    }
+    let way = way_out(attachments, false).or_else(|| way_out(attachments, true));
+    way.filter(|way| !way.dynamic())
+        .and_then(|way| way.places.first())
+        .map(|place| place.gateway.to_string())
+        .into_iter()
+        .collect()
+}
+
 /// The number of the next interface.
 pub fn next_interface(attachments: &[Attachment]) -> u32 {
     (0..)
@@ -76,10 +106,12 @@ pub fn next_interface(attachments: &[Attachment]) -> u32 {
         .unwrap_or(0)
 }
 
-/// The address at which a container's published ports are reached.
+/// The address at which the endpoint's gateway reaches a container's published ports; none where the way out is not the
+/// endpoint's, by which the answers would go.
 pub fn published_at(attachments: &[Attachment]) -> Option<IpAddr> {
     way_out(attachments, false)
-        .or_else(|| attachments.first())
+        .or_else(|| attachments.iter().find(|a| a.external.is_none()))
+        .filter(|way| way.external.is_none())
         .and_then(|attachment| attachment.place(false))
         .map(|place| place.address)
 }
@@ -111,6 +143,7 @@ mod tests {
             }],
             mtu: 0,
             internal,
+            external: None,
             interface,
             wanted: Wanted {
                 priority,

@@ -7,6 +7,7 @@ pub mod addresses;
 pub mod attachment;
 pub mod choose;
 pub mod dns;
+pub mod external;
 pub mod guest;
 pub mod publish;
 pub mod record;
@@ -48,6 +49,8 @@ pub struct NetworkSetup {
     pub bridge: String,
     /// Port groups for networks that users make, the first free one first.
     pub pool: Vec<String>,
+    /// Networks that the administrator offers as they are.
+    pub external: Vec<NetworkRecord>,
     /// The VLAN of each port group.
     pub vlans: BTreeMap<String, u16>,
     /// Where subnets come from that nobody names.
@@ -171,6 +174,15 @@ impl Networks {
         }
         let mut networks = BTreeMap::new();
         networks.insert(bridge.id.clone(), Arc::new(Network::new(bridge, 0, false)));
+        for record in std::mem::take(&mut setup.external) {
+            if setup.bridge == record.port_group || setup.pool.contains(&record.port_group) {
+                return Err(Error::internal(format!(
+                    "--container-network {}: this port group is the endpoint's own (--port-group, --network-pool)",
+                    record.port_group
+                )));
+            }
+            networks.insert(record.id.clone(), Arc::new(Network::new(record, 0, true)));
+        }
         let mut moved = HashMap::new();
         for (name, record) in records.load().await? {
             if let Some(container) = name.strip_prefix(PLACES) {
@@ -181,6 +193,12 @@ impl Networks {
                     network,
                     named_subnet,
                 } = records::decode(&name, &record.value)?;
+                if networks.values().any(|n| n.record.name == network.name) {
+                    return Err(Error::internal(format!(
+                        "--container-network {0}: a client has created a network of the name {0}: give this one another name, or remove that one first",
+                        network.name
+                    )));
+                }
                 networks.insert(
                     network.id.clone(),
                     Arc::new(Network::new(network, record.generation, named_subnet)),
@@ -214,7 +232,14 @@ impl Networks {
     pub fn all(&self) -> Vec<Arc<Network>> {
         let mut all: Vec<_> = locked(&self.networks).values().cloned().collect();
         all.sort_by(|a, b| {
-            let key = |n: &Network| (!n.record.builtin(), n.record.created, n.record.id.clone());
+            let key = |n: &Network| {
+                (
+                    !n.record.builtin(),
+                    !n.record.permanent(),
+                    n.record.created,
+                    n.record.id.clone(),
+                )
+            };
             key(a).cmp(&key(b))
         });
         all
@@ -324,6 +349,7 @@ impl Networks {
             options: request.options.clone(),
             port_group: port_group.clone(),
             vlan,
+            external: None,
         })
     }
 
@@ -339,6 +365,15 @@ impl Networks {
                 format!(
                     "{} is a pre-defined network and cannot be removed",
                     record.name
+                ),
+            ));
+        }
+        if record.external.is_some() {
+            return Err(Error::new(
+                Kind::Forbidden,
+                format!(
+                    "{} is a network of the administrator's (port group {}) and cannot be removed by a client",
+                    record.name, record.port_group
                 ),
             ));
         }
@@ -361,7 +396,7 @@ impl Networks {
     pub fn tell(&self, network: &Network, action: &str, more: &[(&str, &str)]) {
         let mut attributes = BTreeMap::from([
             ("name".to_owned(), network.record.name.clone()),
-            ("type".to_owned(), "bridge".to_owned()),
+            ("type".to_owned(), network.record.driver().to_owned()),
         ]);
         for (key, value) in more {
             attributes.insert((*key).to_owned(), (*value).to_owned());
@@ -406,8 +441,36 @@ impl Networks {
             places,
             mtu: mtu.and_then(|text| text.parse().ok()).unwrap_or(0),
             internal: record.internal,
+            external: record.external.clone(),
             wanted,
         })
+    }
+
+    /// Places as their networks are now: what an administrator has changed since counts from the next start on, and
+    /// leases are got anew.
+    pub fn renewed(&self, places: &[Attachment]) -> Vec<Attachment> {
+        let networks = locked(&self.networks);
+        let mut places = places.to_vec();
+        for place in &mut places {
+            let Some(record) = networks.get(&place.network).map(|n| &n.record) else {
+                continue;
+            };
+            if record.external.is_some() {
+                place.external.clone_from(&record.external);
+                place.internal = record.internal;
+            }
+            if place.dynamic() {
+                place.places.clear();
+            }
+        }
+        places
+    }
+
+    /// Whether the administrator offers networks that are not the endpoint's.
+    pub fn has_external(&self) -> bool {
+        locked(&self.networks)
+            .values()
+            .any(|n| n.record.external.is_some())
     }
 
     fn release(&self, network: &str, places: &[Place]) {
@@ -509,7 +572,9 @@ impl Networks {
         let Some(router) = &self.router else {
             return Ok(());
         };
-        let networks: Vec<RouterNetwork> = self.all().iter().map(|n| routed(&n.record)).collect();
+        let mut own = self.all();
+        own.retain(|network| network.record.external.is_none());
+        let networks: Vec<RouterNetwork> = own.iter().map(|n| routed(&n.record)).collect();
         let ports: Vec<_> = {
             let published = self.published();
             let all = published.values().flat_map(|(_, bindings)| bindings);
@@ -521,8 +586,7 @@ impl Networks {
             .map_err(|e| Error::internal(format!("the networks' gateway: {e}")))?;
         let server = locked(&self.dns).clone();
         if let Some(server) = server {
-            let gateways = self
-                .all()
+            let gateways = own
                 .iter()
                 .flat_map(|network| {
                     let id = &network.record.id;

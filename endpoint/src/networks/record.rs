@@ -1,5 +1,6 @@
 //! What a network is: its record on the datastore.
 
+use super::external::External;
 use crate::timestamps;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -41,8 +42,11 @@ pub struct NetworkRecord {
     pub options: BTreeMap<String, String>,
     /// The port group that carries it.
     pub port_group: String,
-    /// That port group's VLAN; 0: untagged.
+    /// That port group's VLAN; 0: untagged, or not the endpoint's.
     pub vlan: u16,
+    /// It has a router of its own: what the administrator said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
 }
 
 /// A subnet of a network.
@@ -53,6 +57,9 @@ pub struct Pool {
     /// Those of them that are given out by themselves; `None`: all.
     #[serde(default)]
     pub range: Option<IpNet>,
+    /// The same, as the first and the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub between: Option<(IpAddr, IpAddr)>,
     /// The endpoint's own address in it.
     pub gateway: IpAddr,
     /// Addresses that are somebody else's, by name.
@@ -78,6 +85,7 @@ impl NetworkRecord {
                 gateway: super::addresses::first_host(&subnet),
                 subnet,
                 range: None,
+                between: None,
                 auxiliary: BTreeMap::new(),
             }],
             labels: BTreeMap::new(),
@@ -90,12 +98,26 @@ impl NetworkRecord {
             ),
             port_group: port_group.to_owned(),
             vlan,
+            external: None,
         }
     }
 
     /// Whether it is there without having been created.
     pub fn builtin(&self) -> bool {
         self.name == BRIDGE
+    }
+
+    /// Whether no client can remove it.
+    pub fn permanent(&self) -> bool {
+        self.builtin() || self.external.is_some()
+    }
+
+    /// Docker's name for its kind.
+    pub fn driver(&self) -> &'static str {
+        match self.external {
+            Some(_) => super::external::DRIVER,
+            None => "bridge",
+        }
     }
 
     /// Its subnet of a family.

@@ -305,6 +305,7 @@ fn pool(entry: &Map<String, Value>) -> Result<Option<Pool>> {
     Ok(Some(Pool {
         subnet,
         range,
+        between: None,
         gateway,
         auxiliary,
     }))

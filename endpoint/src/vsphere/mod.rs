@@ -168,8 +168,9 @@ impl Vsphere {
             let name: Option<String> = found.get("name").map_err(decode("network"))?;
             networks.insert(name.unwrap_or_default(), found.obj.clone());
         }
-        let named = std::iter::once(&settings.port_group).chain(&settings.network_pool);
-        for name in named {
+        let own = std::iter::once(&settings.port_group).chain(&settings.network_pool);
+        let offered = settings.container_networks.port_groups();
+        for name in own.map(String::as_str).chain(offered) {
             if !networks.contains_key(name) {
                 return Err(absent(&format!("port group {name}")));
             }

@@ -94,6 +94,7 @@ pub fn config(disk: &Disk, process: Process) -> GuestConfig {
         mounts: Vec::new(),
         nfs: Vec::new(),
         shares: Vec::new(),
+        guards: Vec::new(),
         maintenance: None,
     }
 }

@@ -7,11 +7,22 @@ use wire::config::GuestConfig;
 
 const STEP: &str = "files";
 
+/// What the files say of the networks as they are now.
+#[derive(Debug, Default)]
+pub struct Networks {
+    /// The container's addresses, with prefix length.
+    pub addresses: Vec<String>,
+    /// Name servers.
+    pub dns: Vec<String>,
+    /// Search domains.
+    pub search: Vec<String>,
+}
+
 /// Sets the host name and writes the files, which the container's root gets bound over the image's.
 ///
 /// # Errors
 /// The fault of the step `files`.
-pub fn write(config: &GuestConfig) -> Result<(), Fault> {
+pub fn write(config: &GuestConfig, now: &Networks) -> Result<(), Fault> {
     nix::unistd::sethostname(&config.hostname).map_err(Fault::at(
         STEP,
         format!("setting the host name {:?}", config.hostname),
@@ -23,16 +34,16 @@ pub fn write(config: &GuestConfig) -> Result<(), Fault> {
         ))?;
     }
     put("/f/hostname", format!("{}\n", config.hostname))?;
-    write_network(config)
+    write_network(config, now)
 }
 
 /// Writes the files that name the container's networks, in place: the container has them bound over its own.
 ///
 /// # Errors
 /// The fault of the step `files`.
-pub fn write_network(config: &GuestConfig) -> Result<(), Fault> {
-    put("/f/hosts", hosts(config))?;
-    put("/f/resolv.conf", resolv_conf(config))
+pub fn write_network(config: &GuestConfig, now: &Networks) -> Result<(), Fault> {
+    put("/f/hosts", hosts(config, &now.addresses))?;
+    put("/f/resolv.conf", resolv_conf(config, now))
 }
 
 fn put(path: &str, text: String) -> Result<(), Fault> {
@@ -41,7 +52,7 @@ fn put(path: &str, text: String) -> Result<(), Fault> {
 
 /// Contents of /etc/hosts.
 #[must_use]
-pub fn hosts(config: &GuestConfig) -> String {
+pub fn hosts(config: &GuestConfig, addresses: &[String]) -> String {
     let mut out = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n".to_owned();
     for (address, names) in &config.hosts {
         let _ = writeln!(out, "{address}\t{}", names.join(" "));
@@ -51,7 +62,7 @@ pub fn hosts(config: &GuestConfig) -> String {
     } else {
         format!("{0}.{1} {0}", config.hostname, config.domainname)
     };
-    for address in config.networks.iter().flat_map(|n| &n.addresses) {
+    for address in addresses {
         let _ = writeln!(
             out,
             "{}\t{own}",
@@ -63,13 +74,13 @@ pub fn hosts(config: &GuestConfig) -> String {
 
 /// Contents of /etc/resolv.conf.
 #[must_use]
-pub fn resolv_conf(config: &GuestConfig) -> String {
+pub fn resolv_conf(config: &GuestConfig, now: &Networks) -> String {
     let mut out = String::new();
-    for server in &config.dns {
+    for server in &now.dns {
         let _ = writeln!(out, "nameserver {server}");
     }
-    if !config.dns_search.is_empty() {
-        let _ = writeln!(out, "search {}", config.dns_search.join(" "));
+    if !now.search.is_empty() {
+        let _ = writeln!(out, "search {}", now.search.join(" "));
     }
     if !config.dns_options.is_empty() {
         let _ = writeln!(out, "options {}", config.dns_options.join(" "));

@@ -69,6 +69,11 @@ fn bit(name: &str) -> Option<u64> {
     NAMES.iter().position(|n| *n == name).map(|n| 1 << n)
 }
 
+/// What gets past a packet filter: the right to change it, and packet sockets, which are before it.
+pub fn network() -> u64 {
+    ["NET_ADMIN", "NET_RAW"].into_iter().filter_map(bit).sum()
+}
+
 /// The bit set for Docker's defaults with `add` and `drop`, given as `CAP_…` or without the prefix,
 /// in any case; `ALL` is all.
 ///

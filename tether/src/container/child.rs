@@ -5,6 +5,7 @@
 
 use super::mounts::{self, Plan};
 use super::{StartError, caps, environment, init, lookup, seccomp, users};
+use crate::net::filter;
 use crate::sys::{process as sys, tty};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, umask};
@@ -127,7 +128,10 @@ fn start(
     let group = users::read_bounded("/etc/group");
     let who = users::resolve(&process.user, &process.groups, &passwd, &group)?;
     let env = environment::complete(&process.env, &config.hostname, process.tty, &who.home);
-    let held = caps::resolve(&process.cap_add, &process.cap_drop).map_err(StartError::other)?;
+    let mut held = caps::resolve(&process.cap_add, &process.cap_drop).map_err(StartError::other)?;
+    if filter::guarded(&config.guards) {
+        held &= !caps::network();
+    }
 
     nix::unistd::setsid()
         .map_err(errno)

@@ -33,13 +33,29 @@ impl AsyncFile {
     /// # Errors
     /// Those of read(2).
     pub async fn read_chunk(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.when_readable(|fd| read(fd, buf)).await
+    }
+
+    /// Tries something that reads, when there is something to read, until it would not block. Cancel-safe.
+    ///
+    /// # Errors
+    /// Those of what is tried.
+    pub async fn when_readable<T>(
+        &self,
+        mut attempt: impl FnMut(&OwnedFd) -> io::Result<T>,
+    ) -> io::Result<T> {
         loop {
             let mut guard = self.fd.readable().await?;
-            match guard.try_io(|fd| read(fd.get_ref(), buf)) {
-                Ok(result) => return result,
-                Err(_) => continue,
+            if let Ok(result) = guard.try_io(|fd| attempt(fd.get_ref())) {
+                return result;
             }
         }
+    }
+
+    /// The descriptor.
+    #[must_use]
+    pub fn get(&self) -> &OwnedFd {
+        self.fd.get_ref()
     }
 
     /// Reads what is there without waiting; `None` if nothing is.

@@ -1,22 +1,26 @@
 //! Brings up the container's interfaces as configured, by rtnetlink(7).
 
+use super::dhcp::Answer;
 use super::netlink::{CREATE, Message, REQUEST, Socket};
 use super::uevent::Uevents;
 use nix::sys::socket::SockProtocol;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
-use wire::config::Interface;
+use std::net::{IpAddr, Ipv4Addr};
+use wire::config::{FROM_LEASE, Interface};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
+const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const IFF_UP: u32 = 1;
@@ -44,6 +48,16 @@ pub async fn bring_up(interfaces: &[Interface], events: &mut Uevents) -> Result<
         let _ = fs::write(format!("/proc/sys/net/ipv4/{file}"), value);
     }
     Ok(())
+}
+
+/// The groups of modules that these interfaces need.
+#[must_use]
+pub fn modules(interfaces: &[Interface]) -> Vec<&'static str> {
+    let dynamic = interfaces.iter().any(|i| i.addresses.is_empty());
+    let mut addresses = interfaces.iter().flat_map(|i| &i.addresses);
+    let ipv6 = dynamic || addresses.any(|a| a.contains(':'));
+    let groups = [(ipv6, "ipv6"), (dynamic, "packet")];
+    groups.into_iter().filter(|g| g.0).map(|g| g.1).collect()
 }
 
 /// Makes the interfaces those of `new`: takes down what is not named, brings up what is not there yet, and sets the
@@ -93,17 +107,15 @@ async fn bring_one_up(
 ) -> Result<(), String> {
     let fail =
         |what: String, e: io::Error| format!("{} ({}): {what}: {e}", interface.name, interface.mac);
-    if interface.addresses.is_empty() {
-        return Err(format!(
-            "{} ({}) has no address and this tether does no DHCP: give it an address",
-            interface.name, interface.mac
-        ));
-    }
     let index = find(&interface.mac, events)
         .await
         .map_err(|e| fail("waiting for a vNIC with this MAC address".into(), e))?;
     set_link(socket, index, Some(&interface.name), interface.mtu)
         .map_err(|e| fail(format!("bringing it up with MTU {}", interface.mtu), e))?;
+    if !interface.addresses.is_empty() {
+        // Whoever has given it its addresses knows its routers, too.
+        setting("ipv6", &interface.name, "accept_ra", "0");
+    }
     for address in &interface.addresses {
         let (ip, prefix) = parse(address).ok_or_else(|| {
             format!(
@@ -112,14 +124,120 @@ async fn bring_one_up(
             )
         })?;
         socket
-            .request(address_message(index, ip, prefix))
+            .request(address_message(RTM_NEWADDR, index, ip, prefix))
             .map_err(|e| fail(format!("adding address {address}"), e))?;
     }
+    announce(socket, index, interface);
     add_gateways(socket, index, interface)
 }
 
+/// Sets a kernel's setting of an interface; not every kernel has all.
+fn setting(family: &str, interface: &str, name: &str, value: &str) {
+    let _ = fs::write(
+        format!("/proc/sys/net/{family}/conf/{interface}/{name}"),
+        value,
+    );
+}
+
+/// Tells the neighbours who has the addresses now (gratuitous ARP, unsolicited neighbour advertisements): another VM may
+/// have had them. The kernel does when an interface's MAC address is set, to what it is or not.
+fn announce(socket: &mut Socket, index: u32, interface: &Interface) {
+    setting("ipv4", &interface.name, "arp_notify", "1");
+    setting("ipv6", &interface.name, "ndisc_notify", "1");
+    let mac: Vec<u8> = interface
+        .mac
+        .split(':')
+        .filter_map(|byte| u8::from_str_radix(byte, 16).ok())
+        .collect();
+    let message =
+        Message::new(RTM_NEWLINK, REQUEST, &link_header(index, IFF_UP)).with(IFLA_ADDRESS, &mac);
+    // A device that cannot: the neighbours find out by themselves.
+    let _ = socket.request(message);
+}
+
+/// Gives an interface what a DHCP server has told: address, MTU, routes; the default one if it is to be this interface's.
+///
+/// # Errors
+/// The kernel's.
+pub fn take_lease(index: u32, interface: &Interface, answer: &Answer) -> io::Result<()> {
+    let mut socket = Socket::open(SockProtocol::NetlinkRoute)?;
+    let address = IpAddr::V4(answer.address);
+    socket.request(address_message(RTM_NEWADDR, index, address, answer.prefix))?;
+    // The least that IPv4 asks of a link (RFC 791).
+    if interface.mtu == 0 && answer.mtu >= 576 {
+        let mtu = Message::new(RTM_NEWLINK, REQUEST, &link_header(index, IFF_UP))
+            .with(IFLA_MTU, &u32::from(answer.mtu).to_ne_bytes());
+        if let Err(error) = socket.request(mtu) {
+            crate::console(&format!("{}: MTU {}: {error}", interface.name, answer.mtu));
+        }
+    }
+    announce(&mut socket, index, interface);
+    let way_out = interface
+        .gateways
+        .iter()
+        .any(|gateway| gateway == FROM_LEASE);
+    let default = answer
+        .router
+        .map(|router| (Ipv4Addr::UNSPECIFIED, 0, router));
+    // RFC 3442: where there are classless routes, the router's option does not count.
+    let routes = match answer.routes.is_empty() {
+        true => default.as_slice(),
+        false => &answer.routes,
+    };
+    for (to, prefix, router) in routes
+        .iter()
+        .filter(|(_, prefix, _)| *prefix != 0 || way_out)
+    {
+        socket.request(leased_route(index, *to, *prefix, *router))?;
+    }
+    Ok(())
+}
+
+/// Takes the address of a lease that is over, and with it the routes.
+///
+/// # Errors
+/// The kernel's.
+pub fn give_back(index: u32, answer: &Answer) -> io::Result<()> {
+    let address = IpAddr::V4(answer.address);
+    Socket::open(SockProtocol::NetlinkRoute)?
+        .request(address_message(RTM_DELADDR, index, address, answer.prefix))
+        .map(drop)
+}
+
+/// A route of a lease. Its router need not be of the address's subnet; 0.0.0.0 is the link itself.
+fn leased_route(index: u32, to: Ipv4Addr, prefix: u8, router: Ipv4Addr) -> Message {
+    const SCOPE_LINK: u8 = 253;
+    const ONLINK: u8 = 4;
+    let direct = router.is_unspecified();
+    let (scope, flags) = if direct { (SCOPE_LINK, 0) } else { (0, ONLINK) };
+    let fixed = [
+        libc::AF_INET as u8,
+        prefix,
+        0,
+        0,
+        254,
+        3,
+        scope,
+        1,
+        flags,
+        0,
+        0,
+        0,
+    ];
+    let mut message = Message::new(RTM_NEWROUTE, REQUEST | CREATE, &fixed);
+    if prefix != 0 {
+        // The kernel refuses bits behind the prefix.
+        let mask = u32::MAX << (32 - u32::from(prefix));
+        message = message.with(RTA_DST, &(u32::from(to) & mask).to_be_bytes());
+    }
+    if !direct {
+        message = message.with(RTA_GATEWAY, &router.octets());
+    }
+    message.with(RTA_OIF, &index.to_ne_bytes())
+}
+
 fn add_gateways(socket: &mut Socket, index: u32, interface: &Interface) -> Result<(), String> {
-    for gateway in &interface.gateways {
+    for gateway in interface.gateways.iter().filter(|g| *g != FROM_LEASE) {
         let ip: IpAddr = gateway.parse().map_err(|_| {
             format!(
                 "{}: gateway {gateway:?} is not an IP address",
@@ -141,7 +259,10 @@ async fn find(mac: &str, events: &mut Uevents) -> io::Result<u32> {
 }
 
 /// The index of the interface with a MAC address.
-fn look(mac: &str) -> io::Result<Option<u32>> {
+///
+/// # Errors
+/// Those of sysfs.
+pub fn look(mac: &str) -> io::Result<Option<u32>> {
     for entry in fs::read_dir("/sys/class/net")?.flatten() {
         let read = |file: &str| fs::read_to_string(entry.path().join(file)).unwrap_or_default();
         if read("address").trim().eq_ignore_ascii_case(mac) {
@@ -192,7 +313,8 @@ fn set_link(socket: &mut Socket, index: u32, name: Option<&str>, mtu: u32) -> io
     set_flags(socket, index, IFF_UP)
 }
 
-fn octets(ip: IpAddr) -> Vec<u8> {
+/// An address as it is in a packet.
+pub(super) fn octets(ip: IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
@@ -207,7 +329,7 @@ fn family(ip: IpAddr) -> u8 {
     }
 }
 
-fn address_message(index: u32, ip: IpAddr, prefix: u8) -> Message {
+fn address_message(kind: u16, index: u32, ip: IpAddr, prefix: u8) -> Message {
     // struct ifaddrmsg: family, prefix length, flags, scope, index.
     let mut fixed = vec![
         family(ip),
@@ -216,7 +338,12 @@ fn address_message(index: u32, ip: IpAddr, prefix: u8) -> Message {
         0,
     ];
     fixed.extend(index.to_ne_bytes());
-    let message = Message::new(RTM_NEWADDR, REQUEST | CREATE, &fixed)
+    let flags = if kind == RTM_NEWADDR {
+        REQUEST | CREATE
+    } else {
+        REQUEST
+    };
+    let message = Message::new(kind, flags, &fixed)
         .with(IFA_LOCAL, &octets(ip))
         .with(IFA_ADDRESS, &octets(ip));
     match ip {

@@ -40,10 +40,15 @@ impl Message {
     /// Appends an attribute.
     #[must_use]
     pub fn with(mut self, attribute: u16, value: &[u8]) -> Message {
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
-        self.0.extend(((value.len() + 4) as u16).to_ne_bytes());
-        self.0.extend(attribute.to_ne_bytes());
-        self.0.extend(value);
+        put(&mut self.0, attribute, value);
+        self
+    }
+
+    /// Asks for an acknowledgement.
+    #[must_use]
+    pub fn acknowledged(mut self) -> Message {
+        let flags = u16::from_ne_bytes([self.0[6], self.0[7]]) | REQUEST;
+        self.0[6..8].copy_from_slice(&flags.to_ne_bytes());
         self
     }
 
@@ -54,6 +59,14 @@ impl Message {
         self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
         self.0
     }
+}
+
+/// Appends an attribute to what ends at a boundary of 4 bytes, or is made to.
+pub fn put(out: &mut Vec<u8>, attribute: u16, value: &[u8]) {
+    out.resize(out.len().next_multiple_of(4), 0);
+    out.extend(((value.len() + 4) as u16).to_ne_bytes());
+    out.extend(attribute.to_ne_bytes());
+    out.extend(value);
 }
 
 /// A netlink socket that is bound to the multicast groups of the bit set.
@@ -89,8 +102,19 @@ impl Socket {
     /// # Errors
     /// The kernel's answer, as an error number.
     pub fn request(&mut self, message: Message) -> io::Result<Vec<Vec<u8>>> {
+        self.batch(vec![message])
+    }
+
+    /// Sends messages as one datagram and waits for the acknowledgement of the last one that asks for it.
+    ///
+    /// # Errors
+    /// The kernel's answer to the first that it does not take, as an error number.
+    pub fn batch(&mut self, messages: Vec<Message>) -> io::Result<Vec<Vec<u8>>> {
         self.sequence += 1;
-        let bytes = message.finish(self.sequence);
+        let mut bytes = Vec::new();
+        for message in messages {
+            bytes.extend(message.finish(self.sequence));
+        }
         sendto(
             self.fd.as_raw_fd(),
             &bytes,

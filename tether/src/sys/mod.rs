@@ -7,7 +7,10 @@
 
 pub mod backdoor;
 pub mod fs;
+#[cfg(all(target_feature = "crt-static", not(test)))]
+mod lean;
 pub mod mount;
+pub mod packet;
 pub mod process;
 pub mod tty;
 
