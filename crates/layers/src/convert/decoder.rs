@@ -221,6 +221,36 @@ mod tests {
     }
 
     #[test]
+    fn a_changed_stream_is_an_error_or_some_bytes_and_no_panic() {
+        let text: Vec<u8> = (0..500u32).flat_map(|n| (n / 3).to_le_bytes()).collect();
+        // Knuth's generator: the same changes each time.
+        let mut state = 1u64;
+        let mut random = |below: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        for program in [&["bzip2", "-c"][..], &["xz", "-c", "--check=none"]] {
+            let whole = packed(program, &text);
+            for _ in 0..2000 {
+                let mut changed = whole.clone();
+                for _ in 0..=random(4) {
+                    let at = random(changed.len());
+                    changed[at] = random(256) as u8;
+                }
+                changed.truncate(changed.len() - random(2) * random(changed.len()));
+                let mut out = Vec::new();
+                // Whether it is refused is the format's to say: not every change is seen.
+                if let Ok((_, decoder)) = Decoder::of(&changed[..]) {
+                    let _refused = decoder.take(1 << 20).read_to_end(&mut out);
+                }
+                assert!(out.len() <= 1 << 20);
+            }
+        }
+    }
+
+    #[test]
     fn an_xz_stream_cannot_ask_for_more_memory_than_there_is_for_it() {
         let large = packed(&["xz", "-c", "--lzma2=dict=256MiB"], b"small");
         let error = unpacked(&large).unwrap_err();
