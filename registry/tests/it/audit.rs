@@ -186,6 +186,8 @@ async fn the_log_is_searched_by_its_columns_and_only_by_those_who_may() {
             "{path}"
         );
     }
+    // Behind the entries of what was refused.
+    entries(&r).await;
     let csv = r
         .client
         .get("/api/v1/audit?format=csv&user=developer")
