@@ -62,6 +62,8 @@ async fn every_operation_is_written_down_with_who_what_from_where_and_the_result
     developer.push_image(name, "v1", &[b"1"]).await;
     let token = developer.with_token(&["repository:private/a:pull"]).await;
     token.head("/v2/private/a/manifests/v1").await;
+    // As Docker's client does before it pushes.
+    token.head("/v2/private/a/manifests/none").await;
     token.get("/v2/private/a/manifests/v1").await;
     let blob = sha256(b"1");
     token.get(&format!("/v2/{name}/blobs/{blob}")).await;
