@@ -11,6 +11,7 @@
 //! | [`blobs`] | the blobs' bytes, in a folder or an S3-compatible service |
 //! | [`metadata`] | everything else, in SQLite |
 //! | [`gc`] | removes what nothing refers to |
+//! | [`retention`] | removes tags as projects' rules have it |
 //! | [`server`] | listeners, TLS, health, metrics, shutdown |
 //! | [`cli`] | `registry init`, `serve`, `user`, `project`, `robot`, … |
 #![forbid(unsafe_code)]
@@ -23,10 +24,12 @@ pub mod cli;
 pub mod digest;
 pub mod distribution;
 pub mod gc;
+pub mod glob;
 pub mod metadata;
 pub mod names;
 pub mod ranges;
 pub mod registry;
+pub mod retention;
 pub mod server;
 pub mod settings;
 pub mod token_service;

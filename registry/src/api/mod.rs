@@ -8,7 +8,9 @@ mod error;
 mod json;
 pub mod keys;
 pub mod projects;
+pub mod repositories;
 pub mod robots;
+pub mod rules;
 pub mod users;
 
 pub use caller::Caller;
@@ -68,11 +70,24 @@ fn paths() -> OpenApiRouter<Arc<Registry>> {
         .routes(routes!(users::set_password))
         .routes(routes!(projects::list, projects::create))
         .routes(routes!(projects::show, projects::change, projects::remove))
+        .routes(routes!(projects::set_quota))
         .routes(routes!(projects::members))
         .routes(routes!(projects::set_member, projects::remove_member))
         .routes(routes!(robots::list, robots::create))
         .routes(routes!(robots::change, robots::remove))
         .routes(routes!(robots::renew))
+        .routes(routes!(repositories::list))
+        .routes(routes!(repositories::remove))
+        .routes(routes!(repositories::tags))
+        .routes(routes!(repositories::label, repositories::unlabel))
+        .routes(routes!(repositories::labels))
+        .routes(routes!(repositories::set_label, repositories::remove_label))
+        .routes(routes!(repositories::search))
+        .routes(routes!(rules::immutable, rules::add_immutable))
+        .routes(routes!(rules::remove_immutable))
+        .routes(routes!(rules::retention, rules::add_retention))
+        .routes(routes!(rules::remove_retention))
+        .routes(routes!(rules::run_retention))
         .routes(routes!(collection::collect))
         .routes(routes!(keys::rotate))
         .routes(routes!(audit::search))

@@ -23,6 +23,12 @@ pub struct Project {
     pub public: bool,
     /// Milliseconds since 1970.
     pub created: i64,
+    /// Bytes of its manifests and blobs, each blob once; only told of one project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<u64>,
+    /// Bytes that it may hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<u64>,
 }
 
 impl From<metadata::Project> for Project {
@@ -31,6 +37,8 @@ impl From<metadata::Project> for Project {
             name: project.name,
             public: project.public,
             created: project.created,
+            used: None,
+            quota: None,
         }
     }
 }
@@ -146,10 +154,44 @@ fn no_user(name: &str) -> Failure {
 #[utoipa::path(get, path = "/projects/{project}", tag = "projects", params(("project" = String, Path)),
     responses((status = 200, body = Project), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn show(
+    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<Project>, Failure> {
-    Ok(Json(caller.project(Action::See, &name)?.into()))
+    let found = caller.project(Action::See, &name)?;
+    let (used, quota) = registry.metadata.read(|db| db.usage(found.id))?;
+    Ok(Json(Project {
+        used: Some(used),
+        quota,
+        ..found.into()
+    }))
+}
+
+/// How much a project may hold.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    /// Bytes of manifests and blobs, each blob once; null: without limit.
+    pub bytes: Option<u64>,
+}
+
+/// Says how much a project may hold. It keeps what it has when that is more.
+#[utoipa::path(put, path = "/projects/{project}/quota", tag = "projects", params(("project" = String, Path)),
+    request_body = Quota,
+    responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+pub(super) async fn set_quota(
+    State(registry): State<Arc<Registry>>,
+    caller: Caller,
+    Path(name): Path<String>,
+    Json(quota): Json<Quota>,
+) -> Result<(StatusCode, Extension<Told>), Failure> {
+    let project = caller.project(Action::Projects, &name)?;
+    let told = Told::detail(serde_json::to_string(&quota).unwrap_or_default());
+    registry
+        .metadata
+        .write(move |db| db.set_quota(project.id, quota.bytes))
+        .await?;
+    Ok((StatusCode::NO_CONTENT, told))
 }
 
 /// Makes a project public or private, at once.

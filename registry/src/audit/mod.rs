@@ -1,8 +1,8 @@
 //! What is written into the audit log, and when. A change is answered when its entry is durable. A read is answered at
 //! once, and its entry follows with the next commit: a crash can lose the entries of reads of its last moment.
 //!
-//! Not written: steps of an upload that went well (its end is), looking at what is there (`HEAD`, lists), and refusals of
-//! those who did not say who they are: they could fill the disk.
+//! Steps of an upload (but its end) and looking at what is there (`HEAD`, lists) are written only when they are forbidden;
+//! refusals of those who did not say who they are never: they could fill the disk.
 
 pub mod export;
 mod operations;
@@ -87,7 +87,7 @@ impl Audit {
         if refused && *principal.subject() == Principal::Anonymous {
             return;
         }
-        if operation.quiet && !refused {
+        if operation.quiet && status != http::StatusCode::FORBIDDEN {
             return;
         }
         let told = told.cloned().unwrap_or_default();

@@ -17,7 +17,7 @@ pub struct Operation {
     pub target: Option<String>,
     /// Nothing is changed by it.
     pub reads: bool,
-    /// Only a refusal is written down.
+    /// Only written down when it is forbidden.
     pub quiet: bool,
 }
 

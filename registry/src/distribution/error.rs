@@ -223,6 +223,12 @@ impl From<TokenError> for Failure {
     }
 }
 
+impl From<metadata::QuotaExceeded> for Failure {
+    fn from(e: metadata::QuotaExceeded) -> Self {
+        Failure::new(Code::Denied, e.to_string()).detail(json!({"quota": e.quota, "used": e.used}))
+    }
+}
+
 impl From<uploads::Error> for Failure {
     fn from(e: uploads::Error) -> Self {
         use uploads::Error as E;
@@ -235,6 +241,7 @@ impl From<uploads::Error> for Failure {
             E::Digest { .. } => Failure::new(Code::DigestInvalid, message),
             E::Size { .. } => Failure::new(Code::SizeInvalid, message),
             E::Cut(_) => Failure::new(Code::BlobUploadInvalid, message),
+            E::Quota(e) => e.into(),
             E::Store(e) => e.into(),
             E::Metadata(e) => e.into(),
             E::Broken(_) => Failure::internal(message),

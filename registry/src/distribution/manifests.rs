@@ -22,6 +22,13 @@ fn unknown(reference: &Reference) -> Failure {
         .detail(json!({"reference": reference.to_string()}))
 }
 
+fn immutable(tag: &str) -> Failure {
+    Failure::new(
+        Code::Denied,
+        format!("tag {tag} is immutable here: a rule of the project says so"),
+    )
+}
+
 pub(super) fn get(
     call: &Call,
     name: &RepositoryName,
@@ -76,14 +83,22 @@ pub(super) async fn put(
         .registry
         .metadata
         .write(move |db| {
-            let repository = db
+            let found = db
                 .ensure_repository(&repository)?
                 .ok_or_else(|| uploads::Error::NoProject(repository.project().to_owned()))?;
             let tag = match &reference {
                 Reference::Tag(tag) => Some(tag),
                 Reference::Digest(_) => None,
             };
-            match db.put_manifest(repository.id, &new, tag)? {
+            if let Some(tag) = tag {
+                let there = db.tag(found.id, tag.as_str())?;
+                let moves = there.is_some_and(|t| t.digest != new.digest.as_str());
+                if moves && db.is_immutable(found.project, &repository, tag.as_str())? {
+                    return Err(immutable(tag.as_str()).into());
+                }
+            }
+            let put = || Ok::<_, Refused>(db.put_manifest(found.id, &new, tag)?);
+            match db.charged(found.project, put)? {
                 PutManifest::Done => Ok(()),
                 // An error, so that a repository that was made for it goes as well.
                 PutManifest::Missing(missing) => Err(Refused::Missing(missing)),
@@ -172,6 +187,15 @@ pub(super) async fn delete(
             let Some(repository) = db.repository(&name)? else {
                 return Ok::<_, Failure>(RemoveManifest::Unknown);
             };
+            let tags = match &wanted {
+                Reference::Digest(digest) => db.tags_of(repository.id, digest)?,
+                Reference::Tag(tag) => vec![tag.as_str().to_owned()],
+            };
+            for tag in &tags {
+                if db.is_immutable(repository.project, &name, tag)? {
+                    return Err(immutable(tag));
+                }
+            }
             Ok(match &wanted {
                 Reference::Digest(digest) => db.remove_manifest(repository.id, digest)?,
                 Reference::Tag(tag) if db.remove_tag(repository.id, tag)? => RemoveManifest::Done,

@@ -66,7 +66,9 @@ async fn mount(call: &Call, name: &RepositoryName, digest: &Digest) -> Result<bo
             let repository = db
                 .ensure_repository(&into)?
                 .ok_or_else(|| uploads::Error::NoProject(into.project().to_owned()))?;
-            Ok::<_, uploads::Error>(db.mount_blob(repository.id, &from, &digest)?)
+            db.charged(repository.project, || {
+                Ok::<_, uploads::Error>(db.mount_blob(repository.id, &from, &digest)?)
+            })
         })
         .await?;
     Ok(mounted)

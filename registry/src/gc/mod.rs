@@ -7,7 +7,7 @@
 use crate::metadata::{self, Garbage, Place, Read, now};
 use crate::registry::Registry;
 use crate::settings::GcSettings;
-use crate::{audit, blobs, uploads};
+use crate::{audit, blobs, retention, uploads};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -238,6 +238,11 @@ async fn forget_old_entries(registry: &Arc<Registry>) {
 }
 
 async fn collect_and_tell(registry: &Arc<Registry>, plan: &Plan) {
+    match retention::run_all(registry).await {
+        Ok(0) => {}
+        Ok(n) => tracing::info!("retention: {n} tags were removed"),
+        Err(e) => tracing::error!("retention: {e}"),
+    }
     match collect(registry, plan).await {
         Ok(r) => tracing::info!(
             "garbage collection: {} blobs, {} bytes, {} manifests, {} repositories",

@@ -57,6 +57,9 @@ pub enum Error {
     /// The connection broke; what came is kept.
     #[error("the chunk was cut off: {0}; ask for the upload's offset and go on there")]
     Cut(String),
+    /// The project may not hold so much.
+    #[error(transparent)]
+    Quota(#[from] metadata::QuotaExceeded),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] blobs::Error),
@@ -214,7 +217,7 @@ impl Uploads {
             };
             match &done {
                 Ok(()) => {}
-                Err(Error::Digest { .. }) => this.remove(&id).await?,
+                Err(Error::Digest { .. } | Error::Quota(_)) => this.remove(&id).await?,
                 Err(_) => session.record(&this.store, &this.metadata).await?,
             }
             done
@@ -357,15 +360,25 @@ impl Uploads {
                 if recorded && !db.forget_upload(&id)? {
                     return Err(Error::Unknown);
                 }
-                let new = db.add_blob(repository.id, &wanted, size, &id)?;
+                let new = db.charged(repository.project, || {
+                    Ok::<_, Error>(db.add_blob(repository.id, &wanted, size, &id)?)
+                })?;
                 if keeps_first && new {
                     db.take_out(&id)?;
                 } else if keeps_first {
                     db.throw_away(&id, size, false)?;
                 }
-                Ok(new)
+                Ok::<_, Error>(new)
             })
-            .await?;
+            .await;
+        if let (Err(Error::Quota(_)), true) = (&new, keeps_first) {
+            // The object was written for nothing; the next collection deletes it.
+            let id = key.clone();
+            self.metadata
+                .write(move |db| db.throw_away(&id, size, false))
+                .await?;
+        }
+        let new = new?;
         // The blob is there; what is left is tidying, which the next start does if this fails.
         let tidied = if new {
             self.store.settle(&key)

@@ -62,6 +62,8 @@ async fn every_operation_is_written_down_with_who_what_from_where_and_the_result
     developer.push_image(name, "v1", &[b"1"]).await;
     let token = developer.with_token(&["repository:private/a:pull"]).await;
     token.head("/v2/private/a/manifests/v1").await;
+    // As Docker's client does before it pushes.
+    token.head("/v2/private/a/manifests/none").await;
     token.get("/v2/private/a/manifests/v1").await;
     let blob = sha256(b"1");
     token.get(&format!("/v2/{name}/blobs/{blob}")).await;
@@ -186,6 +188,8 @@ async fn the_log_is_searched_by_its_columns_and_only_by_those_who_may() {
             "{path}"
         );
     }
+    // Behind the entries of what was refused.
+    entries(&r).await;
     let csv = r
         .client
         .get("/api/v1/audit?format=csv&user=developer")

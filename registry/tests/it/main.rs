@@ -17,6 +17,7 @@ mod lists;
 mod manifests;
 mod operations;
 mod oracle;
+mod policies;
 mod referrers;
 mod refusals;
 mod roles;

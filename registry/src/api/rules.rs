@@ -1,0 +1,254 @@
+//! `/projects/{project}/immutable`, `/retention`: rules over a project's tags.
+
+use super::json::Json;
+use super::{Caller, ErrorBody, Failure};
+use crate::access::Action;
+use crate::audit::Told;
+use crate::glob;
+use crate::metadata::{self, RetentionRule};
+use crate::registry::Registry;
+use crate::retention::{self, Removal};
+use axum::Extension;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// Most rules of one kind in a project.
+const MOST: usize = 100;
+
+fn everything() -> String {
+    "*".into()
+}
+
+/// Tags that must not move and not go.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Immutable {
+    /// Its number; given by the registry.
+    #[serde(default)]
+    pub id: i64,
+    /// Which repositories, without the project: * stands for any characters, ? for one.
+    #[serde(default = "everything")]
+    pub repositories: String,
+    /// Which tags.
+    #[serde(default = "everything")]
+    pub tags: String,
+}
+
+/// Tags that go, but for what this rule, or another one that is about them, keeps.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// Its number; given by the registry.
+    #[serde(default)]
+    pub id: i64,
+    /// Which repositories, without the project: * stands for any characters, ? for one.
+    #[serde(default = "everything")]
+    pub repositories: String,
+    /// Which tags.
+    #[serde(default = "everything")]
+    pub tags: String,
+    /// Keeps this many in each repository, those pushed last.
+    pub keep_latest: Option<u32>,
+    /// Keeps those pushed within this many days.
+    pub keep_days: Option<u32>,
+}
+
+fn check(patterns: [&str; 2], there: usize) -> Result<(), Failure> {
+    if patterns.iter().any(|p| p.is_empty() || p.len() > glob::MAX) {
+        return Err(Failure::bad_request(format!(
+            "a pattern has 1 to {} bytes",
+            glob::MAX
+        )));
+    }
+    if there >= MOST {
+        return Err(Failure::conflict(format!(
+            "a project has at most {MOST} of these rules"
+        )));
+    }
+    Ok(())
+}
+
+fn no_rule(id: i64) -> Failure {
+    Failure::not_found(format!("there is no rule {id} in this project"))
+}
+
+fn told(rule: &impl Serialize) -> Extension<Told> {
+    Told::detail(serde_json::to_string(rule).unwrap_or_default())
+}
+
+/// Lists a project's rules of immutable tags.
+#[utoipa::path(get, path = "/projects/{project}/immutable", tag = "rules", params(("project" = String, Path)),
+    responses((status = 200, body = Vec<Immutable>), (status = 403, body = ErrorBody)))]
+pub(super) async fn immutable(
+    State(registry): State<Arc<Registry>>,
+    caller: Caller,
+    Path(project): Path<String>,
+) -> Result<Json<Vec<Immutable>>, Failure> {
+    let project = caller.project(Action::Configure, &project)?;
+    let rules = registry
+        .metadata
+        .read(|db| db.immutable_rules(project.id))?;
+    let rules = rules.into_iter().map(|r| Immutable {
+        id: r.id,
+        repositories: r.repositories,
+        tags: r.tags,
+    });
+    Ok(Json(rules.collect()))
+}
+
+/// Makes tags immutable: what they point at stays, and they are not removed.
+#[utoipa::path(post, path = "/projects/{project}/immutable", tag = "rules", params(("project" = String, Path)),
+    request_body = Immutable,
+    responses((status = 201, body = Immutable), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)))]
+pub(super) async fn add_immutable(
+    State(registry): State<Arc<Registry>>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Json(mut rule): Json<Immutable>,
+) -> Result<(StatusCode, Extension<Told>, Json<Immutable>), Failure> {
+    let project = caller.project(Action::Configure, &project)?;
+    let (repositories, tags) = (rule.repositories.clone(), rule.tags.clone());
+    rule.id = registry
+        .metadata
+        .write(move |db| {
+            check(
+                [&repositories, &tags],
+                db.immutable_rules(project.id)?.len(),
+            )?;
+            Ok::<_, Failure>(db.add_immutable_rule(project.id, &repositories, &tags)?)
+        })
+        .await?;
+    Ok((StatusCode::CREATED, told(&rule), Json(rule)))
+}
+
+/// Removes a rule of immutable tags.
+#[utoipa::path(delete, path = "/projects/{project}/immutable/{rule}", tag = "rules",
+    params(("project" = String, Path), ("rule" = i64, Path)),
+    responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+pub(super) async fn remove_immutable(
+    State(registry): State<Arc<Registry>>,
+    caller: Caller,
+    Path((project, id)): Path<(String, i64)>,
+) -> Result<StatusCode, Failure> {
+    let project = caller.project(Action::Configure, &project)?;
+    let done = registry
+        .metadata
+        .write(move |db| db.remove_immutable_rule(project.id, id))
+        .await?;
+    done.then_some(StatusCode::NO_CONTENT)
+        .ok_or_else(|| no_rule(id))
+}
+
+/// Lists a project's rules of retention.
+#[utoipa::path(get, path = "/projects/{project}/retention", tag = "rules", params(("project" = String, Path)),
+    responses((status = 200, body = Vec<Retention>), (status = 403, body = ErrorBody)))]
+pub(super) async fn retention(
+    State(registry): State<Arc<Registry>>,
+    caller: Caller,
+    Path(project): Path<String>,
+) -> Result<Json<Vec<Retention>>, Failure> {
+    let project = caller.project(Action::Configure, &project)?;
+    let rules = registry
+        .metadata
+        .read(|db| db.retention_rules(project.id))?;
+    let rules = rules.into_iter().map(|r| Retention {
+        id: r.id,
+        repositories: r.repositories,
+        tags: r.tags,
+        keep_latest: r.keep_latest,
+        keep_days: r.keep_days,
+    });
+    Ok(Json(rules.collect()))
+}
+
+/// Adds a rule of retention. It counts from the next run on.
+#[utoipa::path(post, path = "/projects/{project}/retention", tag = "rules", params(("project" = String, Path)),
+    request_body = Retention,
+    responses((status = 201, body = Retention), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)))]
+pub(super) async fn add_retention(
+    State(registry): State<Arc<Registry>>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Json(mut rule): Json<Retention>,
+) -> Result<(StatusCode, Extension<Told>, Json<Retention>), Failure> {
+    let project = caller.project(Action::Configure, &project)?;
+    if rule.keep_latest.is_none() && rule.keep_days.is_none() {
+        return Err(Failure::bad_request(
+            "a rule says what it keeps: keep_latest, keep_days or both (keep_latest 0 keeps nothing)",
+        ));
+    }
+    let row = RetentionRule {
+        id: 0,
+        repositories: rule.repositories.clone(),
+        tags: rule.tags.clone(),
+        keep_latest: rule.keep_latest,
+        keep_days: rule.keep_days,
+    };
+    rule.id = registry
+        .metadata
+        .write(move |db| {
+            check(
+                [&row.repositories, &row.tags],
+                db.retention_rules(project.id)?.len(),
+            )?;
+            Ok::<_, Failure>(db.add_retention_rule(project.id, &row)?)
+        })
+        .await?;
+    Ok((StatusCode::CREATED, told(&rule), Json(rule)))
+}
+
+/// Removes a rule of retention.
+#[utoipa::path(delete, path = "/projects/{project}/retention/{rule}", tag = "rules",
+    params(("project" = String, Path), ("rule" = i64, Path)),
+    responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+pub(super) async fn remove_retention(
+    State(registry): State<Arc<Registry>>,
+    caller: Caller,
+    Path((project, id)): Path<(String, i64)>,
+) -> Result<StatusCode, Failure> {
+    let project = caller.project(Action::Configure, &project)?;
+    let done = registry
+        .metadata
+        .write(move |db| db.remove_retention_rule(project.id, id))
+        .await?;
+    done.then_some(StatusCode::NO_CONTENT)
+        .ok_or_else(|| no_rule(id))
+}
+
+/// How retention is run.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunRetention {
+    /// Only say what would go.
+    pub dry_run: bool,
+}
+
+/// Removes the tags that the rules do not keep, and tells which; it does so by itself before each scheduled collection.
+#[utoipa::path(post, path = "/projects/{project}/retention/run", tag = "rules", params(("project" = String, Path)),
+    request_body = RunRetention,
+    responses((status = 200, body = Vec<Removal>), (status = 403, body = ErrorBody)))]
+pub(super) async fn run_retention(
+    State(registry): State<Arc<Registry>>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Json(run): Json<RunRetention>,
+) -> Result<(Extension<Told>, Json<Vec<Removal>>), Failure> {
+    let project = caller.project(Action::Configure, &project)?;
+    if !run.dry_run {
+        // Who changes the rules may delete, too; asked for by its name all the same.
+        caller.project(Action::Delete, &project.name)?;
+        let gone = retention::run(&registry, project).await?;
+        return Ok((
+            Told::detail(format!("{} tags removed", gone.len())),
+            Json(gone),
+        ));
+    }
+    let plan = registry
+        .metadata
+        .read_long::<_, metadata::Error>(move |db| retention::plan(db, &project))
+        .await?;
+    Ok((Told::detail("dry run"), Json(plan)))
+}
