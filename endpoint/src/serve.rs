@@ -7,7 +7,7 @@ use crate::{
     },
     app::App,
     cli::{LinkChoice, Serve},
-    containers::{Containers, Setup},
+    containers::{Containers, Setup, changes::KeptChanges},
     events::Events,
     images::Images,
     link::{
@@ -61,6 +61,9 @@ pub enum ServeError {
     /// The volumes.
     #[error("the volumes cannot be read: {0}")]
     Volumes(String),
+    /// What was changed of containers.
+    #[error("what was changed of containers cannot be read: {0}")]
+    Changes(String),
     /// The networks.
     #[error("the networks cannot be set up: {0}")]
     Networks(String),
@@ -163,12 +166,17 @@ async fn serve(settings: Serve) -> Result<Running, ServeError> {
     let volumes = Volumes::open(vsphere.clone(), &settings.vch_id, capacity, events.clone())
         .await
         .map_err(|error| ServeError::Volumes(error.message))?;
+    let changes = KeptChanges::open(vsphere.clone(), &settings.vch_id)
+        .await
+        .map(Arc::new)
+        .map_err(|error| ServeError::Changes(error.message))?;
     let containers = Arc::new(Containers::new(
         vsphere.clone(),
         events.clone(),
         setup,
         networks.clone(),
         volumes,
+        changes.clone(),
     ));
     let (first, read) = oneshot::channel();
     tokio::spawn(containers.clone().follow(first));
@@ -191,6 +199,7 @@ async fn serve(settings: Serve) -> Result<Running, ServeError> {
         .await
         .map_err(|error| ServeError::Networks(error.message))?;
     networks.sweep(|id| containers.by_id(id).is_some()).await;
+    changes.sweep(|id| containers.by_id(id).is_some()).await;
     let spool = settings.run_dir.join("spool");
     let images = Images::open(
         vsphere.clone(),

@@ -27,6 +27,12 @@ pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
             update,
         ),
         on(hosts, Link::Vsock, "limits::tmpfs_by_both_options", tmpfs),
+        on(
+            hosts,
+            Link::Vsock,
+            "limits::seccomp_profiles_and_logs_are_as_asked_for",
+            profiles_and_logs,
+        ),
     ]
 }
 
@@ -92,9 +98,9 @@ fn refused(docker: &Docker) -> Result<()> {
             "sysctl 'kernel.core_pattern=x' is not allowed",
         ),
         (
-            &["--security-opt", "seccomp=unconfined"],
+            &["--log-opt", "what=1"],
             125,
-            "is not supported",
+            "unknown log opt 'what' for json-file log driver",
         ),
         (
             &["--security-opt", "what=ever"],
@@ -210,4 +216,66 @@ fn update(docker: &Docker) -> Result<()> {
         )?,
         format!("{} 2000000000 17", 192 << 20),
     )
+}
+
+/// `seccomp=unconfined` and `--log-driver none`; a profile of one's own and a small log.
+fn profiles_and_logs(docker: &Docker) -> Result<()> {
+    let script = "unshare -U true && echo free; ls /.dockerenv";
+    let options = [
+        "--security-opt",
+        "seccomp=unconfined",
+        "--log-driver",
+        "none",
+    ];
+    let args = [
+        &["run", "--name", "open"],
+        &options[..],
+        &[BUSYBOX, "sh", "-c", script],
+    ];
+    let gone = docker.container("open");
+    equal(
+        "output",
+        docker.ok(&args.concat())?,
+        "free\n/.dockerenv".into(),
+    )?;
+    let out = docker.run(&["logs", "open"])?.exits(1)?;
+    holds(
+        &out.errors(),
+        "configured logging driver does not support reading",
+    )?;
+    // What Docker makes is no change by the container.
+    equal("diff", docker.ok(&["diff", "open"])?, String::new())?;
+    drop(gone);
+
+    let folder = tempfile::tempdir()?;
+    let profile = folder.path().join("profile.json");
+    let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]}"#;
+    std::fs::write(&profile, text)?;
+    let given = format!("seccomp={}", profile.display());
+    let script = "echo first; mkdir /x 2>&1; i=0; while [ $i -lt 20000 ]; do echo \"$i of a log that is larger than one mega byte\"; i=$((i+1)); done";
+    let options = ["--security-opt", &given, "--log-opt", "max-size=1m"];
+    let args = [
+        &["run", "--name", "small"],
+        &options[..],
+        &[BUSYBOX, "sh", "-c", script],
+    ];
+    let gone = docker.container("small");
+    let all = docker.ok(&args.concat())?;
+    holds(&all, "can't create directory '/x': No space left on device")?;
+    holds(&all, "first")?;
+    let kept = docker.ok(&["logs", "small"])?;
+    ensure!(
+        kept.len() < 1 << 20 && kept.len() > 500_000 && all.ends_with(&kept),
+        "{} of {} bytes are in the log",
+        kept.len(),
+        all.len()
+    );
+    equal(
+        "options",
+        docker.inspect("small", "{{json .HostConfig.LogConfig}}")?,
+        r#"{"Type":"json-file","Config":{"max-size":"1m"}}"#.into(),
+    )?;
+    drop(gone);
+    Ok(())
 }

@@ -194,13 +194,24 @@ fn died() -> Result<()> {
         docker.inspect("always", "{{.State.Status}}")?,
         "exited".into(),
     )?;
-    // The endpoint finds a VM dead that died while it was away.
+    // The endpoint finds a VM dead that died while it was away; what was changed while it ran still counts.
+    docker.ok(&["update", "--pids-limit", "77", "kept"])?;
     vch.kill("endpoint")?;
     kill_process(vch.qemu(&id)?)?;
     vch.up()?;
     eventually("the VM is started again", || {
         Ok(docker.inspect("kept", "{{.State.Status}}")? == "running")
     })?;
+    equal(
+        "the limit",
+        docker.inspect("kept", "{{.HostConfig.PidsLimit}}")?,
+        "77".into(),
+    )?;
+    equal(
+        "the limit in the VM",
+        docker.ok(&["exec", "kept", "cat", "/sys/fs/cgroup/pids.max"])?,
+        "77".into(),
+    )?;
     vch.down()?;
     vch.up()?;
     for (name, is) in [

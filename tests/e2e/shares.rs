@@ -57,6 +57,26 @@ fn shares() -> Result<()> {
         "bind source path does not exist",
     )?;
 
+    // Of two containers with something at one path the later one counts, as with dockerd.
+    let (shared, disk) = (docker.container("order-s"), docker.container("order-v"));
+    let look = format!("{}:/x:ro", at("look"));
+    for (name, what) in [(&shared.name, look.as_str()), (&disk.name, "ordered:/x")] {
+        docker.ok(&["create", "--name", name, "-v", what, BUSYBOX, "true"])?;
+    }
+    for (first, last, kind) in [(&shared, &disk, "volume"), (&disk, &shared, "bind")] {
+        let both = ["--volumes-from", &first.name, "--volumes-from", &last.name];
+        let args = [
+            &["create", "--name", "order-b"],
+            &both[..],
+            &[BUSYBOX, "true"],
+        ];
+        let gone = docker.container("order-b");
+        docker.ok(&args.concat())?;
+        let found = docker.inspect("order-b", "{{range .Mounts}}{{.Type}} {{end}}")?;
+        equal("the mount", found.trim(), kind)?;
+        drop(gone);
+    }
+
     // Folder, file, one that is made, and one that is only to read.
     let web = docker.container("e2e-shares");
     docker.ok(&[

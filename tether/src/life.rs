@@ -150,8 +150,8 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
     }
     let device = found.partition(config.disk.journal);
     let what = format!("partition {} ({})", config.disk.journal, device.display());
-    let partition =
-        Partition::open(&device).map_err(Fault::at("journal", format!("opening {what}")))?;
+    let partition = Partition::open(&device, config.log_size)
+        .map_err(Fault::at("journal", format!("opening {what}")))?;
     let recorder = Recorder::open(partition).map_err(Fault::at("journal", what))?;
     mount_all(config, events, modules).await?;
     let network = |message| Fault {

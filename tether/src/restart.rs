@@ -179,7 +179,7 @@ impl Vm {
         let place = first_place(config);
         let waiting = prepare(&config.process, config, cgroup, &self.reaper, place).await?;
         let session = self.new_run(waiting.pid);
-        let recorder = self.recorder.get().cloned();
+        let recorder = self.output_recorder();
         self.record_start();
         let ended = session.start(waiting, recorder).await?;
         self.restarts.waiting.set(None);

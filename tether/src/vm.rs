@@ -423,7 +423,7 @@ impl Vm {
             return Some(Reply::Error("the VM is up for its files only".into()));
         }
         let waiting = self.waiting.borrow_mut().take()?;
-        let recorder = self.recorder.get().cloned();
+        let recorder = self.output_recorder();
         self.record_start();
         match self.container().start(waiting, recorder).await {
             Ok(ended) => {
@@ -577,6 +577,13 @@ impl Vm {
             }
             _ => Reply::Error("the container is not running".into()),
         }
+    }
+
+    /// What records the output of the container's process; nothing where there is to be no log.
+    #[must_use]
+    pub fn output_recorder(&self) -> Option<Rc<Recorder>> {
+        let recorder = self.recorder.get().filter(|_| !self.config.no_log);
+        recorder.cloned()
     }
 
     fn logs(&self, stream: StreamId, range: LogRange, link: &Sender<ToHost>) -> Result<(), String> {

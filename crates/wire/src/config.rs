@@ -15,7 +15,10 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 /// The version of [`GuestConfig`] that this build writes. A tether refuses a higher one.
-pub const CONFIG_VERSION: u32 = 1;
+///
+/// - 1: the first one.
+/// - 2: the seccomp program is in it; a tether has none of its own any more.
+pub const CONFIG_VERSION: u32 = 2;
 /// Bytes of one guestinfo chunk (vSphere's limit is 64 KiB for a value and for an RPC message).
 pub const CONFIG_CHUNK: usize = 48 * 1024;
 /// Upper bound of the whole configuration, encoded.
@@ -61,6 +64,9 @@ pub enum ConfigError {
         "the guest configuration is not one that this boot image knows: {0}; use the boot image of the endpoint's release"
     )]
     Json(#[from] serde_json::Error),
+    /// No text of a seccomp program.
+    #[error("the seccomp program is no list of instructions")]
+    Seccomp,
     /// Written by a newer endpoint.
     #[error(
         "the guest configuration has version {0}, this tether knows up to {CONFIG_VERSION}; use the boot image of the endpoint's release"
@@ -115,6 +121,18 @@ where
         return Err(ConfigError::Version(versioned.version).into());
     }
     Ok(serde_json::from_slice(&json).map_err(ConfigError::from)?)
+}
+
+/// The bytes of a seccomp program (`struct sock_filter`, 8 each, little endian) out of a configuration's text.
+///
+/// # Errors
+/// If they are none, or none are there.
+pub fn seccomp_program(text: &str) -> Result<Vec<u8>, ConfigError> {
+    let bytes = STANDARD.decode(text)?;
+    match bytes.len() {
+        length if length > 0 && length % 8 == 0 => Ok(bytes),
+        _ => Err(ConfigError::Seccomp),
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -180,6 +198,14 @@ pub struct GuestConfig {
     /// How its health is checked; `None`: not at all.
     #[serde(default, skip_serializing_if = "is_default")]
     pub health: Option<HealthCheck>,
+    /// The seccomp filter of its processes: base64 of instructions of classic BPF, see [`seccomp_program`].
+    pub seccomp: String,
+    /// Bytes of the journal that are used, from its beginning; 0: all. The same at each boot.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub log_size: u64,
+    /// The output is not recorded.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub no_log: bool,
     /// What bounds its processes.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: Limits,

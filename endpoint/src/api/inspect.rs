@@ -213,6 +213,11 @@ fn host_config(spec: &Spec, changes: &Changes, version: ApiVersion) -> Value {
             out.insert(field.clone(), value.clone());
         }
     }
+    if let Some(options) = spec.host.get("LogConfig").map(|log| &log["Config"])
+        && options.is_object()
+    {
+        out["LogConfig"]["Config"] = options.clone();
+    }
     if version < ApiVersion(1, 42) {
         // Limits that later versions do not have any more.
         for field in ["KernelMemory", "KernelMemoryTCP"] {

@@ -4,7 +4,7 @@ use super::{Target, framing::Framing, hijack::Connection, version::ApiVersion};
 use crate::{
     app::App,
     containers::{Container, Containers},
-    errors::{Error, Result},
+    errors::{Error, Kind, Result},
     timestamps,
 };
 use axum::{
@@ -43,6 +43,12 @@ pub(super) async fn logs(at: Target, version: ApiVersion) -> Result<Response> {
     if !stdout && !stderr {
         return Err(Error::bad(
             "Bad parameters: you must choose at least one stream",
+        ));
+    }
+    if container.spec.options.log.none {
+        return Err(Error::new(
+            Kind::NotImplemented,
+            "configured logging driver does not support reading",
         ));
     }
     let now = timestamps::now();

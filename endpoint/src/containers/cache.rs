@@ -42,9 +42,12 @@ impl Containers {
         drop(index);
         self.networks.detach(&container.status().networks);
         self.volumes.release(container.id());
-        let (networks, id) = (self.networks.clone(), container.id().to_owned());
-        self.settling
-            .spawn(async move { networks.forget(&id).await });
+        let (networks, changes) = (self.networks.clone(), self.changes.clone());
+        let id = container.id().to_owned();
+        self.settling.spawn(async move {
+            networks.forget(&id).await;
+            changes.forget(&id).await;
+        });
         container.modify(|status| {
             status.gone = true;
             status.removing = true;
@@ -214,6 +217,7 @@ impl Containers {
             changes,
         }: Known,
     ) {
+        let changes = self.changes.of(&spec.id).unwrap_or(changes);
         let vm_keys = change.keys.unwrap_or_default();
         let on = change.on.unwrap_or(false);
         let marked = vm_keys

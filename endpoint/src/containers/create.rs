@@ -26,7 +26,7 @@ use crate::{
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, sync::Arc};
 use wire::{
-    config::{GuestConfig, Restart, to_chunks},
+    config::{CONFIG_VERSION, GuestConfig, Restart, to_chunks},
     restart::RestartPolicy,
 };
 
@@ -173,6 +173,7 @@ impl Setup {
             boot,
             secret: random_hex()?,
             at: self.link.place(),
+            version: CONFIG_VERSION,
         };
         let mut guest = spec.guest_config(
             boot,
@@ -253,6 +254,7 @@ impl Containers {
         let empty = Map::new();
         let base = image.config["config"].as_object().unwrap_or(&empty);
         config.merge(&Config::read(base)?)?;
+        let warnings = options.log.warnings();
         let id = names::random_id()
             .map_err(|e| Error::internal(format!("the system gives no random bytes: {e}")))?;
         if config.hostname.is_empty() {
@@ -295,7 +297,7 @@ impl Containers {
                 self.emit(&container, "create", &[]);
                 Ok(Created {
                     container,
-                    warnings: Vec::new(),
+                    warnings,
                 })
             }
             Err(error) => {

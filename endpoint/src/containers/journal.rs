@@ -55,8 +55,12 @@ impl Containers {
         let partition = table
             .partition(number)
             .ok_or_else(|| failed(id, format!("the disk has no partition {number}")))?;
-        let window =
-            Window::new(chain, partition.start, partition.size).map_err(|e| failed(id, e))?;
+        // As the guest uses it.
+        let size = match container.spec.options.log.size {
+            0 => partition.size,
+            most => partition.size.min(most),
+        };
+        let window = Window::new(chain, partition.start, size).map_err(|e| failed(id, e))?;
         Reader::open(Partition(window)).map_err(|e| failed(id, e))
     }
 

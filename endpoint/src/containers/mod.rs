@@ -2,6 +2,7 @@
 //! what is kept in memory is a copy of the VMs' keys and what is live.
 
 pub mod cache;
+pub mod changes;
 pub mod commit;
 pub mod config;
 pub mod console;
@@ -39,6 +40,7 @@ use crate::{
     volumes::Volumes,
     vsphere::{Boot, VmRef, Vsphere},
 };
+use changes::KeptChanges;
 pub(crate) use create::random_hex;
 use spec::Spec;
 use state::{Phase, Status};
@@ -273,6 +275,7 @@ pub struct Containers {
     setup: Setup,
     networks: Arc<Networks>,
     volumes: Arc<Volumes>,
+    changes: Arc<KeptChanges>,
     /// IDs of containers that are about to be on.
     claims: Mutex<Vec<String>>,
     index: Mutex<Index>,
@@ -291,6 +294,7 @@ impl Containers {
         setup: Setup,
         networks: Arc<Networks>,
         volumes: Arc<Volumes>,
+        changes: Arc<KeptChanges>,
     ) -> Self {
         Self {
             vsphere,
@@ -298,6 +302,7 @@ impl Containers {
             setup,
             networks,
             volumes,
+            changes,
             claims: Mutex::default(),
             index: Mutex::new(Index::default()),
             execs: exec::Execs::default(),

@@ -209,6 +209,10 @@ impl Containers {
                 )
                 .await?;
         }
+        if status.on || self.changes.of(container.id()).is_some() {
+            // The key is gone with the VM's power, and the endpoint may be away then.
+            self.changes.keep(container.id(), &changes).await?;
+        }
         self.keep_changes(container, &changes).await?;
         container.modify(|status| status.changes = changes.clone());
         if matches!(status.phase, Phase::Running | Phase::Restarting) {

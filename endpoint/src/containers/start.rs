@@ -10,7 +10,10 @@ use crate::{
     networks::{external, publish::Binding},
 };
 use std::{sync::Arc, time::Duration};
-use wire::{config::Restart, restart::Backoff};
+use wire::{
+    config::{CONFIG_VERSION, Restart},
+    restart::Backoff,
+};
 
 /// A VM that was asked to end by itself gets this long before it is powered off.
 pub(super) const OFF_LIMIT: Duration = Duration::from_secs(60);
@@ -103,7 +106,7 @@ impl Containers {
             container.modify(|status| status.nics_off = false);
         }
         let place = self.setup.link.place();
-        let fits = |p: &Prepared| p.boot == boot && p.at == place;
+        let fits = |p: &Prepared| p.boot == boot && p.at == place && p.version == CONFIG_VERSION;
         let linked = self.linked(&status.networks)?;
         let nfs = self
             .nfs_for_guest(&container.spec.mounts, &status.networks)

@@ -73,6 +73,9 @@ pub struct Prepared {
     pub secret: String,
     /// Where the tether dials; another place means that the boot must be prepared anew.
     pub at: String,
+    /// The version of the configuration that was written; one that differs means that, too.
+    #[serde(default)]
+    pub version: u32,
 }
 
 impl Prepared {

@@ -160,7 +160,12 @@ impl Containers {
     async fn shares(&self, requested: &Requested) -> Result<Vec<SharedMount>> {
         let mut made = BTreeMap::new();
         for (container, read_only) in &requested.from {
-            for mut share in self.other(container)?.spec.shares.clone() {
+            let other = self.other(container)?;
+            // Of two containers the later one counts, as with dockerd.
+            for mount in &other.spec.mounts {
+                made.remove(&mount.target);
+            }
+            for mut share in other.spec.shares.clone() {
                 share.read_only |= read_only;
                 made.insert(share.target.clone(), share);
             }

@@ -59,6 +59,13 @@ pub fn process(args: &[&str]) -> Process {
     }
 }
 
+/// The filter that the endpoint gives a container without further options.
+fn filter() -> String {
+    let held = seccomp::held(&[], &[]);
+    // Cannot fail: the profile is the crate's own, and its tests compile it.
+    seccomp::builtin(&held).map_or_else(|e| e.to_string(), |program| seccomp::to_text(&program))
+}
+
 /// A configuration for a disk and a process, over the serial link, without networks.
 #[must_use]
 pub fn config(disk: &Disk, process: Process) -> GuestConfig {
@@ -89,6 +96,9 @@ pub fn config(disk: &Disk, process: Process) -> GuestConfig {
         seed: String::new(),
         restart: Restart::default(),
         health: None,
+        seccomp: filter(),
+        log_size: 0,
+        no_log: false,
         limits: Default::default(),
         tmpfs: Vec::new(),
         mounts: Vec::new(),

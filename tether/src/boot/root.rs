@@ -11,7 +11,7 @@ use std::ffi::CString;
 use std::fs::{self, File, FileTimes};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use wire::config::{Disk, GuestConfig};
 
 /// Mounts every layer read-only at `/l/N` (N from 1, lowest first).
@@ -168,6 +168,15 @@ pub fn lower(disk: &Disk) -> String {
     names.join(":")
 }
 
+/// The layer that Docker puts on the image's, too: programs look for /.dockerenv in it. What is in it is no change of the
+/// container's.
+const INIT: &str = "i";
+
+fn init_layer() -> io::Result<()> {
+    fs::create_dir(INIT)?;
+    File::create(format!("{INIT}/.dockerenv"))?.set_permissions(fs::Permissions::from_mode(0o755))
+}
+
 /// Mounts the overlay at [`OVERLAY`]. The layers have no other place afterwards.
 ///
 /// # Errors
@@ -178,13 +187,10 @@ pub fn overlay(disk: &Disk) -> Result<(), Fault> {
     let at = |what: &'static str| Fault::at::<nix::Error>(STEP, what);
     // Short names relative to here: the option string has to fit into a page.
     nix::unistd::chdir("/l").map_err(at("chdir to the layers"))?;
-    let lower = if count == 0 {
-        fs::create_dir("0").map_err(Fault::at(STEP, "making an empty layer"))?;
-        "0".to_owned()
-    } else {
-        lower(disk)
-    };
-    let options = format!("lowerdir={lower},upperdir={UPPER},workdir=/e/work");
+    init_layer().map_err(Fault::at(STEP, "making the layer of /.dockerenv"))?;
+    let colon = if count == 0 { "" } else { ":" };
+    let lower = lower(disk);
+    let options = format!("lowerdir={INIT}{colon}{lower},upperdir={UPPER},workdir=/e/work");
     mount(
         Some("overlay"),
         OVERLAY,

@@ -173,7 +173,8 @@ fn start(
     }
     umask(Mode::from_bits_truncate(0o022));
     // Before the capabilities go: without no_new_privs a filter needs CAP_SYS_ADMIN.
-    sys::install_seccomp(&seccomp::compile(held)).map_err(what("install the seccomp filter of"))?;
+    let filter = seccomp::program(&config.seccomp).map_err(|e| StartError::other(e.to_string()))?;
+    sys::install_seccomp(&filter).map_err(what("install the seccomp filter of"))?;
     for cap in (0..64).filter(|cap| held & (1u64 << cap) == 0) {
         match sys::prctl(libc::PR_CAPBSET_DROP, cap) {
             // Beyond the kernel's last capability.

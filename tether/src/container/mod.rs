@@ -9,7 +9,6 @@ pub mod lookup;
 pub mod mounts;
 pub mod notices;
 pub mod seccomp;
-mod seccomp_table;
 pub mod spawn;
 pub mod stats;
 pub mod top;

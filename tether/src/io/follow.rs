@@ -122,7 +122,7 @@ mod tests {
     async fn compare() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(4 << 20).unwrap();
-        let recorder = Recorder::open(Partition::open(file.path()).unwrap()).unwrap();
+        let recorder = Recorder::open(Partition::open(file.path(), 0).unwrap()).unwrap();
         recorder.start(crate::io::now(), 1).unwrap();
         // Over segments' ends and the most that a record holds; more than memory keeps, less than the ring.
         for i in 0..60usize {

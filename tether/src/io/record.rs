@@ -31,9 +31,10 @@ impl Partition {
     ///
     /// # Errors
     /// Those of open(2) and lseek(2).
-    pub fn open(path: &Path) -> io::Result<Partition> {
+    pub fn open(path: &Path, most: u64) -> io::Result<Partition> {
         let mut file = File::options().read(true).write(true).open(path)?;
         let size = io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
+        let size = if most == 0 { size } else { size.min(most) };
         Ok(Partition { file, size })
     }
 

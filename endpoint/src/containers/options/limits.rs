@@ -1,7 +1,6 @@
-//! `--ulimit`, `--sysctl`, `--security-opt`, `--oom-score-adj`, `--pids-limit`.
+//! `--ulimit`, `--sysctl`, `--oom-score-adj`, `--pids-limit`.
 
 use super::fields::Fields;
-use super::refused;
 use crate::errors::{Error, Result};
 use serde_json::Value;
 use wire::limits::{Limits, Ulimit};
@@ -44,7 +43,7 @@ pub(super) fn limits(fields: &Fields<'_>) -> Result<Limits> {
     Ok(Limits {
         ulimits: ulimits(fields)?,
         sysctls: sysctls(fields)?,
-        no_new_privileges: security(fields)?,
+        no_new_privileges: false,
         oom_score_adj: oom_score_adj(fields)?,
         pids: pids(fields.number("PidsLimit")?.unwrap_or(0)),
     })
@@ -136,57 +135,6 @@ fn oom_score_adj(fields: &Fields<'_>) -> Result<i32> {
         })
 }
 
-/// `SecurityOpt`: whether `no-new-privileges` is on.
-fn security(fields: &Fields<'_>) -> Result<bool> {
-    let mut no_new_privileges = false;
-    for option in fields.list("SecurityOpt")? {
-        if option == "no-new-privileges" {
-            no_new_privileges = true;
-            continue;
-        }
-        // As dockerd: '=', or the ':' of old.
-        let (name, value) = option
-            .split_once('=')
-            .or_else(|| option.split_once(':'))
-            .ok_or_else(|| Error::bad(format!("invalid --security-opt 1: {option:?}")))?;
-        match (name, value) {
-            ("no-new-privileges", "true") => no_new_privileges = true,
-            ("no-new-privileges", "false") => no_new_privileges = false,
-            ("no-new-privileges", _) => {
-                return Err(Error::bad(format!("invalid --security-opt 2: {option:?}")));
-            }
-            // What there is not cannot be on.
-            ("apparmor", "unconfined") | ("label", "disable") | ("seccomp", "builtin") => {}
-            ("seccomp", "unconfined") => {
-                return Err(refused(
-                    "--security-opt seccomp=unconfined",
-                    "the profile also keeps the container from the VM's link to its host; use --cap-add for what a capability opens",
-                ));
-            }
-            ("seccomp", _) => {
-                return Err(refused(
-                    "--security-opt seccomp with a profile",
-                    "the default profile applies; leave it out",
-                ));
-            }
-            ("apparmor" | "label", _) => {
-                return Err(refused(
-                    &format!("--security-opt {name}"),
-                    "the guest's kernel has neither AppArmor nor SELinux; leave it out",
-                ));
-            }
-            ("systempaths" | "writable-cgroups", _) => {
-                return Err(refused(
-                    &format!("--security-opt {name}"),
-                    "the default paths are masked",
-                ));
-            }
-            _ => return Err(Error::bad(format!("invalid --security-opt 2: {option:?}"))),
-        }
-    }
-    Ok(no_new_privileges)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,7 +150,6 @@ mod tests {
             "Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 20}, {"Name": "core", "Soft": -1, "Hard": -1},
                         {"Name": "nofile", "Soft": 11, "Hard": 20}],
             "Sysctls": {"net.ipv4.ip_forward": "1", "kernel.shmmax": "5", "fs.mqueue.msg_max": "7"},
-            "SecurityOpt": ["no-new-privileges", "apparmor=unconfined", "seccomp=builtin"],
             "OomScoreAdj": -500, "PidsLimit": 50,
         }))
         .unwrap();
@@ -213,12 +160,8 @@ mod tests {
             .collect();
         assert_eq!(found, [(4, u64::MAX, u64::MAX), (7, 11, 20)]);
         assert_eq!(limits.sysctls.len(), 3);
-        assert!(limits.no_new_privileges);
         assert_eq!((limits.oom_score_adj, limits.pids), (-500, 50));
-        assert_eq!(
-            read(json!({"PidsLimit": -1, "SecurityOpt": null})).unwrap(),
-            Limits::default()
-        );
+        assert_eq!(read(json!({"PidsLimit": -1})).unwrap(), Limits::default());
     }
 
     #[test]
@@ -246,16 +189,6 @@ mod tests {
             ),
             (json!({"Sysctls": {"vm.swappiness": "1"}}), "is not allowed"),
             (json!({"Sysctls": {"net.a\u{0}": "1"}}), "is not allowed"),
-            (json!({"SecurityOpt": ["x"]}), "invalid --security-opt 1"),
-            (json!({"SecurityOpt": ["x=y"]}), "invalid --security-opt 2"),
-            (
-                json!({"SecurityOpt": ["seccomp=unconfined"]}),
-                "seccomp=unconfined is not supported",
-            ),
-            (
-                json!({"SecurityOpt": ["seccomp={}"]}),
-                "seccomp with a profile is not supported",
-            ),
             (
                 json!({"OomScoreAdj": 1001}),
                 "range for oom score adj is [-1000, 1000]",

@@ -6,14 +6,17 @@
 mod capabilities;
 mod fields;
 mod limits;
+mod logging;
 mod modes;
 mod network;
 mod resources;
 mod restart;
+mod security;
 mod table;
 mod tmpfs;
 mod update;
 
+pub use logging::Log;
 pub use resources::MEMORY_MIN_MIB;
 pub use restart::restart_policy;
 pub use update::{Resources, check_update};
@@ -69,10 +72,26 @@ pub struct Options {
     pub console_size: Option<(u16, u16)>,
     /// When the process is started again.
     pub restart: RestartPolicy,
+    /// Its log.
+    pub log: Log,
     /// What bounds its processes.
     pub limits: Limits,
+    /// The seccomp program of a profile that is not the default one, as text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<String>,
     /// File systems in memory.
     pub tmpfs: Vec<Tmpfs>,
+}
+
+impl Options {
+    /// The seccomp program of its processes, for the guest.
+    pub fn seccomp_text(&self) -> String {
+        self.seccomp.clone().unwrap_or_else(|| {
+            let held = seccomp::held(&self.cap_add, &self.cap_drop);
+            // The default profile compiles, as its tests show; a guest runs nothing without a program.
+            seccomp::builtin(&held).map_or_else(|_| String::new(), |p| seccomp::to_text(&p))
+        })
+    }
 }
 
 /// JSON's or Go's zero value: what a client sends that was not asked for anything.
@@ -147,6 +166,11 @@ pub fn check_host(host: &Map<String, Value>) -> Result<Options> {
     }
     modes::check(host)?;
     let fields = Fields(host);
+    let (cap_add, cap_drop) = (
+        capabilities(&fields, "CapAdd")?,
+        capabilities(&fields, "CapDrop")?,
+    );
+    let security = security::read(&fields, &seccomp::held(&cap_add, &cap_drop))?;
     Ok(Options {
         memory_mib: resources::memory(&fields)?,
         cpus: resources::cpus(&fields)?,
@@ -157,8 +181,8 @@ pub fn check_host(host: &Map<String, Value>) -> Result<Options> {
         dns_options: fields.list("DnsOptions")?,
         extra_hosts: network::extra_hosts(&fields)?,
         groups: fields.list("GroupAdd")?,
-        cap_add: capabilities(&fields, "CapAdd")?,
-        cap_drop: capabilities(&fields, "CapDrop")?,
+        cap_add,
+        cap_drop,
         read_only: fields.flag("ReadonlyRootfs")?,
         shm_size: resources::shm_size(&fields)?,
         init: fields.flag("Init")?,
@@ -167,7 +191,12 @@ pub fn check_host(host: &Map<String, Value>) -> Result<Options> {
         restart: host
             .get("RestartPolicy")
             .map_or(Ok(RestartPolicy::No), restart_policy)?,
-        limits: limits::limits(&fields)?,
+        log: logging::read(host)?,
+        limits: Limits {
+            no_new_privileges: security.no_new_privileges,
+            ..limits::limits(&fields)?
+        },
+        seccomp: security.seccomp,
         tmpfs: tmpfs::mounts(&fields)?,
     })
 }

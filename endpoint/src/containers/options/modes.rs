@@ -1,7 +1,7 @@
 //! Fields with a small set of values.
 
 use super::fields::Fields;
-use super::{is_default, refused};
+use super::refused;
 use crate::errors::Result;
 use serde_json::{Map, Value};
 
@@ -19,21 +19,6 @@ pub(super) fn check(host: &Map<String, Value>) -> Result<()> {
             return Err(refused(
                 &format!("{option} {value}"),
                 "each container is a VM of its own; leave it out",
-            ));
-        }
-    }
-    if let Some(log) = host.get("LogConfig") {
-        let kind = log["Type"].as_str().unwrap_or("");
-        if !matches!(kind, "" | "json-file") {
-            return Err(refused(
-                &format!("--log-driver {kind}"),
-                "the container's log is its journal; leave it out",
-            ));
-        }
-        if log.get("Config").is_some_and(|c| !is_default(c)) {
-            return Err(refused(
-                "--log-opt",
-                "the container's log is its journal; leave it out",
             ));
         }
     }

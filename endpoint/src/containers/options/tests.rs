@@ -72,7 +72,7 @@ fn an_unsupported_option_is_refused_by_its_name_and_never_ignored() {
         ("Privileged", json!(true), "--privileged"),
         (
             "SecurityOpt",
-            json!(["seccomp=unconfined"]),
+            json!(["systempaths=unconfined"]),
             "--security-opt",
         ),
         ("PidMode", json!("host"), "--pid"),
@@ -84,7 +84,7 @@ fn an_unsupported_option_is_refused_by_its_name_and_never_ignored() {
         ),
         (
             "LogConfig",
-            json!({"Type": "", "Config": {"max-size": "1m"}}),
+            json!({"Type": "", "Config": {"tag": "x"}}),
             "--log-opt",
         ),
         ("MaskedPaths", json!([]), "MaskedPaths"),
@@ -160,4 +160,15 @@ fn wrong_health_checks_and_unknown_fields_are_refused_in_the_configuration() {
     assert!(check(json!({"Healthcheck": {"Retries": -1}})).is_err());
     assert!(check(json!({"Volumes": {"/data": {}}})).is_ok());
     assert!(check(json!({"Surprise": 1})).is_err());
+}
+
+#[test]
+fn the_page_of_compatibility_names_every_option_that_is_refused() {
+    let page = include_str!("../../../../docs/docker-compatibility.md");
+    let all = table::REFUSED.iter().flat_map(|(_, fields)| *fields);
+    let options = all.filter(|(_, option)| option.starts_with("--"));
+    let missing: Vec<_> = options
+        .filter(|(_, option)| !page.contains(&format!("`{option}`")))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
