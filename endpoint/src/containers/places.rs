@@ -203,12 +203,12 @@ impl Containers {
             self.settle_nics(container, &status.networks).await?;
         }
         let requests = requests(container)?;
-        let Some(target) = guest::published_at(&status.networks) else {
+        let Some(targets) = guest::Targets::of(&status.networks) else {
             return Ok(Vec::new());
         };
         let bindings = self
             .networks
-            .publish(container.id(), boot, &status.name, &requests, target)
+            .publish(container.id(), boot, &status.name, &requests, targets)
             .await?;
         Ok(bindings)
     }
