@@ -86,7 +86,8 @@ pub struct Serve {
     /// The network namespace that both are in.
     #[arg(long, value_name = "FILE", default_value = "/proc/self/ns/net")]
     pub router: PathBuf,
-    /// Socket of a slirp4netns behind `--public`, which published ports are asked of.
+    /// Socket of what holds ports of the machine (`vch up` starts it), where `--public` has no address of its own in the
+    /// world: published ports are asked of it.
     #[arg(long, value_name = "SOCKET", requires = "public")]
     pub publish_api: Option<PathBuf>,
     /// Where subnets of networks come from that name none: BASE/PREFIX,SIZE. Repeatable. Default: Docker's.

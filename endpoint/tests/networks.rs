@@ -9,7 +9,7 @@ use endpoint::networks::{
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::{
         Arc,
@@ -120,7 +120,11 @@ impl Bench {
     }
 
     async fn router(&self) -> Router {
-        Router::open(&self.path("router"), "trunk", "public", None)
+        self.router_beside(None).await
+    }
+
+    async fn router_beside(&self, outside: Option<&Path>) -> Router {
+        Router::open(&self.path("router"), "trunk", "public", outside)
             .await
             .unwrap()
     }
@@ -221,9 +225,14 @@ fn all() -> [RouterNetwork; 3] {
 fn published(host_port: u16, target: &str) -> Published {
     Published {
         protocol: Protocol::Tcp,
-        public_port: host_port,
+        host: if target.contains(':') {
+            "::"
+        } else {
+            "0.0.0.0"
+        }
+        .parse()
+        .unwrap(),
         host_port,
-        everywhere: true,
         target: target.parse().unwrap(),
         target_port: 80,
     }
@@ -420,4 +429,150 @@ async fn the_name_server_answers_its_own_network_only() {
     // A network that is gone has none any more.
     server.listen(gateways(&both[1..])).await.unwrap();
     assert_eq!(resolve(&bench, "a", "10.77.100.1").await, None);
+}
+
+#[tokio::test]
+async fn ports_at_ipv6_lead_to_members_that_have_it_and_one_at_an_address_is_at_no_other() {
+    let Some(bench) = Bench::new() else { return };
+    let (router_name, world) = (bench.full("router"), bench.full("world"));
+    for (namespace, link, address) in [
+        (&router_name, "public", "2001:db8::2/64"),
+        (&world, "out", "2001:db8::1/64"),
+        (&router_name, "public", "198.51.100.3/24"),
+    ] {
+        let nodad = if address.contains(':') { "nodad" } else { "" };
+        ip(&format!(
+            "-n {namespace} addr add {address} dev {link} {nodad}"
+        ));
+    }
+    let router = bench.router().await;
+    let one = Published {
+        host: "198.51.100.3".parse().unwrap(),
+        ..published(8081, "10.77.100.2")
+    };
+    let ports = [published(8080, "fd77:100::2"), one];
+    router.apply(&all(), &ports).await.unwrap();
+    bench.serve("a", 80).await;
+    // Until the kernel has made sure of its link-local addresses (RFC 4862, 5.4), it asks no neighbour.
+    let began = std::time::Instant::now();
+    let seen = loop {
+        match bench.seen("world", "[2001:db8::2]:8080").await {
+            Err(_) if began.elapsed() < PATIENCE => {}
+            seen => break seen.unwrap(),
+        }
+    };
+    assert_eq!(seen, "2001:db8::1");
+    assert!(bench.seen("b", "[fd77:101::1]:8080").await.is_ok());
+    assert!(bench.connect("world", "198.51.100.2:8080").await.is_err());
+    assert_eq!(
+        bench.seen("world", "198.51.100.3:8081").await.unwrap(),
+        "198.51.100.1"
+    );
+    assert!(bench.connect("world", "198.51.100.2:8081").await.is_err());
+}
+
+/// Has the world be a machine that holds ports for the router, as beside hostsim, with a client of its own.
+async fn machine(bench: &mut Bench, folder: &Path) -> PathBuf {
+    bench.names.push("client");
+    let (world, client, router) = (
+        bench.full("world"),
+        bench.full("client"),
+        bench.full("router"),
+    );
+    ip(&format!("netns add {client}"));
+    ip(&format!(
+        "-n {world} link add lan type veth peer name lan netns {client}"
+    ));
+    for (namespace, number) in [(&world, 1), (&client, 7)] {
+        ip(&format!(
+            "-n {namespace} addr add 192.0.2.{number}/24 dev lan"
+        ));
+        ip(&format!(
+            "-n {namespace} addr add 2001:db8:7::{number}/64 dev lan nodad"
+        ));
+        ip(&format!("-n {namespace} link set lan up"));
+    }
+    let mark = forward::MARK;
+    for family in ["-4", "-6"] {
+        ip(&format!(
+            "-n {router} {family} route add local default dev lo table {mark}"
+        ));
+        ip(&format!(
+            "-n {router} {family} rule add fwmark {mark} lookup {mark}"
+        ));
+    }
+    let socket = folder.join("api.sock");
+    let (at, inside, own) = (socket.clone(), bench.path("router"), bench.path("world"));
+    let (ready, is_ready) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let own = std::fs::File::open(own).unwrap();
+        nix::sched::setns(own, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let ready = || ready.send(()).unwrap();
+        runtime
+            .block_on(forward::serve(&at, &inside, ready))
+            .unwrap();
+    });
+    is_ready.await.unwrap();
+    socket
+}
+
+#[tokio::test]
+async fn a_client_of_the_machine_is_seen_by_its_own_address_and_the_machine_itself_is_not() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let socket = machine(&mut bench, folder.path()).await;
+    let router = bench.router_beside(Some(&socket)).await;
+    router.apply(&all(), &[]).await.unwrap();
+    bench.serve("a", 80).await;
+    bench.serve("c", 80).await;
+    let outside = router.outside().unwrap();
+    for (port, target) in [
+        (8080, "10.77.100.2:80"),
+        (8081, "[fd77:100::2]:80"),
+        // Nothing goes out of an internal network; what is published of it is nevertheless reached.
+        (8082, "10.77.102.2:80"),
+    ] {
+        for address in ["0.0.0.0", "::"] {
+            let forward = forward::Forward {
+                transport: forward::Transport::Tcp,
+                listen: (address.parse::<IpAddr>().unwrap(), port).into(),
+                target: target.parse().unwrap(),
+            };
+            outside.add(forward).await.unwrap();
+        }
+    }
+    for (from, to, seen) in [
+        ("client", "192.0.2.1:8080", "192.0.2.7"),
+        ("client", "[2001:db8:7::1]:8080", "10.77.100.1"),
+        ("client", "192.0.2.1:8081", "fd77:100::1"),
+        ("client", "[2001:db8:7::1]:8081", "2001:db8:7::7"),
+        ("world", "127.0.0.1:8080", "10.77.100.1"),
+        ("world", "[::1]:8080", "10.77.100.1"),
+        ("world", "192.0.2.1:8080", "192.0.2.1"),
+        ("client", "192.0.2.1:8082", "192.0.2.7"),
+    ] {
+        assert_eq!(bench.seen(from, to).await.unwrap(), seen, "{from} to {to}");
+    }
+    // The rules are loaded anew beside connections that bear an address.
+    let mut inwards = bench.connect("client", "192.0.2.1:8080").await.unwrap();
+    assert_eq!(ask(&mut inwards).await.unwrap(), "192.0.2.7");
+    router
+        .apply(&all(), &[published(9000, "10.77.101.2")])
+        .await
+        .unwrap();
+    assert_eq!(ask(&mut inwards).await.unwrap(), "192.0.2.7");
+    // A member gets nowhere by an address of the outside.
+    let (a, stranger) = (bench.full("a"), "10.77.101.2:80");
+    ip(&format!("-n {a} addr add 192.0.2.7/32 dev v100"));
+    ip(&format!(
+        "-n {a} route replace default via 10.77.100.1 src 192.0.2.7"
+    ));
+    bench.serve("b", 80).await;
+    assert!(bench.connect("a", stranger).await.is_err());
 }

@@ -51,6 +51,7 @@ pub async fn run(state: &Path, seconds: u64) -> Result<(), Error> {
     // Last, so that containers can say good-bye. Whatever there is of it, whether it was noted or not.
     let network = up::layout(&dir, &record).remove();
     record.uplink = None;
+    record.ports = None;
     record.namespaces = None;
     dir.save(&record)?;
     vms.and(endpoint).and(late).and(hostsim).and(network)

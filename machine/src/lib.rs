@@ -10,6 +10,7 @@ pub mod hypervisor;
 pub mod network;
 pub mod options;
 pub mod parts;
+pub mod ports;
 pub mod process;
 pub mod registries;
 pub mod state;

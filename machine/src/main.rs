@@ -7,7 +7,7 @@ use machine::external::ContainerNetworks;
 use machine::network::{NETWORKS_MAX, holder};
 use machine::options::{self, Boot, Link, Network, Options, Strict, Tls};
 use machine::registries::Registries;
-use machine::{down, status, up};
+use machine::{down, ports, status, up};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -44,6 +44,14 @@ enum Command {
     Hold {
         /// Folder of the links to them
         links: PathBuf,
+    },
+    /// Hold published ports; `up` starts it
+    #[command(name = ports::COMMAND, hide = true)]
+    HoldPorts {
+        /// Where requests are taken
+        socket: PathBuf,
+        /// The router's network namespace
+        router: PathBuf,
     },
 }
 
@@ -123,6 +131,9 @@ fn main() -> ExitCode {
         Command::Hold { links } => holder::hold(&links)
             .map(|never| match never {})
             .map_err(Into::into),
+        Command::HoldPorts { socket, router } => ports::hold(&socket, &router)
+            .map(|never| match never {})
+            .map_err(Into::into),
         command => tokio::runtime::Runtime::new()
             .context("start the runtime")
             .and_then(|runtime| runtime.block_on(run(command))),
@@ -193,7 +204,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Status { state, json } => Ok(status::run(&state.state, json)?),
         Command::Down { state, time } => Ok(down::run(&state.state, time).await?),
-        Command::Hold { .. } => anyhow::bail!("it is run by itself"),
+        Command::Hold { .. } | Command::HoldPorts { .. } => anyhow::bail!("it is run by itself"),
     }
 }
 

@@ -11,7 +11,7 @@ mod choose;
 pub mod holder;
 
 use crate::parts;
-use crate::{Error, uplink};
+use crate::{Error, ports, uplink};
 pub use choose::{Choice, Kind, choose};
 use sha2::{Digest, Sha256};
 use std::io::Write;
@@ -110,14 +110,19 @@ impl Layout {
         ("nsenter".into(), all)
     }
 
-    /// Folder of the uplink's log and socket.
+    /// Folder of the uplink's log.
     pub fn uplink(&self) -> PathBuf {
         self.state.join("uplink")
     }
 
-    /// The socket where the uplink takes requests to publish ports (slirp4netns(1), API socket).
+    /// Folder of the log and the socket of what holds published ports.
+    pub fn ports(&self) -> PathBuf {
+        self.state.join(ports::NAME)
+    }
+
+    /// The socket where it takes requests.
     pub fn publish_api(&self) -> PathBuf {
-        self.uplink().join("api.sock")
+        self.ports().join("api.sock")
     }
 
     /// The port groups with their VLANs, the default network's first.
@@ -175,7 +180,33 @@ impl Layout {
             self.ip_in_router().args(["-batch", "-"]),
             &commands,
         )?;
+        self.ensure_answers_come_back()?;
         Ok(new)
+    }
+
+    /// Packets with the mark of [`forward::MARK`] are for local sockets, whatever address they are for.
+    fn ensure_answers_come_back(&self) -> Result<(), Error> {
+        let mark = forward::MARK;
+        for family in ["-4", "-6"] {
+            if family == "-6" && !Path::new("/proc/sys/net/ipv6").exists() {
+                continue;
+            }
+            let rules = ip(
+                "look at the router's rules",
+                self.ip_in_router().args([family, "rule", "show"]),
+                "",
+            )?;
+            let mut commands = format!("route replace local default dev lo table {mark}\n");
+            if !rules.contains(&format!("fwmark {mark:#x} ")) {
+                commands += &format!("rule add fwmark {mark:#x} lookup {mark}\n");
+            }
+            ip(
+                "set up the router",
+                self.ip_in_router().args([family, "-batch", "-"]),
+                &commands,
+            )?;
+        }
+        Ok(())
     }
 
     /// Whether the router has its way out.
@@ -200,12 +231,14 @@ impl Layout {
         command
     }
 
-    /// Ends whatever uplink and holder there is, and removes the namespaces. Where there are none that is fine.
+    /// Ends whatever holds published ports or namespaces and whatever uplink there is, and removes the namespaces. Where there are none that is fine.
     ///
     /// # Errors
     /// [`Error::Network`] with the words of `ip`; [`Error::Stop`].
     pub fn remove(&self) -> Result<(), Error> {
-        let ended = uplink::end_all(self).and(holder::end_all(self));
+        let ended = ports::end_all(self)
+            .and(uplink::end_all(self))
+            .and(holder::end_all(self));
         let mut removed = Ok(());
         for name in [self.router_name(), self.switch_name()] {
             if Path::new(NAMESPACES).join(&name).exists() {

@@ -232,7 +232,7 @@ mod tests {
             endpoint_network(&layout).join(" "),
             format!(
                 "--port-group mooring-bridge --network-pool mooring-net-01,mooring-net-02 --router {router} \
-                 --trunk trunk --public public --publish-api /s/uplink/api.sock"
+                 --trunk trunk --public public --publish-api /s/ports/api.sock"
             )
         );
     }

@@ -43,6 +43,9 @@ pub struct Record {
     /// The way out of the containers' network, where that is on bridges.
     #[serde(default)]
     pub uplink: Option<Part>,
+    /// What holds published ports, where the network is on bridges.
+    #[serde(default)]
+    pub ports: Option<Part>,
     /// The simulated ESXi host.
     pub hostsim: Option<Part>,
     /// The Docker endpoint.
@@ -60,6 +63,7 @@ impl Record {
             network_why: None,
             namespaces: None,
             uplink: None,
+            ports: None,
             hostsim: None,
             endpoint: None,
         }

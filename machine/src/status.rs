@@ -9,13 +9,13 @@ use std::path::Path;
 /// One part of a virtual container host, as `vch status --json` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PartStatus {
-    /// `namespaces` (without root), `uplink` (on bridges only), `hostsim` or `endpoint`.
+    /// `namespaces` (without root), `uplink` and `ports` (on bridges), `hostsim` or `endpoint`.
     pub name: &'static str,
     /// Its process ID, while it runs.
     pub pid: Option<u32>,
     /// `running`, `dead` (was started, and is gone) or `not started`.
     pub state: &'static str,
-    /// What it serves: the folder of links to the namespaces, the uplink's network namespace, hostsim's URL and thumbprint, the endpoint's DOCKER_HOST.
+    /// What it serves: the folder of links to the namespaces, the uplink's network namespace, the socket of `ports`, hostsim's URL and thumbprint, the endpoint's DOCKER_HOST.
     pub serves: Option<String>,
 }
 
@@ -69,6 +69,8 @@ pub fn read(state: &Path) -> Result<Status, Error> {
     if network.is_some_and(Kind::has_bridges) {
         let uplink = record.as_ref().and_then(|r| r.uplink.as_ref());
         parts.push(part(uplink::NAME, uplink));
+        let ports = record.as_ref().and_then(|r| r.ports.as_ref());
+        parts.push(part(crate::ports::NAME, ports));
     }
     parts.extend([
         part("hostsim", record.as_ref().and_then(|r| r.hostsim.as_ref())),

@@ -6,7 +6,7 @@ use crate::options::{Network, Options};
 use crate::parts::{self, Hypervisor};
 use crate::process;
 use crate::state::{Part, Record, StateDir};
-use crate::{Error, down, hypervisor, uplink};
+use crate::{Error, down, hypervisor, ports, uplink};
 use rustix::process::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -157,6 +157,7 @@ fn ensure_network(dir: &StateDir, record: &mut Record) -> Result<(), Error> {
     if choice.kind == Kind::User {
         layout(dir, record).remove()?;
         record.uplink = None;
+        record.ports = None;
         record.namespaces = None;
         record.network = Some(Kind::User);
         record.network_why = Some(choice.announcement());
@@ -174,8 +175,7 @@ fn ensure_namespaces(dir: &StateDir, record: &mut Record) -> Result<bool, Error>
     if new {
         // With an uplink into namespaces that nobody else gets into any more.
         layout.remove()?;
-        let vch = std::env::current_exe().map_err(Error::file("find", "this program"))?;
-        record.namespaces = Some(holder::start(&layout, &vch)?);
+        record.namespaces = Some(holder::start(&layout, &own_program()?)?);
         dir.save(record)?;
     }
     Ok(layout.ensure()? || new)
@@ -198,21 +198,28 @@ fn ensure_bridges(dir: &StateDir, record: &mut Record) -> Result<(), Error> {
             part.map_or(Ok(()), |p| p.process.stop(name, down::PATIENCE))?;
         }
     }
-    if record
-        .uplink
-        .as_ref()
-        .is_some_and(|p| uplink::is_up(&layout, &p.process))
-    {
-        return Ok(());
+    let is_up = |part: &Part| uplink::is_up(&layout, &part.process);
+    if !record.uplink.as_ref().is_some_and(is_up) {
+        uplink::end_all(&layout)?;
+        progress("starting the network's uplink");
+        record.uplink = Some(uplink::start(&layout)?);
+        dir.save(record)?;
     }
-    uplink::end_all(&layout)?;
-    progress("starting the network's uplink");
-    record.uplink = Some(uplink::start(&layout)?);
-    if let Some(endpoint) = &record.endpoint {
-        // Published ports went with the old one: the endpoint asks for them again.
-        endpoint.process.signal(Signal::HUP);
+    // One that is in namespaces of before leads nowhere.
+    if new || !runs(record.ports.as_ref()) {
+        ports::end_all(&layout)?;
+        record.ports = Some(ports::start(&layout, &own_program()?)?);
+        if let Some(endpoint) = &record.endpoint {
+            // Published ports went with the old one: the endpoint asks for them again.
+            endpoint.process.signal(Signal::HUP);
+        }
+        dir.save(record)?;
     }
-    dir.save(record)
+    Ok(())
+}
+
+fn own_program() -> Result<PathBuf, Error> {
+    std::env::current_exe().map_err(Error::file("find", "this program"))
 }
 
 /// Starts hostsim if it does not run.
@@ -312,6 +319,7 @@ fn status_line(record: &Record) {
     let first: String = [
         (holder::NAME, &record.namespaces),
         (uplink::NAME, &record.uplink),
+        (ports::NAME, &record.ports),
     ]
     .into_iter()
     .filter_map(|(name, part)| Some((name, part.as_ref()?.process.pid)))
@@ -329,6 +337,7 @@ async fn any_ended(record: &Record) -> &'static str {
     tokio::select! {
         () = ended(record.namespaces.as_ref()) => holder::NAME,
         () = ended(record.uplink.as_ref()) => uplink::NAME,
+        () = ended(record.ports.as_ref()) => ports::NAME,
         () = ended(record.hostsim.as_ref()) => "hostsim",
         () = ended(record.endpoint.as_ref()) => "endpoint",
     }

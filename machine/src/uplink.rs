@@ -25,8 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub fn start(layout: &Layout) -> Result<Part, Error> {
     let folder = layout.uplink();
     fs::create_dir_all(&folder).map_err(Error::file("make folder", &folder))?;
-    let (router, socket) = (layout.router(), layout.publish_api());
-    let _ = fs::remove_file(&socket);
+    let router = layout.router();
     let args = [
         // Its sandbox unmounts what it does not need, and would do so for the whole machine where mounts are shared, as
         // those of namespaces are.
@@ -42,8 +41,6 @@ pub fn start(layout: &Layout) -> Result<Part, Error> {
         "--enable-ipv6",
         "--enable-sandbox",
         "--enable-seccomp",
-        "--api-socket",
-        &socket.display().to_string(),
         "--netns-type=path",
         // The pipe that it says it is ready on.
         "--ready-fd=0",
@@ -67,9 +64,7 @@ pub fn start(layout: &Layout) -> Result<Part, Error> {
 pub fn end_all(layout: &Layout) -> Result<(), Error> {
     let router = layout.router();
     let words = [PROGRAM.to_owned(), router.display().to_string()];
-    let ended = process::stop_those_with(&words, NAME, PATIENCE);
-    let _ = fs::remove_file(layout.publish_api());
-    ended
+    process::stop_those_with(&words, NAME, PATIENCE)
 }
 
 /// Whether it runs and the router has its interface.

@@ -96,7 +96,8 @@ impl Host {
         let state = self.state().canonicalize().unwrap();
         let path = |name: &str| state.join(name).display().to_string();
         let router = self.layout().router().display().to_string();
-        [path("hostsim"), path("endpoint"), router]
+        let api = self.layout().publish_api().display().to_string();
+        [path("hostsim"), path("endpoint"), router, api]
             .iter()
             .flat_map(|word| process::with_arguments(&[word]))
             .collect()
@@ -166,14 +167,20 @@ fn each_part_comes_back_by_itself_and_down_leaves_nothing() {
     assert!(status.up && status.network == Some(network::Kind::Bridge));
     assert_eq!(status.parts[0].name, "uplink");
     assert_own_network_is_untouched();
-    let [uplink, hostsim, endpoint] = ["uplink", "hostsim", "endpoint"].map(|p| host.process(p));
+    let [uplink, ports, hostsim, endpoint] =
+        ["uplink", "ports", "hostsim", "endpoint"].map(|p| host.process(p));
 
     kill_9(&uplink);
     assert!(!host.status().up);
     host.up();
     let second = host.process("uplink");
     assert_ne!(second, uplink);
+    assert_eq!(host.process("ports"), ports);
     assert_eq!(host.process("hostsim"), hostsim);
+    kill_9(&ports);
+    host.up();
+    assert_ne!(host.process("ports"), ports);
+    assert_eq!(host.process("uplink"), second);
 
     kill_9(&hostsim);
     kill_9(&endpoint);

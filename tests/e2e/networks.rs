@@ -656,8 +656,8 @@ fn crash() -> Result<()> {
         equal("port", host_port(docker, "e2e-up", "80")?, at.clone())?;
         comes(docker, asker, "http://e2e-up/", "up")?;
     }
-    // The way out is gone, and with it the port, until it is brought back.
-    vch.kill("uplink")?;
+    // What holds the ports is gone, and they with it, until it is brought back.
+    vch.kill("ports")?;
     ensure!(get(&at).is_err(), "who answers at {at}?");
     vch.up()?;
     eventually("the port is open again", || {

@@ -25,7 +25,6 @@ use crate::{
 };
 use axum::response::Response;
 use serde_json::{Map, Value, json};
-use std::net::Ipv4Addr;
 use wire::{
     health::Probe,
     masks::{MASKED, READ_ONLY},
@@ -387,7 +386,7 @@ fn port_rows(container: &Container, status: &Status) -> Vec<Value> {
         .iter()
         .map(|binding| {
             json!({
-                "IP": binding.host.unwrap_or(Ipv4Addr::UNSPECIFIED).to_string(),
+                "IP": binding.host.to_string(),
                 "PrivatePort": binding.port,
                 "PublicPort": binding.host_port,
                 "Type": binding.protocol.word(),

@@ -229,7 +229,7 @@ impl Containers {
             self.settle_nics(container, &status.networks).await?;
         }
         let requests = requests(&container.spec)?;
-        let Some(target) = guest::published_at(&status.networks) else {
+        let Some(targets) = guest::Targets::of(&status.networks) else {
             if status.networks.iter().any(Attachment::publishes) {
                 external::check_ports(&status.name, &requests)?;
             }
@@ -237,7 +237,7 @@ impl Containers {
         };
         let bindings = self
             .networks
-            .publish(container.id(), boot, &status.name, &requests, target)
+            .publish(container.id(), boot, &status.name, &requests, targets)
             .await?;
         Ok(bindings)
     }
@@ -321,9 +321,8 @@ pub fn ports(container: &Container, status: &Status) -> Vec<Binding> {
         ports.extend(requests.iter().map(|request| Binding {
             protocol: request.protocol,
             port: request.port,
-            host: Some(address),
+            host: IpAddr::V4(address),
             host_port: request.port,
-            public_port: request.port,
             target: IpAddr::V4(address),
         }));
     }

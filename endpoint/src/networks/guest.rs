@@ -106,14 +106,39 @@ pub fn next_interface(attachments: &[Attachment]) -> u32 {
         .unwrap_or(0)
 }
 
-/// The address at which the endpoint's gateway reaches a container's published ports; none where the way out is not the
-/// endpoint's, by which the answers would go.
-pub fn published_at(attachments: &[Attachment]) -> Option<IpAddr> {
-    way_out(attachments, false)
-        .or_else(|| attachments.iter().find(|a| a.external.is_none()))
-        .filter(|way| way.external.is_none())
-        .and_then(|attachment| attachment.place(false))
-        .map(|place| place.address)
+/// Where a container's published ports lead to: its addresses on the network with its default route of that kind; none
+/// where that way out is not the endpoint's, by which the answers would go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Targets {
+    v4: Option<IpAddr>,
+    v6: Option<IpAddr>,
+}
+
+impl Targets {
+    /// Of a container with these places; `None`: it has no such address.
+    pub fn of(attachments: &[Attachment]) -> Option<Self> {
+        let address = |ipv6| {
+            let own = |a: &&Attachment| a.external.is_none() && a.place(ipv6).is_some();
+            way_out(attachments, ipv6)
+                .or_else(|| attachments.iter().find(own))
+                .filter(|way| way.external.is_none())
+                .and_then(|attachment| attachment.place(ipv6))
+                .map(|place| place.address)
+        };
+        let (v4, v6) = (address(false), address(true));
+        (v4.is_some() || v6.is_some()).then_some(Self { v4, v6 })
+    }
+
+    /// The one for a port at this address of the host: of the same kind, else of the other, where somebody carries
+    /// between both.
+    pub fn for_host(self, host: IpAddr, between_kinds: bool) -> Option<IpAddr> {
+        let (same, other) = if host.is_ipv4() {
+            (self.v4, self.v6)
+        } else {
+            (self.v6, self.v4)
+        };
+        same.or(other.filter(|_| between_kinds))
+    }
 }
 
 #[cfg(test)]
@@ -173,7 +198,10 @@ mod tests {
             on("b", "10.0.2.2", 5, false, 1),
         ];
         assert_eq!(way_out(&priority, false).unwrap().name, "b");
-        assert_eq!(published_at(&priority).unwrap().to_string(), "10.0.2.2");
+        assert_eq!(
+            Targets::of(&priority).unwrap().v4.unwrap().to_string(),
+            "10.0.2.2"
+        );
     }
 
     #[test]

@@ -554,7 +554,7 @@ impl Networks {
     pub async fn reconcile(&self) -> Result<()> {
         let _change = self.change.lock().await;
         self.refresh().await?;
-        self.reconcile_uplink()
+        self.reconcile_outside()
             .await
             .map_err(|e| Error::internal(format!("published ports: {e}")))
     }
@@ -578,7 +578,7 @@ impl Networks {
         let ports: Vec<_> = {
             let published = self.published();
             let all = published.values().flat_map(|(_, bindings)| bindings);
-            all.map(Binding::published).collect()
+            all.filter_map(Binding::published).collect()
         };
         router
             .apply(&networks, &ports)

@@ -2,22 +2,26 @@
 
 use super::{
     Networks,
-    router::{Protocol, Published, uplink::Forward},
+    guest::Targets,
+    router::{Protocol, Published},
 };
 use crate::errors::{Error, Kind, Result};
-use serde::{Deserialize, Serialize};
+use forward::{Forward, Transport};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr},
-    ops::RangeInclusive,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 /// Published ports of one container, at most.
 const PORTS_MAX: usize = 4096;
-/// Where an uplink stands for the outside: ports of the public address that it leads to.
-const PUBLIC_PORTS: RangeInclusive<u16> = 20_000..=65_535;
+/// Every address of the host, in the order in which Docker shows them.
+const EVERYWHERE: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+];
 /// A free port that the system names may be gone before it is taken: so often another one is tried.
 const ATTEMPTS: usize = 16;
 
@@ -28,8 +32,8 @@ pub struct PortRequest {
     pub protocol: Protocol,
     /// The container's port.
     pub port: u16,
-    /// Address of the host; `None`: all.
-    pub host: Option<Ipv4Addr>,
+    /// Address of the host; `None`: all, IPv4 and IPv6.
+    pub host: Option<IpAddr>,
     /// Ports of the host, one of which it shall be; 0 to 0: any that is free.
     pub range: (u16, u16),
 }
@@ -41,14 +45,19 @@ pub struct Binding {
     pub protocol: Protocol,
     /// The container's port.
     pub port: u16,
-    /// Address of the host; `None`: all.
-    pub host: Option<Ipv4Addr>,
+    /// Address of the host; the unspecified one: all of its kind.
+    #[serde(deserialize_with = "host_address")]
+    pub host: IpAddr,
     /// Port of the host.
     pub host_port: u16,
-    /// Port of the endpoint's public address that the host's leads to.
-    pub public_port: u16,
-    /// The container's address.
+    /// The container's address. It is of another kind than the host's where the container has none of that.
     pub target: IpAddr,
+}
+
+/// An address of the host; what an earlier version wrote was none for all of IPv4.
+fn host_address<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<IpAddr, D::Error> {
+    let address = Option::<IpAddr>::deserialize(from)?;
+    Ok(address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()))
 }
 
 /// A port of a container: `80/tcp`.
@@ -92,19 +101,14 @@ pub fn read(bindings: Option<&Value>) -> Result<Vec<PortRequest>> {
         };
         for place in places {
             let text = |field: &str| place[field].as_str().unwrap_or("");
-            let host =
-                match text("HostIp") {
-                    "" | "0.0.0.0" => None,
-                    address => Some(address.parse::<Ipv4Addr>().map_err(|_| {
-                        match address.parse::<IpAddr>() {
-                            Ok(_) => super::unsupported(
-                                &format!("--publish {address}:…"),
-                                "ports are published at IPv4 addresses",
-                            ),
-                            Err(_) => Error::bad(format!("invalid IP address: {address}")),
-                        }
-                    })?),
-                };
+            let host = match text("HostIp") {
+                "" => None,
+                address => Some(
+                    address
+                        .parse()
+                        .map_err(|_| Error::bad(format!("invalid IP address: {address}")))?,
+                ),
+            };
             out.push(PortRequest {
                 protocol,
                 port,
@@ -146,7 +150,7 @@ pub fn describe<'a>(
         .collect();
     for binding in bindings {
         let place = serde_json::json!({
-            "HostIp": binding.host.unwrap_or(Ipv4Addr::UNSPECIFIED).to_string(),
+            "HostIp": binding.host.to_string(),
             "HostPort": binding.host_port.to_string(),
         });
         let entry = out
@@ -161,30 +165,37 @@ pub fn describe<'a>(
 }
 
 impl Binding {
-    pub(super) fn forward(&self) -> Forward {
-        Forward {
-            protocol: self.protocol,
-            host: self.host.unwrap_or(Ipv4Addr::UNSPECIFIED),
-            host_port: self.host_port,
-            public_port: self.public_port,
-        }
+    /// As what holds ports of the machine is told of it; SCTP it does not carry.
+    fn forward(&self) -> Option<Forward> {
+        let transport = match self.protocol {
+            Protocol::Tcp => Transport::Tcp,
+            Protocol::Udp => Transport::Udp,
+            Protocol::Sctp => return None,
+        };
+        Some(Forward {
+            transport,
+            listen: (self.host, self.host_port).into(),
+            target: (self.target, self.port).into(),
+        })
     }
 
-    pub(super) fn published(&self) -> Published {
-        Published {
+    /// As the packet filter is told of it, which translates within one kind of address.
+    pub(super) fn published(&self) -> Option<Published> {
+        (self.host.is_ipv4() == self.target.is_ipv4()).then(|| Published {
             protocol: self.protocol,
-            public_port: self.public_port,
+            host: self.host,
             host_port: self.host_port,
-            everywhere: self.host.is_none(),
             target: self.target,
             target_port: self.port,
-        }
+        })
     }
 
-    fn clashes(&self, protocol: Protocol, host: Option<Ipv4Addr>, port: u16) -> bool {
-        self.protocol == protocol
-            && self.host_port == port
-            && (self.host.is_none() || host.is_none() || self.host == host)
+    fn clashes(&self, other: &Binding) -> bool {
+        let all = |b: &Binding| b.host.is_unspecified();
+        self.protocol == other.protocol
+            && self.host_port == other.host_port
+            && self.host.is_ipv4() == other.host.is_ipv4()
+            && (all(self) || all(other) || self.host == other.host)
     }
 }
 
@@ -199,7 +210,7 @@ impl Networks {
         boot: u64,
         name: &str,
         requests: &[PortRequest],
-        target: IpAddr,
+        targets: Targets,
     ) -> Result<Vec<Binding>> {
         if requests.is_empty() {
             return Ok(Vec::new());
@@ -222,8 +233,8 @@ impl Networks {
                     .cloned()
                     .collect()
             };
-            match self.bind(request, target, &taken).await {
-                Ok(binding) => made.push(binding),
+            match self.bind(request, targets, &taken).await {
+                Ok(bindings) => made.extend(bindings),
                 Err(error) => {
                     failed = Some(Error::new(
                         Kind::Internal,
@@ -246,81 +257,70 @@ impl Networks {
             None => Ok(made),
             Some(error) => {
                 self.published().remove(container);
-                if let Some(uplink) = router.uplink() {
-                    close(uplink, &made).await;
+                if let Some(outside) = router.outside() {
+                    close(outside, &made).await;
                 }
                 Err(error)
             }
         }
     }
 
-    /// Finds a port and opens it outside.
+    /// Finds a port and opens it outside, at each address that was asked for.
     async fn bind(
         &self,
         request: &PortRequest,
-        target: IpAddr,
+        targets: Targets,
         taken: &[Binding],
-    ) -> io::Result<Binding> {
-        let uplink = self.router.as_ref().and_then(|router| router.uplink());
-        if uplink.is_some() && request.protocol == Protocol::Sctp {
+    ) -> io::Result<Vec<Binding>> {
+        let outside = self.router.as_ref().and_then(|router| router.outside());
+        if outside.is_some() && request.protocol == Protocol::Sctp {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
-                "SCTP cannot be published on this machine: its user-mode uplink carries TCP and UDP",
+                "SCTP cannot be published on this machine: what holds its ports carries TCP and UDP",
             ));
         }
-        let address = request.host.unwrap_or(Ipv4Addr::UNSPECIFIED);
-        let in_use = |port: u16| {
-            io::Error::new(
-                io::ErrorKind::AddrInUse,
-                format!("Bind for {address}:{port} failed: port is already allocated"),
-            )
+        let hosts = match &request.host {
+            Some(host) => std::slice::from_ref(host),
+            None => &EVERYWHERE,
         };
-        let any = request.range == (0, 0);
-        let mut candidates: Vec<u16> = if any {
-            (0..ATTEMPTS)
-                .filter_map(|_| free_port(request.protocol, address).ok())
-                .collect()
+        let mut places = Vec::new();
+        for host in hosts {
+            // Without somebody who carries between both kinds, it takes a container with the host's.
+            match targets.for_host(*host, outside.is_some()) {
+                Some(target) => places.push((*host, target)),
+                None if request.host.is_none() => {}
+                None => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::AddrNotAvailable,
+                        format!(
+                            "{host}: the container has no address of this kind; give its network one (docker network create --ipv6)"
+                        ),
+                    ));
+                }
+            }
+        }
+        let first = places.first().map_or(EVERYWHERE[0], |(host, _)| *host);
+        let candidates: Vec<u16> = if request.range == (0, 0) {
+            let mut free: Vec<u16> = (0..ATTEMPTS)
+                .filter_map(|_| free_port(request.protocol, first).ok())
+                .collect();
+            free.dedup();
+            free
         } else {
             (request.range.0..=request.range.1).collect()
         };
-        candidates.dedup();
-        let mut last = in_use(request.range.0);
+        let mut last = allocated(first, request.range.0);
         for host_port in candidates {
-            if taken
-                .iter()
-                .any(|b| b.clashes(request.protocol, request.host, host_port))
-            {
-                last = in_use(host_port);
-                continue;
-            }
-            let mut binding = Binding {
+            let bindings = places.iter().map(|(host, target)| Binding {
                 protocol: request.protocol,
                 port: request.port,
-                host: request.host,
+                host: *host,
                 host_port,
-                public_port: host_port,
-                target,
-            };
-            let Some(uplink) = uplink else {
-                return Ok(binding);
-            };
-            let used: BTreeSet<u16> = taken.iter().map(|b| b.public_port).collect();
-            binding.public_port = PUBLIC_PORTS
-                .into_iter()
-                .find(|port| !used.contains(port))
-                .ok_or_else(|| io::Error::other("all ports of the uplink are in use"))?;
-            match uplink.add(binding.forward()).await {
-                Ok(()) => return Ok(binding),
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                    last = io::Error::new(
-                        error.kind(),
-                        format!(
-                            "failed to bind host port for {address}:{host_port}:{target}:{}/{}: address already in use",
-                            request.port,
-                            request.protocol.word()
-                        ),
-                    );
-                }
+                target: *target,
+            });
+            match open(outside, bindings.collect(), taken).await {
+                Ok(made) => return Ok(made),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
                 Err(error) => return Err(error),
             }
         }
@@ -342,8 +342,8 @@ impl Networks {
                 None => return,
             }
         };
-        if let Some(uplink) = router.uplink() {
-            close(uplink, &bindings).await;
+        if let Some(outside) = router.outside() {
+            close(outside, &bindings).await;
         }
         if let Err(error) = self.refresh().await {
             tracing::warn!(container, %error, "the rules of its published ports stay until the next change");
@@ -356,48 +356,115 @@ impl Networks {
             .insert(container.to_owned(), (boot, bindings));
     }
 
-    /// Opens and closes ports of the uplink until they are those of the running containers.
-    pub(super) async fn reconcile_uplink(&self) -> io::Result<()> {
-        let Some(uplink) = self.router.as_ref().and_then(|router| router.uplink()) else {
+    /// Opens and closes ports of the machine until they are those of the running containers.
+    pub(super) async fn reconcile_outside(&self) -> io::Result<()> {
+        let Some(outside) = self.router.as_ref().and_then(|router| router.outside()) else {
             return Ok(());
         };
         let mut wanted: BTreeSet<Forward> = self
             .published()
             .values()
             .flat_map(|(_, bindings)| bindings)
-            .map(Binding::forward)
+            .filter_map(Binding::forward)
             .collect();
-        for (id, forward) in uplink.list().await? {
+        for forward in outside.list().await? {
             if !wanted.remove(&forward) {
-                uplink.remove(id).await?;
+                outside.remove(forward).await?;
             }
         }
         for forward in wanted {
-            if let Err(error) = uplink.add(forward).await {
-                tracing::warn!(port = forward.host_port, %error, "a published port is not open: something else took it");
+            if let Err(error) = outside.add(forward).await {
+                tracing::warn!(listen = %forward.listen, %error, "a published port is not open: something else took it");
             }
         }
         Ok(())
     }
 }
 
-async fn close(uplink: &super::router::uplink::Uplink, bindings: &[Binding]) {
-    let wanted: BTreeSet<Forward> = bindings.iter().map(Binding::forward).collect();
-    let closing = async {
-        for (id, forward) in uplink.list().await? {
-            if wanted.contains(&forward) {
-                uplink.remove(id).await?;
-            }
+fn allocated(host: IpAddr, port: u16) -> io::Error {
+    let address = std::net::SocketAddr::from((host, port));
+    io::Error::new(
+        io::ErrorKind::AddrInUse,
+        format!("Bind for {address} failed: port is already allocated"),
+    )
+}
+
+/// Opens the bindings of one port, or none of them. IPv6 that comes with `all addresses` is left out where the machine
+/// has none.
+async fn open(
+    outside: Option<&forward::Client>,
+    bindings: Vec<Binding>,
+    taken: &[Binding],
+) -> io::Result<Vec<Binding>> {
+    for binding in &bindings {
+        if taken.iter().any(|other| other.clashes(binding)) {
+            return Err(allocated(binding.host, binding.host_port));
         }
-        Ok::<_, io::Error>(())
+    }
+    let Some(outside) = outside else {
+        return Ok(bindings);
     };
-    if let Err(error) = closing.await {
-        tracing::warn!(%error, "published ports stay open until the endpoint's next start");
+    let beside = bindings.len() > 1;
+    let mut made: Vec<Binding> = Vec::new();
+    for binding in bindings {
+        let Some(forward) = binding.forward() else {
+            continue;
+        };
+        let Err(error) = outside.add(forward).await else {
+            made.push(binding);
+            continue;
+        };
+        let no_ipv6 = !matches!(
+            error.kind(),
+            io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
+        );
+        if beside && binding.host.is_ipv6() && no_ipv6 {
+            tracing::debug!(listen = %forward.listen, %error, "not published on IPv6");
+            continue;
+        }
+        close(outside, &made).await;
+        return Err(refused(&binding, &forward, &error));
+    }
+    Ok(made)
+}
+
+/// Why a port of the machine is not to be had, in Docker's words.
+fn refused(binding: &Binding, forward: &Forward, error: &io::Error) -> io::Error {
+    let words = match error.kind() {
+        io::ErrorKind::AddrInUse => "address already in use".to_owned(),
+        io::ErrorKind::PermissionDenied => format!(
+            "permission denied: an ordinary user's ports begin at 1024, unless net.ipv4.ip_unprivileged_port_start says {} or less",
+            binding.host_port
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            format!(
+                "cannot assign requested address: this machine has no address {}",
+                binding.host
+            )
+        }
+        _ => error.to_string(),
+    };
+    io::Error::new(
+        error.kind(),
+        format!(
+            "failed to bind host port for {}:{}/{}: {words}",
+            forward.listen,
+            forward.target,
+            binding.protocol.word()
+        ),
+    )
+}
+
+async fn close(outside: &forward::Client, bindings: &[Binding]) {
+    for forward in bindings.iter().filter_map(Binding::forward) {
+        if let Err(error) = outside.remove(forward).await {
+            tracing::warn!(listen = %forward.listen, %error, "a published port stays open until the endpoint's next start");
+        }
     }
 }
 
 /// A port that nothing listens at right now.
-fn free_port(protocol: Protocol, address: Ipv4Addr) -> io::Result<u16> {
+fn free_port(protocol: Protocol, address: IpAddr) -> io::Result<u16> {
     Ok(match protocol {
         Protocol::Udp => std::net::UdpSocket::bind((address, 0))?
             .local_addr()?
@@ -424,7 +491,14 @@ mod tests {
         assert_eq!(requests[0].protocol, Protocol::Udp);
         assert_eq!(requests[0].range, (0, 0));
         assert_eq!(requests[1].range, (8080, 8080));
-        assert_eq!(requests[2].host, Some(Ipv4Addr::LOCALHOST));
+        assert_eq!(requests[1].host, None);
+        assert_eq!(requests[2].host, Some(Ipv4Addr::LOCALHOST.into()));
+        let six = json!({"1/tcp": [{"HostIp": "::1"}, {"HostIp": "0.0.0.0"}]});
+        let hosts: Vec<_> = read(Some(&six)).unwrap().iter().map(|r| r.host).collect();
+        assert_eq!(
+            hosts,
+            [Some(Ipv6Addr::LOCALHOST.into()), Some(EVERYWHERE[0])]
+        );
         for (wrong, want) in [
             (json!({"0/tcp": []}), "invalid port"),
             (json!({"x": []}), "invalid port"),
@@ -435,8 +509,7 @@ mod tests {
                 "invalid hostPort",
             ),
             (json!({"1/tcp": [{"HostIp": "x"}]}), "invalid IP"),
-            (json!({"1/tcp": [{"HostIp": "::1"}]}), "IPv4"),
-            (json!({"1/tcp": [{"HostIp": "::"}]}), "IPv4"),
+            (json!({"1/tcp": [{"HostIp": "[::1]"}]}), "invalid IP"),
         ] {
             assert!(read(Some(&wrong)).unwrap_err().message.contains(want));
         }
@@ -444,20 +517,55 @@ mod tests {
 
     #[test]
     fn ports_are_shown_as_docker_shows_them() {
-        let binding = Binding {
+        let binding = |host| Binding {
             protocol: Protocol::Tcp,
             port: 80,
-            host: None,
+            host,
             host_port: 8080,
-            public_port: 20000,
             target: "172.17.0.2".parse().unwrap(),
         };
         let exposed = ["80/tcp".to_owned(), "443/tcp".to_owned()];
-        let shown = describe(&[binding], &exposed);
+        let shown = describe(&EVERYWHERE.map(binding), &exposed);
         assert_eq!(shown["443/tcp"], Value::Null);
         assert_eq!(
             shown["80/tcp"],
-            json!([{"HostIp": "0.0.0.0", "HostPort": "8080"}])
+            json!([{"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "::", "HostPort": "8080"}])
         );
+    }
+
+    #[test]
+    fn a_port_is_taken_at_the_same_address_and_at_all_of_its_kind() {
+        let at = |host: &str, host_port| Binding {
+            protocol: Protocol::Tcp,
+            port: 80,
+            host: host.parse().unwrap(),
+            host_port,
+            target: "172.17.0.2".parse().unwrap(),
+        };
+        let clash = |a: &str, b: &str| at(a, 1).clashes(&at(b, 1));
+        assert!(clash("0.0.0.0", "127.0.0.1") && clash("::1", "::") && clash("::1", "::1"));
+        assert!(!clash("0.0.0.0", "::") && !clash("127.0.0.1", "127.0.0.2"));
+        assert!(!at("::", 1).clashes(&at("::", 2)));
+    }
+
+    #[test]
+    fn what_an_earlier_version_noted_is_read() {
+        let text = r#"{"protocol":"tcp","port":80,"host":null,"host_port":8080,"public_port":20000,"target":"172.17.0.2"}"#;
+        let binding: Binding = serde_json::from_str(text).unwrap();
+        assert_eq!((binding.host, binding.host_port), (EVERYWHERE[0], 8080));
+    }
+
+    #[test]
+    fn the_packet_filter_translates_within_one_kind_of_address() {
+        let binding = |host: &str, target: &str| Binding {
+            protocol: Protocol::Udp,
+            port: 53,
+            host: host.parse().unwrap(),
+            host_port: 5353,
+            target: target.parse().unwrap(),
+        };
+        assert!(binding("0.0.0.0", "172.17.0.2").published().is_some());
+        assert!(binding("::", "fd00::2").published().is_some());
+        assert!(binding("::", "172.17.0.2").published().is_none());
     }
 }

@@ -3,7 +3,6 @@
 pub mod links;
 pub mod namespace;
 pub mod rules;
-pub mod uplink;
 
 use ipnet::IpNet;
 use links::Links;
@@ -11,7 +10,6 @@ use namespace::Namespace;
 use serde::{Deserialize, Serialize};
 use std::{io, net::IpAddr, path::Path, process::Stdio};
 use tokio::io::AsyncWriteExt;
-use uplink::Uplink;
 
 /// The program that loads the rules.
 const NFT: &str = "nft";
@@ -48,12 +46,10 @@ pub struct RouterNetwork {
 pub struct Published {
     /// Of what.
     pub protocol: Protocol,
-    /// Port of the endpoint's public address.
-    pub public_port: u16,
-    /// Port as the client knows it.
+    /// Address of the host; the unspecified one: all of its kind.
+    pub host: IpAddr,
+    /// Port there.
     pub host_port: u16,
-    /// It is published at every address, not at one of the host's only.
-    pub everywhere: bool,
     /// The container.
     pub target: IpAddr,
     /// Its port.
@@ -67,8 +63,8 @@ pub struct Router {
     links: Links,
     trunk: String,
     public: String,
-    /// `None`: `public` is an interface to the world itself.
-    uplink: Option<Uplink>,
+    /// What holds ports of the machine; `None`: `public` is an interface to the world itself.
+    outside: Option<forward::Client>,
 }
 
 impl Router {
@@ -80,7 +76,7 @@ impl Router {
         namespace: &Path,
         trunk: &str,
         public: &str,
-        uplink: Option<&Path>,
+        outside: Option<&Path>,
     ) -> io::Result<Self> {
         let namespace = Namespace::open(namespace).map_err(|e| {
             io::Error::new(e.kind(), format!("--router {}: {e}", namespace.display()))
@@ -90,7 +86,7 @@ impl Router {
             namespace,
             trunk: trunk.to_owned(),
             public: public.to_owned(),
-            uplink: uplink.map(Uplink::new),
+            outside: outside.map(forward::Client::new),
         })
     }
 
@@ -107,9 +103,9 @@ impl Router {
         &self.namespace
     }
 
-    /// The program that stands for the world outside, where there is one.
-    pub fn uplink(&self) -> Option<&Uplink> {
-        self.uplink.as_ref()
+    /// The program that holds ports of the machine, where `public` has none of its own.
+    pub fn outside(&self) -> Option<&forward::Client> {
+        self.outside.as_ref()
     }
 
     /// Makes interfaces and rules what they have to be, whatever they were.
@@ -118,8 +114,9 @@ impl Router {
     /// The kernel's, or nft's words.
     pub async fn apply(&self, networks: &[RouterNetwork], ports: &[Published]) -> io::Result<()> {
         self.links.apply(&self.trunk, networks).await?;
-        self.load(rules::text(&self.trunk, &self.public, networks, ports))
-            .await
+        let outside = self.outside.is_some();
+        let text = rules::text(&self.trunk, &self.public, outside, networks, ports);
+        self.load(text).await
     }
 
     async fn load(&self, text: String) -> io::Result<()> {

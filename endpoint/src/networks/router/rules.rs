@@ -8,14 +8,23 @@ use std::net::IpAddr;
 /// The table's name.
 pub const TABLE: &str = "mooring";
 
-/// The commands for `nft -f` that put the table into force.
-pub fn text(trunk: &str, public: &str, networks: &[RouterNetwork], ports: &[Published]) -> String {
+/// The commands for `nft -f` that put the table into force. `outside`: a program holds the ports of the machine.
+pub fn text(
+    trunk: &str,
+    public: &str,
+    outside: bool,
+    networks: &[RouterNetwork],
+    ports: &[Published],
+) -> String {
     // Adding first makes deleting succeed where there was none; all of it is one transaction.
     let mut out = format!("table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
     input(&mut out, trunk, networks);
     output(&mut out, public);
     forward(&mut out, trunk, public, networks);
-    destination(&mut out, public, networks, ports);
+    if outside {
+        borne(&mut out);
+    }
+    destination(&mut out, public, outside, ports);
     source(&mut out, trunk, public, networks);
     out.push_str("}\n");
     out
@@ -82,45 +91,44 @@ fn forward(out: &mut String, trunk: &str, public: &str, networks: &[RouterNetwor
     out.push_str("\t}\n");
 }
 
-fn destination(out: &mut String, public: &str, networks: &[RouterNetwork], ports: &[Published]) {
-    for (chain, hook) in [("prerouting", "prerouting"), ("output", "output")] {
+/// Answers to connections that bear a client's own address go to the program that made them (see the crate `forward`).
+fn borne(out: &mut String) {
+    let mark = forward::MARK;
+    let _ = write!(
+        out,
+        "\tchain borne {{\n\t\ttype filter hook prerouting priority mangle; policy accept;\n\t\tsocket transparent 1 meta mark set {mark:#x}\n\t}}\n"
+    );
+}
+
+/// Published ports. At every address: from outside, and from a container, by its gateway's address. At one: from outside,
+/// where it is ours and not one of the machine.
+fn destination(out: &mut String, public: &str, outside: bool, ports: &[Published]) {
+    for hook in ["prerouting", "output"] {
         let _ = writeln!(
             out,
-            "\tchain {chain} {{\n\t\ttype nat hook {hook} priority -100; policy accept;"
+            "\tchain {hook} {{\n\t\ttype nat hook {hook} priority -100; policy accept;"
         );
         for port in ports {
             let Published {
                 protocol,
-                public_port,
+                host,
                 host_port,
                 target,
                 target_port,
-                ..
             } = port;
             let word = protocol.word();
             let to = match target {
                 IpAddr::V4(v4) => format!("ip to {v4}:{target_port}"),
                 IpAddr::V6(v6) => format!("ip6 to [{v6}]:{target_port}"),
             };
-            let family = if target.is_ipv4() { "ipv4" } else { "ipv6" };
-            if hook == "output" {
-                let _ = writeln!(
-                    out,
-                    "\t\tfib daddr type local meta nfproto {family} {word} dport {public_port} dnat {to}"
-                );
-                continue;
-            }
-            let _ = writeln!(
-                out,
-                "\t\tiifname \"{public}\" fib daddr type local meta nfproto {family} {word} dport {public_port} dnat {to}"
-            );
-            // From a container, by its gateway's address and the port as the client knows it.
-            if !networks.is_empty() && port.everywhere {
-                let _ = writeln!(
-                    out,
-                    "\t\tiifname != \"{public}\" fib daddr type local meta nfproto {family} {word} dport {host_port} dnat {to}"
-                );
-            }
+            let nfproto = if target.is_ipv4() { "ipv4" } else { "ipv6" };
+            let at = match (host.is_unspecified(), hook) {
+                (true, _) => format!("fib daddr type local meta nfproto {nfproto}"),
+                (false, _) if outside => continue,
+                (false, "output") => format!("{} daddr {host}", family(*host)),
+                (false, _) => format!("iifname \"{public}\" {} daddr {host}", family(*host)),
+            };
+            let _ = writeln!(out, "\t\t{at} {word} dport {host_port} dnat {to}");
         }
         out.push_str("\t}\n");
     }
@@ -189,25 +197,40 @@ mod tests {
             network(100, "172.17.0.0/16", false),
             network(101, "172.18.0.0/16", true),
         ];
-        let ports = [Published {
-            protocol: Protocol::Tcp,
-            public_port: 20000,
+        let at = |host: &str, target: &str| Published {
+            protocol: Protocol::Sctp,
+            host: host.parse().unwrap(),
             host_port: 8080,
-            everywhere: true,
-            target: "172.17.0.2".parse().unwrap(),
+            target: target.parse().unwrap(),
             target_port: 80,
-        }];
-        let text = text("trunk", "public", &networks, &ports);
+        };
+        let ports = [
+            at("0.0.0.0", "172.17.0.2"),
+            at("198.51.100.2", "172.17.0.3"),
+            at("::", "fd00::2"),
+        ];
+        let text_of = |outside| text("trunk", "public", outside, &networks, &ports);
+        let text = text_of(false);
         assert!(
             text.contains("iifname \"trunk.100\" oifname \"public\" ip saddr 172.17.0.0/16 accept")
         );
         assert!(!text.contains("iifname \"trunk.101\" oifname"));
         assert!(text.contains("icmp code port-unreachable @th,240,16 53 drop"));
         assert!(!text.contains("oifname \"public\" ip saddr 172.18.0.0/16 masquerade"));
-        assert!(text.contains("iifname \"public\" fib daddr type local meta nfproto ipv4 tcp dport 20000 dnat ip to 172.17.0.2:80"));
-        assert!(text.contains(
-            "iifname != \"public\" fib daddr type local meta nfproto ipv4 tcp dport 8080 dnat"
-        ));
+        for rule in [
+            "\tfib daddr type local meta nfproto ipv4 sctp dport 8080 dnat ip to 172.17.0.2:80\n",
+            "\tiifname \"public\" ip daddr 198.51.100.2 sctp dport 8080 dnat ip to 172.17.0.3:80\n",
+            "\tip daddr 198.51.100.2 sctp dport 8080 dnat ip to 172.17.0.3:80\n",
+            "\tfib daddr type local meta nfproto ipv6 sctp dport 8080 dnat ip6 to [fd00::2]:80\n",
+        ] {
+            assert!(text.contains(rule), "{rule}{text}");
+        }
+        assert!(!text.contains("transparent"));
+        assert_eq!(text.matches('{').count(), text.matches('}').count());
+        // Addresses of the machine mean nothing in here, and answers may be for its clients.
+        let text = text_of(true);
+        assert!(text.contains("socket transparent 1 meta mark set 0x6d6f"));
+        assert!(text.contains("172.17.0.2:80") && !text.contains("198.51.100.2"));
         assert_eq!(text.matches('{').count(), text.matches('}').count());
     }
 }
