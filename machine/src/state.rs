@@ -9,9 +9,14 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 /// The version of [`Record`] that this build writes.
 const VERSION: u32 = 1;
+
+/// How long the lock is waited for. A `vch` that was killed while it started a program has it until that program begins.
+const MOMENT: Duration = Duration::from_secs(2);
 
 /// A part that was started.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -96,13 +101,13 @@ impl StateDir {
             .append(true)
             .open(&lock_path)
             .map_err(Error::file("open", &lock_path))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(StateDir { path, _lock: lock }),
-            Err(e) if e == rustix::io::Errno::WOULDBLOCK => Err(Error::Locked { path }),
-            Err(e) => Err(Error::File {
+        match locked_within(lock, MOMENT) {
+            Some(Ok(lock)) => Ok(StateDir { path, _lock: lock }),
+            None => Err(Error::Locked { path }),
+            Some(Err(source)) => Err(Error::File {
                 action: "lock",
                 path: lock_path,
-                source: e.into(),
+                source,
             }),
         }
     }
@@ -140,6 +145,17 @@ impl StateDir {
         };
         write().map_err(Error::file("write", &path))
     }
+}
+
+/// The file with its lock; `None` where somebody else has that for longer.
+fn locked_within(file: File, limit: Duration) -> Option<std::io::Result<File>> {
+    let (send, receive) = mpsc::channel();
+    // A lock cannot be waited for with a limit. Who comes too late drops the file, and the lock with it.
+    std::thread::spawn(move || {
+        let locked = flock(&file, FlockOperation::LockExclusive);
+        let _ = send.send(locked.map(|()| file).map_err(Into::into));
+    });
+    receive.recv_timeout(limit).ok()
 }
 
 fn record_path(state: &Path) -> PathBuf {

@@ -181,7 +181,7 @@ impl Binding {
 
     /// As the packet filter is told of it, which translates within one kind of address.
     pub(super) fn published(&self) -> Option<Published> {
-        (self.host.is_ipv4() == self.target.is_ipv4()).then(|| Published {
+        (self.host.is_ipv4() == self.target.is_ipv4()).then_some(Published {
             protocol: self.protocol,
             host: self.host,
             host_port: self.host_port,
