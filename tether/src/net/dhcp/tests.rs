@@ -52,7 +52,8 @@ impl<F: Fn(u8, usize) -> Option<u8>> Wire for Rc<Server<F>> {
     }
 
     async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, [u8; 6])> {
-        match self.answers.borrow_mut().pop() {
+        let next = self.answers.borrow_mut().pop();
+        match next {
             Some(packet) => {
                 buffer[..packet.len()].copy_from_slice(&packet);
                 Ok((packet.len(), SERVER))
