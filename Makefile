@@ -50,7 +50,7 @@ registry: setup ## Start a registry with a generated CA and administrator, and p
 
 # The VMs of these tests boot the trimmed kernel, which has everything built in.
 unit:
-	@MOORING_BOOT=$(abspath $(TARGET)/boot-fast) cargo test --release --locked --no-fail-fast --workspace --exclude tests
+	@MOORING_BOOT=$(abspath $(TARGET)/boot-fast) cargo test --release --locked --no-fail-fast --workspace --exclude tests --lib --bins --tests
 
 e2e: programs tether
 	@MOORING_E2E=1 MOORING_TETHER=$(abspath $(TETHER)) cargo test --release --locked --no-fail-fast -p tests -- $(ARGS)

@@ -16,7 +16,7 @@ use tests::random::{self, Random};
 use tests::vch::{Settings, Vch};
 
 /// Projects of a run that is no soak.
-const SAMPLE: usize = 3;
+const SAMPLE: usize = 2;
 /// The project that has files of its own in its containers, for which the host has to share its folder.
 const SHARING: &str = "mounted";
 

@@ -10,7 +10,7 @@ use tests::differential::{case, folder, known};
 use tests::random::{Random, times};
 
 /// Cases of a sample: about a minute.
-const SAMPLE: usize = 10;
+const SAMPLE: usize = 6;
 
 pub fn tests(_: &Arc<Hosts>) -> Vec<Trial> {
     vec![alone(
