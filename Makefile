@@ -56,8 +56,7 @@ e2e: programs tether
 	@MOORING_E2E=1 MOORING_TETHER=$(abspath $(TETHER)) cargo test --release --locked --no-fail-fast -p tests -- $(ARGS)
 
 test: setup-test programs tether kernel iso images clients ## Everything, real VMs included (within 40 minutes on 2 cores)
-	@$(MAKE) --no-print-directory unit
-	@$(MAKE) --no-print-directory e2e
+	@failed=0; for part in unit e2e; do $(MAKE) --no-print-directory $$part || failed=1; done; exit $$failed
 
 lint: ## Formatting, lints, hygiene
 	@cargo fmt --all --check
