@@ -43,7 +43,6 @@ fn options(docker: &Docker) -> Result<()> {
         (&["-v", "/etc:/mnt"], "volume"),
         (&["--pid", "host"], "pid"),
         (&["--network", "host"], "host"),
-        (&["-p", "80:80/sctp", "-p", "[::1]:80:80"], "publish"),
         (&["--cgroup-parent", "x"], "cgroup"),
         (&["--ipc", "host"], "ipc"),
         (&["--userns", "host"], "userns"),
