@@ -13,6 +13,7 @@ use rustix::fs::FlockOperation;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio_util::task::TaskTracker;
 
 /// Why a registry could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,8 @@ pub struct Registry {
     pub audit: Audit,
     /// Counters.
     pub metrics: Metrics,
+    /// Requests that are being answered, whether their clients still wait or not. The end waits for them.
+    pub work: TaskTracker,
     /// One collection at a time.
     pub collecting: tokio::sync::Mutex<()>,
     _lock: File,
@@ -109,6 +112,7 @@ impl Registry {
             store,
             uploads,
             metrics: Metrics::default(),
+            work: TaskTracker::new(),
             collecting: tokio::sync::Mutex::default(),
             _lock: lock,
         }))

@@ -37,14 +37,22 @@ pub(super) async fn watch(
     let source = request.extensions().get::<Source>().cloned();
     let operation = Operation::of_api(matched.as_str(), request.uri().path(), request.method());
     request.extensions_mut().insert(principal.clone());
-    let response = next.run(request).await;
-    let told = response.extensions().get::<Told>();
-    let source = source.unwrap_or_default();
-    registry
-        .audit
-        .write(&principal, &source, operation, response.status(), told)
-        .await;
-    response
+    let audit = registry.clone();
+    // On a task of its own: a client that hangs up must not leave a change without its entry.
+    let answer = registry.work.spawn(async move {
+        let response = next.run(request).await;
+        let told = response.extensions().get::<Told>();
+        let source = source.unwrap_or_default();
+        let status = response.status();
+        audit
+            .audit
+            .write(&principal, &source, operation, status, told)
+            .await;
+        response
+    });
+    answer
+        .await
+        .unwrap_or_else(|e| Failure::broken(&e).into_response())
 }
 
 impl FromRequestParts<Arc<Registry>> for Caller {

@@ -75,6 +75,11 @@ impl Failure {
         Failure::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
     }
 
+    /// A handler panicked.
+    pub(super) fn broken(e: &tokio::task::JoinError) -> Self {
+        Failure::internal(format!("a request was not answered: {e}"))
+    }
+
     fn internal(message: impl std::fmt::Display) -> Self {
         tracing::error!("{message}");
         Failure::new(

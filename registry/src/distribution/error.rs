@@ -142,6 +142,11 @@ impl Failure {
             .header(RETRY_AFTER, HeaderValue::from_static("60"))
     }
 
+    /// A handler panicked.
+    pub(super) fn broken(e: &tokio::task::JoinError) -> Self {
+        Failure::internal(format!("a request was not answered: {e}"))
+    }
+
     fn internal(message: String) -> Self {
         tracing::error!("{message}");
         Failure::new(

@@ -167,19 +167,24 @@ pub async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> R
                 headers: parts.headers,
                 asked,
             };
-            let done = match route {
-                Ok(route) => dispatch(call, route, body).await,
-                Err(failure) => Err(failure),
-            };
-            let response = done.unwrap_or_else(Failure::into_response);
-            if let Some(operation) = operation {
-                let status = response.status();
-                registry
-                    .audit
-                    .write(&principal, &source, operation, status, None)
-                    .await;
-            }
-            response
+            let audit = registry.clone();
+            // On a task of its own: a client that hangs up must not leave a change without its entry.
+            let done = registry.work.spawn(async move {
+                let done = match route {
+                    Ok(route) => dispatch(call, route, body).await,
+                    Err(failure) => Err(failure),
+                };
+                let response = done.unwrap_or_else(Failure::into_response);
+                if let Some(operation) = operation {
+                    let (audit, status) = (&audit.audit, response.status());
+                    audit
+                        .write(&principal, &source, operation, status, None)
+                        .await;
+                }
+                response
+            });
+            done.await
+                .unwrap_or_else(|e| Failure::broken(&e).into_response())
         }
         Err(e) => {
             let error = matches!(e, SignInError::Token(_)).then_some("invalid_token");

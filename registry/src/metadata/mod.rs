@@ -224,6 +224,12 @@ impl Metadata {
         self.writer.later(change);
     }
 
+    /// Changes that were handed in and have not begun.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.writer.waiting()
+    }
+
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
         // A panic while the list was held leaves it whole: it is pushed to and popped from, no more.
         self.readers.lock().unwrap_or_else(|e| e.into_inner())

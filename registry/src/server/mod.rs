@@ -147,6 +147,9 @@ impl Server {
     pub async fn shutdown(self) {
         self.stop.cancel();
         self.connections.finished().await;
+        // Those whose clients hung up have no connection any more.
+        self.registry.work.close();
+        self.registry.work.wait().await;
         let _ = std::fs::remove_file(Registry::control_socket(&self.registry.folder));
     }
 }

@@ -12,6 +12,7 @@ mod collection;
 mod command;
 mod crash;
 mod full;
+mod hangups;
 mod harness;
 mod lists;
 mod manifests;
