@@ -20,6 +20,7 @@ pub mod access;
 pub mod api;
 pub mod audit;
 pub mod blobs;
+mod bodies;
 pub mod cli;
 pub mod digest;
 pub mod distribution;

@@ -138,7 +138,7 @@ impl Credentials {
         Ok(Principal::User {
             id: user.id,
             name: user.name,
-            administrator: user.administrator,
+            generation: user.generation,
         })
     }
 

@@ -225,12 +225,12 @@ impl Tokens {
             Owner::Anonymous => Ok(Principal::Anonymous),
             Owner::User { id, generation } => {
                 let user = db.user_by_id(id)?;
-                let user = user.filter(|u| u.generation == generation && !u.disabled);
+                let user = user.filter(|u| u.is_good(generation));
                 let user = user.ok_or(TokenError::Owner)?;
                 Ok(Principal::User {
                     id,
                     name: user.name,
-                    administrator: user.administrator,
+                    generation,
                 })
             }
             Owner::Robot { id, generation } => {

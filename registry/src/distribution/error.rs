@@ -1,7 +1,7 @@
 //! Errors in the shape of the OCI distribution spec ("Error Codes").
 
-use crate::access::SignInError;
 use crate::access::tokens::TokenError;
+use crate::access::{Refused, SignInError, Verdict};
 use crate::digest::DigestError;
 use crate::names::NameError;
 use crate::{blobs, metadata, uploads};
@@ -234,6 +234,16 @@ impl From<metadata::QuotaExceeded> for Failure {
     }
 }
 
+impl From<Refused> for Failure {
+    fn from(e: Refused) -> Self {
+        let code = match e.0 {
+            Verdict::SignIn | Verdict::Scope => Code::Unauthorized,
+            Verdict::Denied | Verdict::Allowed => Code::Denied,
+        };
+        Failure::new(code, e.to_string())
+    }
+}
+
 impl From<uploads::Error> for Failure {
     fn from(e: uploads::Error) -> Self {
         use uploads::Error as E;
@@ -247,6 +257,7 @@ impl From<uploads::Error> for Failure {
             E::Size { .. } => Failure::new(Code::SizeInvalid, message),
             E::Cut(_) => Failure::new(Code::BlobUploadInvalid, message),
             E::Quota(e) => e.into(),
+            E::Refused(e) => e.into(),
             E::Store(e) => e.into(),
             E::Metadata(e) => e.into(),
             E::Broken(_) => Failure::internal(message),

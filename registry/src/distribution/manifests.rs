@@ -8,7 +8,7 @@ use crate::access::Action;
 use crate::digest::{Algorithm, Digest};
 use crate::metadata::{PutManifest, RemoveManifest};
 use crate::names::{Reference, RepositoryName};
-use crate::uploads;
+use crate::{bodies, uploads};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
@@ -61,7 +61,7 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<Response, Failure> {
     call.may(Action::Push, &name)?;
-    let body = read(call, body).await?;
+    let body = read(&call.headers, body).await?;
     let algorithm = match &reference {
         Reference::Digest(digest) => digest.algorithm(),
         Reference::Tag(_) => Algorithm::Sha256,
@@ -79,10 +79,12 @@ pub(super) async fn put(
     let new = manifest::parse(body, content_type, digest.clone())?;
     let subject = new.subject.clone();
     let repository = name.clone();
+    let permit = call.permit(Action::Push, &name);
     let done = call
         .registry
         .metadata
         .write(move |db| {
+            permit.check::<Failure>(db)?;
             let found = db
                 .ensure_repository(&repository)?
                 .ok_or_else(|| uploads::Error::NoProject(repository.project().to_owned()))?;
@@ -142,7 +144,7 @@ impl<E: Into<Failure>> From<E> for Refused {
 }
 
 /// A manifest's bytes, at most [`MAX_MANIFEST`].
-async fn read(call: &Call, body: Body) -> Result<Vec<u8>, Failure> {
+async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Failure> {
     let large = || {
         Failure::new(
             Code::ManifestInvalid,
@@ -150,13 +152,20 @@ async fn read(call: &Call, body: Body) -> Result<Vec<u8>, Failure> {
         )
         .status(StatusCode::PAYLOAD_TOO_LARGE)
     };
-    let announced = call
-        .header(CONTENT_LENGTH)
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|l| l.to_str().ok())
         .and_then(|l| l.parse::<usize>().ok());
     if announced.is_some_and(|l| l > MAX_MANIFEST) {
         return Err(large());
     }
-    match axum::body::to_bytes(body, MAX_MANIFEST).await {
+    let read = bodies::in_time(axum::body::to_bytes(body, MAX_MANIFEST)).await;
+    let Some(read) = read else {
+        return Err(
+            Failure::new(Code::ManifestInvalid, bodies::SLOW).status(StatusCode::REQUEST_TIMEOUT)
+        );
+    };
+    match read {
         Ok(bytes) => Ok(bytes.into()),
         Err(e) => {
             let limit = std::error::Error::source(&e)
@@ -180,10 +189,12 @@ pub(super) async fn delete(
 ) -> Result<Response, Failure> {
     call.may(Action::Delete, &name)?;
     let wanted = reference.clone();
+    let permit = call.permit(Action::Delete, &name);
     let done = call
         .registry
         .metadata
         .write(move |db| {
+            permit.check::<Failure>(db)?;
             let Some(repository) = db.repository(&name)? else {
                 return Ok::<_, Failure>(RemoveManifest::Unknown);
             };
@@ -210,5 +221,17 @@ pub(super) async fn delete(
             Code::Unsupported,
             format!("index {index} needs this manifest; delete the index first"),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_manifest_that_never_ends_is_given_up() {
+        let body = Body::from_stream(futures_util::stream::pending::<std::io::Result<String>>());
+        let answer = read(&HeaderMap::new(), body).await.unwrap_err();
+        assert_eq!(answer.into_response().status(), StatusCode::REQUEST_TIMEOUT);
     }
 }

@@ -9,7 +9,7 @@ mod referrers;
 mod routes;
 mod uploads;
 
-use crate::access::{Action, Principal, SignInError, Target, Verdict, authorise};
+use crate::access::{Action, Permit, Principal, SignInError, Target, Verdict, authorise};
 use crate::audit::{Operation, Source};
 use crate::names::RepositoryName;
 use crate::registry::{Asked, Registry};
@@ -17,7 +17,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use error::{Code, Failure};
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 pub use routes::{Route, parse};
 use std::borrow::Cow;
@@ -95,6 +95,15 @@ impl Call {
         self.allow(action, Target::Repository(name))
     }
 
+    /// The right to be asked for again when it is used, after the body.
+    fn permit(&self, action: Action, name: &RepositoryName) -> Permit {
+        Permit {
+            principal: self.principal.clone(),
+            action,
+            repository: name.clone(),
+        }
+    }
+
     /// The first value of a query parameter.
     fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
         let query = self.query.as_deref()?;
@@ -165,16 +174,22 @@ pub async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> R
                 method: parts.method,
                 query: query.map(str::to_owned),
                 headers: parts.headers,
-                asked,
+                asked: asked.clone(),
             };
             let audit = registry.clone();
+            let challenge = registry.challenge(&asked, None, None);
             // On a task of its own: a client that hangs up must not leave a change without its entry.
             let done = registry.work.spawn(async move {
                 let done = match route {
                     Ok(route) => dispatch(call, route, body).await,
                     Err(failure) => Err(failure),
                 };
-                let response = done.unwrap_or_else(Failure::into_response);
+                let mut response = done.unwrap_or_else(Failure::into_response);
+                // A right that was lost on the way is refused where nothing is known of challenges.
+                if response.status() == StatusCode::UNAUTHORIZED {
+                    let headers = response.headers_mut();
+                    headers.entry(WWW_AUTHENTICATE).or_insert(challenge);
+                }
                 if let Some(operation) = operation {
                     let (audit, status) = (&audit.audit, response.status());
                     audit

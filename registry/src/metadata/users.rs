@@ -34,6 +34,12 @@ impl std::fmt::Debug for User {
 }
 
 impl User {
+    /// Whether what was proved in this generation still holds.
+    #[must_use]
+    pub fn is_good(&self, generation: i64) -> bool {
+        !self.disabled && self.generation == generation
+    }
+
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(User {
             id: row.get(0)?,

@@ -4,6 +4,7 @@
 mod scope;
 
 use crate::access::{Principal, SignInError, secret, tokens};
+use crate::bodies;
 use crate::distribution::error::Failure;
 use crate::metadata::now;
 use crate::registry::Registry;
@@ -74,8 +75,11 @@ pub async fn get(State(registry): State<Arc<Registry>>, uri: Uri, headers: Heade
 
 /// `POST /token` with `grant_type` `password` or `refresh_token`.
 pub async fn post(State(registry): State<Arc<Registry>>, body: Body) -> Response {
-    let Ok(bytes) = axum::body::to_bytes(body, MAX_FORM).await else {
-        return oauth("invalid_request", "the form is too long or was cut off");
+    let Some(Ok(bytes)) = bodies::in_time(axum::body::to_bytes(body, MAX_FORM)).await else {
+        return oauth(
+            "invalid_request",
+            "the form is too long, too slow, or was cut off",
+        );
     };
     let form = Form::parse(&String::from_utf8_lossy(&bytes));
     let principal = match form.first("grant_type") {
@@ -122,7 +126,7 @@ fn refreshed(registry: &Registry, token: &str) -> Result<Principal, SignInError>
     Ok(Principal::User {
         id: user.id,
         name: user.name,
-        administrator: user.administrator,
+        generation: user.generation,
     })
 }
 

@@ -2,16 +2,18 @@
 
 use crate::harness::*;
 use registry::metadata::{AuditEntry, AuditFilter, Error};
+use reqwest::Method;
+use serde_json::json;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Waits for something that comes; a minute is never needed.
+/// Waits for something that comes; it never takes so long.
 pub async fn until(what: &str, mut there: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !there() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "{what}");
+        assert!(begin.elapsed() < Duration::from_secs(20), "{what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -48,9 +50,9 @@ pub async fn send(r: &Running, request: &str) -> TcpStream {
     stream
 }
 
-pub fn basic(user: &str) -> String {
+pub fn basic(user: &str, password: &str) -> String {
     use base64::Engine as _;
-    let text = format!("{user}:{PASSWORD}");
+    let text = format!("{user}:{password}");
     let text = base64::engine::general_purpose::STANDARD.encode(text);
     format!("Authorization: Basic {text}")
 }
@@ -60,7 +62,7 @@ async fn a_client_that_hangs_up_leaves_no_change_without_its_entry() {
     let r = Running::start().await;
     let digest = r.client.push_image("private/a", "v1", &[b"1"]).await;
     let before = entries(&r).len();
-    let auth = basic(ADMIN);
+    let auth = basic(ADMIN, PASSWORD);
     let body = r#"{"name":"team"}"#;
     let length = body.len();
     let requests = [
@@ -95,4 +97,130 @@ async fn a_client_that_hangs_up_leaves_no_change_without_its_entry() {
         .collect();
     assert_eq!(told, [("delete", 202), ("project.create", 201)]);
     r.server.shutdown().await;
+}
+
+/// Sends a request's head, and waits until the registry wants its body: the right was asked for then.
+async fn begin(r: &Running, head: &str, length: usize) -> TcpStream {
+    let head = format!(
+        "{head}\r\nHost: x\r\nContent-Length: {length}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+    );
+    let mut stream = send(r, &head).await;
+    let mut answer = [0; 25];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream
+}
+
+/// Sends the body; the answer's status.
+async fn end(mut stream: TcpStream, body: &[u8]) -> u16 {
+    stream.write_all(body).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let status = answer.strip_prefix("HTTP/1.1 ").unwrap();
+    status[..3].parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_was_held_has_no_rights_that_were_taken_meanwhile() {
+    let r = Running::start().await;
+    let config = r.client.push_blob("private/a", b"{}").await;
+    let manifest = image(&config, &[], &json!({}));
+    let blob = b"a blob";
+    let user = json!({"password": PASSWORD});
+    let robot = json!({"name": "ci", "actions": ["push"]});
+    let (_, robot) = r
+        .client
+        .api(Method::POST, "/projects/private/robots", robot)
+        .await;
+    let robot = (
+        robot["login"].as_str().unwrap(),
+        robot["secret"].as_str().unwrap(),
+    );
+    let disabled = json!({"disabled": true});
+    let changes = [
+        (Method::PATCH, "/users/NAME", disabled.clone(), 401),
+        (Method::PUT, "/users/NAME/password", json!({}), 401),
+        (
+            Method::DELETE,
+            "/projects/private/members/NAME",
+            json!(null),
+            403,
+        ),
+        (
+            Method::PUT,
+            "/projects/private/members/NAME",
+            json!({"role": "viewer"}),
+            403,
+        ),
+        (Method::DELETE, "/users/NAME", json!(null), 401),
+        (
+            Method::PATCH,
+            "/users/NAME",
+            json!({"administrator": false}),
+            403,
+        ),
+        (Method::PATCH, "/projects/private/robots/ci", disabled, 401),
+    ];
+    for (n, (method, path, change, wanted)) in changes.into_iter().enumerate() {
+        let name = format!("held{n}");
+        let mut auth = basic(&name, PASSWORD);
+        if path.contains("robots") {
+            auth = basic(robot.0, robot.1);
+        } else {
+            let mut new = user.clone();
+            new["name"] = json!(name);
+            new["administrator"] = json!(change.get("administrator").is_some());
+            assert_eq!(r.client.api(Method::POST, "/users", new).await.0, 201);
+            let role = json!({"role": "developer"});
+            let member = format!("/projects/private/members/{name}");
+            if change.get("administrator").is_none() {
+                assert_eq!(r.client.api(Method::PUT, &member, role).await.0, 204);
+            }
+        }
+        let digest = sha256(blob);
+        let at = r.client.post("/v2/private/a/blobs/uploads/").await;
+        let at = header(&at, "location").to_owned();
+        let requests = [
+            ("PUT /v2/private/a/manifests/v1".to_owned(), &manifest[..]),
+            (
+                format!("POST /v2/private/a/blobs/uploads/?digest={digest}"),
+                blob,
+            ),
+            (format!("PATCH {at}"), &blob[..3]),
+        ];
+        let mut held = Vec::new();
+        for (request, body) in &requests {
+            let head = format!("{request} HTTP/1.1\r\n{auth}");
+            held.push((begin(&r, &head, body.len()).await, body));
+        }
+        let path = path.replace("NAME", &name);
+        let (status, _) = r.client.api(method, &path, change).await;
+        assert!((200..300).contains(&status), "{path}: {status}");
+        for (stream, body) in held {
+            assert_eq!(end(stream, body).await, wanted, "{path}");
+        }
+    }
+    let tag = r.client.get("/v2/private/a/manifests/v1").await;
+    refused(tag, 404, "MANIFEST_UNKNOWN").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_who_was_demoted_cannot_end_a_request_that_was_held() {
+    let r = Running::start().await;
+    let new = json!({"name": "second", "password": PASSWORD, "administrator": true});
+    assert_eq!(r.client.api(Method::POST, "/users", new).await.0, 201);
+    let body = r#"{"name":"mine","password":"another password","administrator":true}"#;
+    let auth = basic("second", PASSWORD);
+    let head = format!("POST /api/v1/users HTTP/1.1\r\n{auth}\r\nContent-Type: application/json");
+    let held = begin(&r, &head, body.len()).await;
+    let change = json!({"administrator": false});
+    assert_eq!(
+        r.client.api(Method::PATCH, "/users/second", change).await.0,
+        204
+    );
+    assert_eq!(end(held, body.as_bytes()).await, 403);
+    assert_eq!(
+        r.client.get("/api/v1/users/mine").await.status().as_u16(),
+        404
+    );
 }
