@@ -64,7 +64,7 @@ pub struct Registry {
     /// Tokens of the distribution API.
     pub tokens: Arc<Tokens>,
     /// What was done.
-    pub audit: Audit,
+    pub audit: Arc<Audit>,
     /// Counters.
     pub metrics: Metrics,
     /// Requests that are being answered, whether their clients still wait or not. The end waits for them.
@@ -102,12 +102,13 @@ impl Registry {
         let uploads = Uploads::new(metadata.clone(), store.clone());
         uploads.recover()?;
         let tokens = Arc::new(Tokens::new(metadata.clone()));
+        let audit = Arc::new(Audit::new(metadata.clone()));
         Ok(Arc::new(Registry {
             folder: folder.to_owned(),
             settings,
-            credentials: Credentials::new(metadata.clone(), tokens.clone())?,
+            credentials: Credentials::new(metadata.clone(), tokens.clone(), audit.clone())?,
             tokens,
-            audit: Audit::new(metadata.clone()),
+            audit,
             metadata,
             store,
             uploads,

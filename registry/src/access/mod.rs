@@ -2,6 +2,7 @@
 
 mod attempts;
 mod credentials;
+mod hashing;
 pub mod password;
 mod permit;
 pub mod policy;
@@ -9,6 +10,7 @@ pub mod secret;
 pub mod tokens;
 
 pub use credentials::{Credentials, SignInError};
+pub use hashing::{Hashing, Load};
 pub use permit::{Permit, Refused};
 pub use policy::{Action, Role};
 

@@ -160,15 +160,20 @@ impl Tokens {
         let key = self.signing_key().await?;
         let service = self.service()?;
         let issued = now() / 1000;
+        // Of the generation that was proved: whoever has another password by now gets nothing for the old one.
         let owner_row = self.metadata.read(|db| match owner.subject() {
-            Principal::User { id, .. } => Ok(Owner::User {
-                id: *id,
-                generation: db.user_by_id(*id)?.ok_or(TokenError::Owner)?.generation,
-            }),
-            Principal::Robot { id, .. } => Ok(Owner::Robot {
-                id: *id,
-                generation: db.robot_by_id(*id)?.ok_or(TokenError::Owner)?.generation,
-            }),
+            &Principal::User { id, generation, .. } => {
+                let user = db.user_by_id(id)?.filter(|u| u.is_good(generation));
+                user.map(|_| Owner::User { id, generation })
+                    .ok_or(TokenError::Owner)
+            }
+            &Principal::Robot { id, generation, .. } => {
+                let good = |r: &metadata::Robot| r.generation == generation && r.is_good(now());
+                let robot = db.robot_by_id(id)?.filter(good);
+                robot
+                    .map(|_| Owner::Robot { id, generation })
+                    .ok_or(TokenError::Owner)
+            }
             Principal::Anonymous => Ok(Owner::Anonymous),
             Principal::Token { .. } | Principal::Console => Err(TokenError::Owner),
         })?;

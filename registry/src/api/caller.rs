@@ -16,6 +16,8 @@ use std::sync::Arc;
 pub struct Caller {
     /// Who.
     pub principal: Principal,
+    /// From where.
+    pub source: Source,
     registry: Arc<Registry>,
 }
 
@@ -26,15 +28,19 @@ pub(super) async fn watch(
     mut request: Request,
     next: Next,
 ) -> Response {
+    let source = request.extensions().get::<Source>().cloned();
+    let source = source.unwrap_or_default();
     let given = request.extensions().get::<Principal>().cloned();
     let principal = match given {
         Some(principal) => principal,
-        None => match registry.credentials.authenticate(request.headers()).await {
-            Ok(principal) => principal,
-            Err(e) => return Failure::from(e).into_response(),
-        },
+        None => {
+            let headers = request.headers();
+            match registry.credentials.authenticate(headers, &source).await {
+                Ok(principal) => principal,
+                Err(e) => return Failure::from(e).into_response(),
+            }
+        }
     };
-    let source = request.extensions().get::<Source>().cloned();
     let operation = Operation::of_api(matched.as_str(), request.uri().path(), request.method());
     request.extensions_mut().insert(principal.clone());
     let audit = registry.clone();
@@ -42,7 +48,6 @@ pub(super) async fn watch(
     let answer = registry.work.spawn(async move {
         let response = next.run(request).await;
         let told = response.extensions().get::<Told>();
-        let source = source.unwrap_or_default();
         let status = response.status();
         audit
             .audit
@@ -62,12 +67,18 @@ impl FromRequestParts<Arc<Registry>> for Caller {
         parts: &mut Parts,
         registry: &Arc<Registry>,
     ) -> Result<Self, Failure> {
+        let source = parts.extensions.get::<Source>().cloned();
+        let source = source.unwrap_or_default();
         let principal = match parts.extensions.get::<Principal>() {
             Some(principal) => principal.clone(),
-            None => registry.credentials.authenticate(&parts.headers).await?,
+            None => {
+                let headers = &parts.headers;
+                registry.credentials.authenticate(headers, &source).await?
+            }
         };
         Ok(Caller {
             principal,
+            source,
             registry: registry.clone(),
         })
     }

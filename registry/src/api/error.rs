@@ -136,6 +136,7 @@ impl From<SignInError> for Failure {
             SignInError::Locked(_) | SignInError::Busy => {
                 Failure::new(StatusCode::TOO_MANY_REQUESTS, "too_many", e.to_string())
             }
+            SignInError::Password(e) => e.into(),
             SignInError::Metadata(e) | SignInError::Token(TokenError::Metadata(e)) => e.into(),
             e => Failure::sign_in(e.to_string()),
         }

@@ -109,17 +109,19 @@ fn changed(done: ChangeUser, name: &str) -> Result<(), Failure> {
     }
 }
 
-/// A password's hash, made off the async threads; and the password, if it had to be made.
-async fn hashed(name: &str, given: Option<String>) -> Result<(String, Option<String>), Failure> {
+/// A password's hash; and the password, if it had to be made.
+async fn hashed(
+    registry: &Registry,
+    caller: &Caller,
+    name: &str,
+    given: Option<String>,
+) -> Result<(String, Option<String>), Failure> {
     let (password, made) = match given {
         Some(password) => (password, false),
         None => (password::generate()?, true),
     };
     password::check(name, &password)?;
-    let kept = password.clone();
-    let hash = tokio::task::spawn_blocking(move || password::hash(&kept))
-        .await
-        .map_err(|e| password::PasswordError::Hash(e.to_string()))??;
+    let hash = registry.credentials.hash(&password, &caller.source).await?;
     Ok((hash, made.then_some(password)))
 }
 
@@ -150,7 +152,7 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Extension<Told>, Json<MadeUser>), Failure> {
     caller.may(Action::Users, Target::Registry)?;
     check_user(&new.name)?;
-    let (hash, password) = hashed(&new.name, new.password).await?;
+    let (hash, password) = hashed(&registry, &caller, &new.name, new.password).await?;
     let name = new.name.clone();
     let made = registry
         .metadata
@@ -239,11 +241,12 @@ pub(super) async fn set_password(
     if is_self(&caller, &name) {
         // Who found a browser open does not get the account with it.
         let current = change.current.unwrap_or_default();
-        registry.credentials.sign_in(&name, &current).await?;
+        let (credentials, source) = (&registry.credentials, &caller.source);
+        credentials.sign_in(&name, &current, source).await?;
     } else {
         caller.may(Action::Users, Target::Registry)?;
     }
-    let (hash, password) = hashed(&name, change.password).await?;
+    let (hash, password) = hashed(&registry, &caller, &name, change.password).await?;
     let wanted = name.clone();
     let done = registry
         .metadata

@@ -122,6 +122,33 @@ impl Audit {
     }
 }
 
+impl Audit {
+    /// Writes down what happened beside requests; it is in the log with the next commit.
+    pub fn note(
+        &self,
+        user: &str,
+        source: &Source,
+        operation: &str,
+        target: &str,
+        detail: Option<String>,
+    ) {
+        let entry = AuditEntry {
+            id: 0,
+            time: 0,
+            user: user.into(),
+            via: "none".into(),
+            source: source.0.to_string(),
+            project: None,
+            repository: None,
+            operation: operation.into(),
+            target: Some(target.into()),
+            status: 200,
+            detail,
+        };
+        self.metadata.write_later(move |db| db.add_audit(&entry));
+    }
+}
+
 /// Removes entries from before a time, in small jobs; how many.
 ///
 /// # Errors

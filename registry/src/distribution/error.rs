@@ -210,6 +210,7 @@ impl From<SignInError> for Failure {
                 .header(RETRY_AFTER, seconds.into()),
             SignInError::Busy => Failure::new(Code::TooManyRequests, e.to_string())
                 .header(RETRY_AFTER, HeaderValue::from_static("1")),
+            SignInError::Password(e) => Failure::internal(e.to_string()),
             SignInError::Token(e) => e.into(),
             SignInError::Metadata(e) => e.into(),
         }

@@ -158,7 +158,10 @@ pub async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> R
     let given = parts.extensions.remove::<Principal>();
     let principal = match given {
         Some(principal) => Ok(principal),
-        None => registry.credentials.authenticate(&parts.headers).await,
+        None => {
+            let headers = &parts.headers;
+            registry.credentials.authenticate(headers, &source).await
+        }
     };
     let mut response = match principal {
         Ok(principal) => {

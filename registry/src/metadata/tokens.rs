@@ -1,5 +1,6 @@
 //! Keys that sign tokens, and refresh tokens.
 
+use super::users::{USER, User};
 use super::{Read, Result, Write, now};
 use rusqlite::{OptionalExtension, Row, params};
 
@@ -68,11 +69,14 @@ impl Read<'_> {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn refresh_token(&self, hash: &[u8]) -> Result<Option<i64>> {
+    pub fn refresh_token(&self, hash: &[u8]) -> Result<Option<User>> {
+        // One statement: the token goes with the password, and must not be found beside the next one.
         Ok(self
             .0
-            .prepare_cached("SELECT user FROM refresh_tokens WHERE hash = ?1 AND expires > ?2")?
-            .query_row(params![hash, now()], |row| row.get(0))
+            .prepare_cached(&format!(
+                "{USER} WHERE NOT disabled AND id = (SELECT user FROM refresh_tokens WHERE hash = ?1 AND expires > ?2)"
+            ))?
+            .query_row(params![hash, now()], User::from_row)
             .optional()?)
     }
 }
@@ -96,23 +100,57 @@ impl Write<'_> {
         Ok(())
     }
 
-    /// Keeps a refresh token's hash; those that expired go, and so does a user's oldest when there are too many.
+    /// Keeps a refresh token's hash; those that expired go, and so does a user's oldest when there are too many. `false`:
+    /// the user is not in this generation any more, or is disabled.
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub fn add_refresh_token(&self, hash: &[u8], user: i64, expires: i64) -> Result<()> {
+    pub fn add_refresh_token(
+        &self,
+        hash: &[u8],
+        user: i64,
+        generation: i64,
+        expires: i64,
+    ) -> Result<bool> {
         let db = self.0.0;
         db.prepare_cached("DELETE FROM refresh_tokens WHERE user = ?1 AND expires <= ?2")?
             .execute(params![user, now()])?;
-        db.prepare_cached(
-            "INSERT INTO refresh_tokens (hash, user, created, expires) VALUES (?1, ?2, ?3, ?4)",
-        )?
-        .execute(params![hash, user, now(), expires])?;
+        let added = db
+            .prepare_cached(
+                "INSERT INTO refresh_tokens (hash, user, created, expires)
+                 SELECT ?1, id, ?4, ?5 FROM users WHERE id = ?2 AND generation = ?3 AND NOT disabled",
+            )?
+            .execute(params![hash, user, generation, now(), expires])?;
         db.prepare_cached(
             "DELETE FROM refresh_tokens WHERE hash IN (SELECT hash FROM refresh_tokens
              WHERE user = ?1 ORDER BY created DESC, hash LIMIT -1 OFFSET ?2)",
         )?
         .execute(params![user, REFRESH_TOKENS])?;
-        Ok(())
+        Ok(added > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::metadata::{Metadata, now};
+
+    #[tokio::test]
+    async fn no_refresh_token_is_kept_for_a_password_that_was_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let metadata = Metadata::open(&folder.path().join("m.sqlite")).unwrap();
+        let later = now() + 60_000;
+        let done = metadata.write(move |db| {
+            db.set_user("jo", "first", false)?;
+            let proved = db.user("jo")?.unwrap();
+            let before = db.add_refresh_token(b"a", proved.id, proved.generation, later)?;
+            assert_eq!(db.refresh_token(b"a")?.unwrap().name, "jo");
+            // As the command line gives another one.
+            db.set_user("jo", "second", false)?;
+            assert!(db.refresh_token(b"a")?.is_none());
+            let after = db.add_refresh_token(b"b", proved.id, proved.generation, later)?;
+            assert!(db.refresh_token(b"b")?.is_none());
+            Ok::<_, crate::metadata::Error>((before, after))
+        });
+        assert_eq!(done.await.unwrap(), (true, false));
     }
 }

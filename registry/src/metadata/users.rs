@@ -40,7 +40,7 @@ impl User {
         !self.disabled && self.generation == generation
     }
 
-    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+    pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(User {
             id: row.get(0)?,
             name: row.get(1)?,
@@ -64,7 +64,7 @@ pub enum ChangeUser {
     LastAdministrator,
 }
 
-const USER: &str =
+pub(super) const USER: &str =
     "SELECT id, name, password, administrator, disabled, generation, created FROM users";
 
 impl Read<'_> {
@@ -151,6 +151,10 @@ impl Write<'_> {
                     administrator = excluded.administrator, generation = generation + 1",
             )?
             .execute(params![name, password, administrator, now()])?;
+        self.0.0.execute(
+            "DELETE FROM refresh_tokens WHERE user = (SELECT id FROM users WHERE name = ?1)",
+            [name],
+        )?;
         Ok(())
     }
 

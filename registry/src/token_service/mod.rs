@@ -4,10 +4,12 @@
 mod scope;
 
 use crate::access::{Principal, SignInError, secret, tokens};
+use crate::audit::Source;
 use crate::bodies;
 use crate::distribution::error::Failure;
 use crate::metadata::now;
 use crate::registry::Registry;
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -59,9 +61,15 @@ impl Form {
 }
 
 /// `GET /token?service=…&scope=…`, with a password in a Basic header or without.
-pub async fn get(State(registry): State<Arc<Registry>>, uri: Uri, headers: HeaderMap) -> Response {
+pub async fn get(
+    State(registry): State<Arc<Registry>>,
+    source: Option<Extension<Source>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let source = source.map(|s| s.0).unwrap_or_default();
     let form = Form::parse(uri.query().unwrap_or_default());
-    let principal = match registry.credentials.authenticate(&headers).await {
+    let principal = match registry.credentials.authenticate(&headers, &source).await {
         Ok(
             principal @ (Principal::Anonymous | Principal::User { .. } | Principal::Robot { .. }),
         ) => principal,
@@ -74,7 +82,12 @@ pub async fn get(State(registry): State<Arc<Registry>>, uri: Uri, headers: Heade
 }
 
 /// `POST /token` with `grant_type` `password` or `refresh_token`.
-pub async fn post(State(registry): State<Arc<Registry>>, body: Body) -> Response {
+pub async fn post(
+    State(registry): State<Arc<Registry>>,
+    source: Option<Extension<Source>>,
+    body: Body,
+) -> Response {
+    let source = source.map(|s| s.0).unwrap_or_default();
     let Some(Ok(bytes)) = bodies::in_time(axum::body::to_bytes(body, MAX_FORM)).await else {
         return oauth(
             "invalid_request",
@@ -88,7 +101,7 @@ pub async fn post(State(registry): State<Arc<Registry>>, body: Body) -> Response
             else {
                 return oauth("invalid_request", "username and password are needed");
             };
-            registry.credentials.sign_in(name, password).await
+            registry.credentials.sign_in(name, password, &source).await
         }
         Some("refresh_token") => {
             let Some(token) = form.first("refresh_token") else {
@@ -115,14 +128,8 @@ pub async fn post(State(registry): State<Arc<Registry>>, body: Body) -> Response
 /// Who a refresh token was made out to, with the rights of now.
 fn refreshed(registry: &Registry, token: &str) -> Result<Principal, SignInError> {
     let hash = secret::hash(token);
-    let user = registry
-        .metadata
-        .read(|db| match db.refresh_token(&hash)? {
-            Some(id) => db.user_by_id(id),
-            None => Ok(None),
-        })?
-        .filter(|u| !u.disabled)
-        .ok_or(SignInError::Wrong)?;
+    let user = registry.metadata.read(|db| db.refresh_token(&hash))?;
+    let user = user.ok_or(SignInError::Wrong)?;
     Ok(Principal::User {
         id: user.id,
         name: user.name,
@@ -174,14 +181,16 @@ async fn make(
         "scope": scopes.join(" "),
     });
     // Robots have a secret that expires already; nobody needs a second one for them.
-    if let (true, Principal::User { id, .. }) = (refresh, principal) {
+    if let (true, &Principal::User { id, generation, .. }) = (refresh, principal) {
         let token = secret::generate(REFRESH_PREFIX)
             .map_err(|e| tokens::TokenError::Make(e.to_string()))?;
-        let (hash, id) = (secret::hash(&token), *id);
-        registry
+        let hash = secret::hash(&token);
+        let kept = registry
             .metadata
-            .write(move |db| db.add_refresh_token(&hash, id, now() + REFRESH))
-            .await?;
+            .write(move |db| db.add_refresh_token(&hash, id, generation, now() + REFRESH));
+        if !kept.await? {
+            return Err(tokens::TokenError::Owner.into());
+        }
         answer["refresh_token"] = json!(token);
     }
     Ok(answer)

@@ -224,3 +224,30 @@ async fn an_administrator_who_was_demoted_cannot_end_a_request_that_was_held() {
         404
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_that_was_asked_for_with_the_password_before_is_not_given() {
+    let r = Running::start().await;
+    let developer = r.client.signed_in("developer", PASSWORD);
+    // Proved, so that nothing but the writer is waited for.
+    assert_eq!(developer.get("/v2/").await.status().as_u16(), 200);
+    let held = hold_changes(&r).await;
+    let hash = registry::access::password::hash("another password").unwrap();
+    let metadata = r.registry.metadata.clone();
+    let change = tokio::spawn(async move {
+        let change = move |db: &registry::metadata::Write<'_>| db.set_password("developer", &hash);
+        metadata.write(change).await.unwrap();
+    });
+    until("the new password is handed in", || {
+        r.registry.metadata.waiting() == 1
+    })
+    .await;
+    let asked = tokio::spawn(async move { developer.get("/token?offline_token=true").await });
+    until("the refresh token is handed in", || {
+        r.registry.metadata.waiting() == 2
+    })
+    .await;
+    drop(held);
+    change.await.unwrap();
+    refused(asked.await.unwrap(), 401, "UNAUTHORIZED").await;
+}
