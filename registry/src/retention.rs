@@ -3,11 +3,9 @@
 //! A tag that no rule is about stays. One that rules are about goes, unless one of these keeps it, or it is immutable. The
 //! manifest goes with its last tag, unless an index needs it.
 
-use crate::access::Principal;
-use crate::audit::{Operation, Source, Told};
 use crate::digest::Digest;
 use crate::glob;
-use crate::metadata::{self, Project, Read, RetentionRule, TagRow, now};
+use crate::metadata::{self, AuditEntry, Project, Read, RetentionRule, TagRow, now};
 use crate::names::{RepositoryName, Tag};
 use crate::registry::Registry;
 use serde::{Deserialize, Serialize};
@@ -175,25 +173,20 @@ pub async fn run_all(registry: &Arc<Registry>) -> metadata::Result<u64> {
                 continue;
             }
             removed += gone.len() as u64;
-            let operation = Operation {
-                name: "retention.run".into(),
+            let entry = AuditEntry {
+                user: "system".into(),
+                via: "none".into(),
+                source: "system".into(),
                 project: Some(name),
-                ..Operation::default()
-            };
-            let told = Told {
+                operation: "retention.run.create".into(),
+                status: 200,
                 detail: Some(format!("{} tags removed on schedule", gone.len())),
-                ..Told::default()
+                ..AuditEntry::default()
             };
             registry
-                .audit
-                .write(
-                    &Principal::Console,
-                    &Source::default(),
-                    operation,
-                    http::StatusCode::OK,
-                    Some(&told),
-                )
-                .await;
+                .metadata
+                .write(move |db| db.add_audit(&entry))
+                .await?;
         }
     }
 }

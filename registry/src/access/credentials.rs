@@ -218,7 +218,7 @@ impl Credentials {
             }
             // Names that nobody has would let anybody fill the audit log.
             if slowed && exists {
-                audit.note("system", &source, "sign-in.slow", &name, None);
+                audit.note("system", &source, "sign-in.slow", Some(&name), None);
             }
             false
         });

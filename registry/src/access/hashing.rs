@@ -61,7 +61,7 @@ fn lock(load: &Mutex<Load>) -> MutexGuard<'_, Load> {
 }
 
 /// What counts as one source: an address, and of IPv6 the network that one customer has.
-pub(super) fn network(source: &str) -> Box<str> {
+pub(crate) fn network(source: &str) -> Box<str> {
     match source.parse::<Ipv6Addr>() {
         Ok(address) => {
             let prefix = address.to_bits() & !u128::from(u64::MAX);

@@ -10,6 +10,7 @@ pub mod secret;
 pub mod tokens;
 
 pub use credentials::{Credentials, SignInError};
+pub(crate) use hashing::network;
 pub use hashing::{Hashing, Load};
 pub use permit::{Permit, Refused};
 pub use policy::{Action, Role};

@@ -2,8 +2,8 @@
 
 use super::Failure;
 use crate::access::{Action, Principal, Target, Verdict, authorise};
-use crate::audit::{Operation, Source, Told};
-use crate::metadata::Project;
+use crate::audit::{self, Operation, Source};
+use crate::metadata::{Project, Write};
 use crate::registry::Registry;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
@@ -41,17 +41,20 @@ pub(super) async fn watch(
             }
         }
     };
-    let operation = Operation::of_api(matched.as_str(), request.uri().path(), request.method());
+    let mut operation = Operation::of_api(matched.as_str(), request.uri().path(), request.method());
+    let query = request.uri().query().unwrap_or_default();
+    if operation.name == "audit.read" && query.split('&').any(|p| p.starts_with("format=")) {
+        // The whole log leaves the registry.
+        operation.name = "audit.export".into();
+        operation.quiet = false;
+    }
     request.extensions_mut().insert(principal.clone());
-    let audit = registry.clone();
+    let log = registry.audit.clone();
     // On a task of its own: a client that hangs up must not leave a change without its entry.
     let answer = registry.work.spawn(async move {
-        let response = next.run(request).await;
-        let told = response.extensions().get::<Told>();
+        let (response, told) = audit::listen(next.run(request)).await;
         let status = response.status();
-        audit
-            .audit
-            .write(&principal, &source, operation, status, told)
+        log.write(&principal, &source, operation, status, told)
             .await;
         response
     });
@@ -106,7 +109,52 @@ impl Caller {
         self.registry
             .metadata
             .read(|db| db.project(name))?
-            .ok_or_else(|| Failure::not_found(format!("there is no project {name}")))
+            .ok_or_else(|| no_project(name))
+    }
+
+    /// Makes a change in a project, if the caller may when it is made.
+    ///
+    /// # Errors
+    /// As [`Caller::project`], and what the change says.
+    pub async fn change<T, E>(
+        &self,
+        action: Action,
+        name: &str,
+        change: impl FnOnce(&Write<'_>, Project) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        E: Into<Failure>,
+    {
+        let (principal, name) = (self.principal.clone(), name.to_owned());
+        let change = move |db: &Write<'_>| {
+            let verdict = authorise(db, &principal, action, Target::Project(&name))?;
+            allowed(verdict)?;
+            let project = db.project(&name)?.ok_or_else(|| no_project(&name))?;
+            change(db, project).map_err(Into::into)
+        };
+        self.registry.metadata.write(change).await
+    }
+
+    /// Makes a change of the registry, if the caller may when it is made.
+    ///
+    /// # Errors
+    /// As [`Caller::may`], and what the change says.
+    pub async fn change_registry<T, E>(
+        &self,
+        action: Action,
+        change: impl FnOnce(&Write<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        E: Into<Failure>,
+    {
+        let principal = self.principal.clone();
+        let change = move |db: &Write<'_>| {
+            allowed(authorise(db, &principal, action, Target::Registry)?)?;
+            change(db).map_err(Into::into)
+        };
+        self.registry.metadata.write(change).await
     }
 
     /// Refuses what the caller may not do.
@@ -118,11 +166,18 @@ impl Caller {
             .registry
             .metadata
             .read(|db| authorise(db, &self.principal, action, target))?;
-        match verdict {
-            Verdict::Allowed => Ok(()),
-            Verdict::SignIn => Err(Failure::sign_in("sign in first")),
-            Verdict::Scope => Err(Failure::denied()),
-            Verdict::Denied => Err(Failure::denied()),
-        }
+        allowed(verdict)
+    }
+}
+
+fn no_project(name: &str) -> Failure {
+    Failure::not_found(format!("there is no project {name}"))
+}
+
+fn allowed(verdict: Verdict) -> Result<(), Failure> {
+    match verdict {
+        Verdict::Allowed => Ok(()),
+        Verdict::SignIn => Err(Failure::sign_in("sign in first")),
+        Verdict::Scope | Verdict::Denied => Err(Failure::denied()),
     }
 }

@@ -3,6 +3,7 @@
 use crate::access::SignInError;
 use crate::access::password::PasswordError;
 use crate::access::tokens::TokenError;
+use crate::audit::ForgetError;
 use crate::digest::DigestError;
 use crate::names::NameError;
 use crate::{blobs, gc, metadata};
@@ -173,6 +174,15 @@ impl From<PasswordError> for Failure {
 impl From<getrandom::Error> for Failure {
     fn from(e: getrandom::Error) -> Self {
         Failure::internal(e)
+    }
+}
+
+impl From<ForgetError> for Failure {
+    fn from(e: ForgetError) -> Self {
+        match e {
+            ForgetError::Clock(_) => Failure::conflict(e.to_string()),
+            ForgetError::Metadata(e) => e.into(),
+        }
     }
 }
 

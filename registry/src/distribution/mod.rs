@@ -10,7 +10,7 @@ mod routes;
 mod uploads;
 
 use crate::access::{Action, Permit, Principal, SignInError, Target, Verdict, authorise};
-use crate::audit::{Operation, Source};
+use crate::audit::{Operation, Source, Told};
 use crate::names::RepositoryName;
 use crate::registry::{Asked, Registry};
 use axum::body::Body;
@@ -196,7 +196,7 @@ pub async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> R
                 if let Some(operation) = operation {
                     let (audit, status) = (&audit.audit, response.status());
                     audit
-                        .write(&principal, &source, operation, status, None)
+                        .write(&principal, &source, operation, status, Told::default())
                         .await;
                 }
                 response

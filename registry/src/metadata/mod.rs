@@ -153,6 +153,8 @@ impl Metadata {
         connection
             .execute_batch(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+                 -- So that REPLACE does not get round the triggers that guard rows.
+                 PRAGMA recursive_triggers = ON;
                  PRAGMA journal_size_limit = 67108864;",
             )
             .map_err(at)?;

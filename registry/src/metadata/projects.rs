@@ -123,14 +123,15 @@ impl Write<'_> {
     /// # Errors
     /// See [`Read::project`].
     pub fn create_project(&self, name: &ProjectName, public: bool) -> Result<Option<ProjectId>> {
+        let row = self.next_row("project")?;
         let id = self
             .0
             .0
             .prepare_cached(
-                "INSERT INTO projects (name, public, created) VALUES (?1, ?2, ?3)
+                "INSERT INTO projects (id, name, public, created) VALUES (?4, ?1, ?2, ?3)
                  ON CONFLICT (name) DO NOTHING RETURNING id",
             )?
-            .query_row(params![name.as_str(), public, now()], |row| row.get(0))
+            .query_row(params![name.as_str(), public, now(), row], |row| row.get(0))
             .optional()?;
         Ok(id.map(ProjectId))
     }

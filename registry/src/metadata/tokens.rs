@@ -13,6 +13,8 @@ pub struct TokenKey {
     pub secret: Vec<u8>,
     /// Milliseconds since 1970.
     pub created: i64,
+    /// When another one began to sign in its place, milliseconds since 1970.
+    pub retired: Option<i64>,
 }
 
 impl std::fmt::Debug for TokenKey {
@@ -30,6 +32,7 @@ impl TokenKey {
             id: row.get(0)?,
             secret: row.get(1)?,
             created: row.get(2)?,
+            retired: row.get(3)?,
         })
     }
 }
@@ -45,7 +48,7 @@ impl Read<'_> {
     pub fn token_key(&self, id: &str) -> Result<Option<TokenKey>> {
         Ok(self
             .0
-            .prepare_cached("SELECT id, secret, created FROM token_keys WHERE id = ?1")?
+            .prepare_cached("SELECT id, secret, created, retired FROM token_keys WHERE id = ?1")?
             .query_row([id], TokenKey::from_row)
             .optional()?)
     }
@@ -58,7 +61,7 @@ impl Read<'_> {
         Ok(self
             .0
             .prepare_cached(
-                "SELECT id, secret, created FROM token_keys WHERE retired IS NULL
+                "SELECT id, secret, created, retired FROM token_keys WHERE retired IS NULL
                  ORDER BY created DESC LIMIT 1",
             )?
             .query_row([], TokenKey::from_row)
@@ -90,13 +93,23 @@ impl Write<'_> {
         let db = self.0.0;
         db.execute(
             "UPDATE token_keys SET retired = ?1 WHERE retired IS NULL",
-            [now()],
+            [key.created],
         )?;
-        db.execute("DELETE FROM token_keys WHERE retired < ?1", [forget])?;
+        self.forget_token_keys(forget)?;
         db.execute(
             "INSERT INTO token_keys (id, secret, created) VALUES (?1, ?2, ?3)",
             params![key.id, key.secret, key.created],
         )?;
+        Ok(())
+    }
+
+    /// Forgets keys that were retired before a time.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn forget_token_keys(&self, before: i64) -> Result<()> {
+        let forget = "DELETE FROM token_keys WHERE retired < ?1";
+        self.0.0.execute(forget, [before])?;
         Ok(())
     }
 

@@ -141,16 +141,16 @@ impl Write<'_> {
     /// # Errors
     /// When the database cannot be written.
     pub fn set_user(&self, name: &str, password: &str, administrator: bool) -> Result<()> {
-        // Rows are used again: the generation of a new one is none that a token of an old one can have.
+        let row = self.next_row("user")?;
         self.0
             .0
             .prepare_cached(
-                "INSERT INTO users (name, password, administrator, created, generation)
-                 VALUES (?1, ?2, ?3, ?4, ?4)
+                "INSERT INTO users (id, name, password, administrator, created, generation)
+                 VALUES (?5, ?1, ?2, ?3, ?4, ?4)
                  ON CONFLICT (name) DO UPDATE SET password = excluded.password,
                     administrator = excluded.administrator, generation = generation + 1",
             )?
-            .execute(params![name, password, administrator, now()])?;
+            .execute(params![name, password, administrator, now(), row])?;
         self.0.0.execute(
             "DELETE FROM refresh_tokens WHERE user = (SELECT id FROM users WHERE name = ?1)",
             [name],

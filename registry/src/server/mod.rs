@@ -150,6 +150,7 @@ impl Server {
         // Those whose clients hung up have no connection any more.
         self.registry.work.close();
         self.registry.work.wait().await;
+        self.registry.audit.flush();
         let _ = std::fs::remove_file(Registry::control_socket(&self.registry.folder));
     }
 }

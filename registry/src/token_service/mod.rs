@@ -78,7 +78,7 @@ pub async fn get(
         Err(e) => return refused(e),
     };
     let refresh = form.first("offline_token") == Some("true");
-    answer(&registry, &principal, &form, refresh).await
+    answer(&registry, &source, &principal, &form, refresh).await
 }
 
 /// `POST /token` with `grant_type` `password` or `refresh_token`.
@@ -119,7 +119,7 @@ pub async fn post(
     match principal {
         Ok(principal) => {
             let refresh = form.first("access_type") == Some("offline");
-            answer(&registry, &principal, &form, refresh).await
+            answer(&registry, &source, &principal, &form, refresh).await
         }
         Err(e) => refused(e),
     }
@@ -139,11 +139,12 @@ fn refreshed(registry: &Registry, token: &str) -> Result<Principal, SignInError>
 
 async fn answer(
     registry: &Registry,
+    source: &Source,
     principal: &Principal,
     form: &Form,
     refresh: bool,
 ) -> Response {
-    match make(registry, principal, form, refresh).await {
+    match make(registry, source, principal, form, refresh).await {
         Ok(body) => {
             let headers = [
                 (CONTENT_TYPE, HeaderValue::from_static("application/json")),
@@ -157,6 +158,7 @@ async fn answer(
 
 async fn make(
     registry: &Registry,
+    source: &Source,
     principal: &Principal,
     form: &Form,
     refresh: bool,
@@ -191,6 +193,8 @@ async fn make(
         if !kept.await? {
             return Err(tokens::TokenError::Owner.into());
         }
+        let (user, operation) = (principal.name(), "refresh-token.create");
+        registry.audit.note(user, source, operation, None, None);
         answer["refresh_token"] = json!(token);
     }
     Ok(answer)

@@ -251,3 +251,45 @@ async fn a_refresh_token_that_was_asked_for_with_the_password_before_is_not_give
     change.await.unwrap();
     refused(asked.await.unwrap(), 401, "UNAUTHORIZED").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lost_their_role_while_a_change_waited_does_not_make_it() {
+    let r = Running::start().await;
+    let devops = r.client.signed_in("devops-admin", PASSWORD);
+    assert_eq!(devops.get("/v2/").await.status().as_u16(), 200);
+    let robot = json!({"name": "ci", "actions": ["push"]});
+    let label = json!({"color": "#aabbcc"});
+    let role = json!({"role": "devops-admin"});
+    let changes = [
+        (Method::PUT, "/projects/private/members/somebody", role),
+        (Method::POST, "/projects/private/robots", robot),
+        (Method::PUT, "/projects/private/labels/a", label),
+        (Method::PATCH, "/projects/private", json!({"public": true})),
+    ];
+    let held = hold_changes(&r).await;
+    let metadata = r.registry.metadata.clone();
+    let taken = tokio::spawn(async move {
+        let take = |db: &registry::metadata::Write<'_>| {
+            let project = db.project("private")?.unwrap();
+            let user = db.user("devops-admin")?.unwrap();
+            db.remove_member(project.id, user.id)
+        };
+        assert!(metadata.write(take).await.unwrap());
+    });
+    until("the role is taken", || r.registry.metadata.waiting() == 1).await;
+    let mut asked = Vec::new();
+    for (method, path, body) in changes {
+        let devops = devops.clone();
+        asked.push(tokio::spawn(async move {
+            devops.api(method, path, body).await.0
+        }));
+    }
+    until("all changes wait", || r.registry.metadata.waiting() == 5).await;
+    drop(held);
+    taken.await.unwrap();
+    for status in asked {
+        assert_eq!(status.await.unwrap(), 403);
+    }
+    let project = r.registry.metadata.read(|db| db.project("private"));
+    assert!(!project.unwrap().unwrap().public);
+}
