@@ -7,6 +7,7 @@ pub mod password;
 mod permit;
 pub mod policy;
 pub mod secret;
+mod sight;
 pub mod tokens;
 
 pub use credentials::{Credentials, SignInError};
@@ -14,6 +15,7 @@ pub(crate) use hashing::network;
 pub use hashing::{Hashing, Load};
 pub use permit::{Permit, Refused};
 pub use policy::{Action, Role};
+pub use sight::{Sight, sight};
 
 use crate::metadata::{self, Read, Result, now};
 use crate::names::RepositoryName;

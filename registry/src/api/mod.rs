@@ -17,8 +17,6 @@ pub use caller::Caller;
 pub use collection::CollectRequest;
 pub use error::{ErrorBody, Failure};
 
-use crate::access::{Action, Principal, Target, Verdict, authorise};
-use crate::metadata::{self, Read};
 use crate::registry::Registry;
 use axum::routing::get;
 use axum::{Router, middleware};
@@ -56,11 +54,6 @@ impl Page {
     pub fn after(&self) -> &str {
         self.after.as_deref().unwrap_or_default()
     }
-}
-
-/// Whether somebody may know that this is there.
-fn sees(db: &Read<'_>, principal: &Principal, target: Target<'_>) -> metadata::Result<bool> {
-    Ok(authorise(db, principal, Action::See, target)? == Verdict::Allowed)
 }
 
 fn paths() -> OpenApiRouter<Arc<Registry>> {

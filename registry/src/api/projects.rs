@@ -2,7 +2,7 @@
 
 use super::json::{Json, Query};
 use super::{Caller, ErrorBody, Failure, Page};
-use crate::access::{Action, Role, Target};
+use crate::access::{Action, Role, Target, sight};
 use crate::audit;
 use crate::metadata::{self, RemoveProject};
 use crate::names::{DEFAULT_PROJECT, ProjectName};
@@ -93,21 +93,9 @@ pub(super) async fn list(
     let found = registry
         .metadata
         .read_long::<_, metadata::Error>(move |db| {
-            let wanted = page.limit() as usize;
-            let (mut seen, mut last) = (Vec::new(), page.after().to_owned());
-            while seen.len() < wanted {
-                let batch = db.projects_after(&last, Page::MOST)?;
-                let Some(end) = batch.last() else { break };
-                last.clone_from(&end.name);
-                for project in batch {
-                    if seen.len() < wanted
-                        && super::sees(db, &principal, Target::Project(&project.name))?
-                    {
-                        seen.push(Project::from(project));
-                    }
-                }
-            }
-            Ok(seen)
+            let sight = sight(db, &principal, Action::See)?;
+            let found = db.visible_projects(&sight, page.after(), page.limit())?;
+            Ok(found.into_iter().map(Project::from).collect())
         })
         .await?;
     Ok(Json(found))

@@ -1,8 +1,8 @@
 //! `/projects/{project}/repositories`, `/labels`, `/search`. A repository is named without its project, with `%2F` for `/`.
 
 use super::json::{Json, Query};
-use super::{Caller, ErrorBody, Failure, Page, sees};
-use crate::access::{Action, Target};
+use super::{Caller, ErrorBody, Failure, Page};
+use crate::access::{Action, sight};
 use crate::audit;
 use crate::digest::Digest;
 use crate::metadata;
@@ -314,20 +314,14 @@ pub(super) async fn search(
     let found = registry
         .metadata
         .read_long::<_, metadata::Error>(move |db| {
-            let wanted = words.limit.unwrap_or(100).min(Page::MOST) as usize;
-            let (mut seen, mut last) = (Vec::new(), words.after.unwrap_or_default());
-            while seen.len() < wanted {
-                let batch = db.search(&words.text, &last, Page::MOST)?;
-                let Some((end, _)) = batch.last() else { break };
-                last.clone_from(end);
-                for (repository, tags) in batch {
-                    let project = repository.split_once('/').map_or("", |(p, _)| p);
-                    if seen.len() < wanted && sees(db, &principal, Target::Project(project))? {
-                        seen.push(Found { repository, tags });
-                    }
-                }
-            }
-            Ok(seen)
+            let sight = sight(db, &principal, Action::See)?;
+            let limit = words.limit.unwrap_or(100).min(Page::MOST);
+            let last = words.after.unwrap_or_default();
+            let found = db.search(&sight, &words.text, &last, limit)?;
+            let found = found.into_iter();
+            Ok(found
+                .map(|(repository, tags)| Found { repository, tags })
+                .collect())
         })
         .await?;
     Ok(Json(found))

@@ -21,6 +21,7 @@ mod tokens;
 mod trash;
 mod uploads;
 mod users;
+mod visible;
 mod writer;
 
 pub use audit::{AuditEntry, AuditFilter};
