@@ -35,3 +35,4 @@ pub mod server;
 pub mod settings;
 pub mod token_service;
 pub mod uploads;
+pub mod webhooks;

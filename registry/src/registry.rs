@@ -69,6 +69,8 @@ pub struct Registry {
     pub metrics: Metrics,
     /// Requests that are being answered, whether their clients still wait or not. The end waits for them.
     pub work: TaskTracker,
+    /// Something was queued for a webhook.
+    pub queued: tokio::sync::Notify,
     /// One collection at a time.
     pub collecting: tokio::sync::Mutex<()>,
     _lock: File,
@@ -91,6 +93,8 @@ impl Registry {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(folder: &Path) -> Result<Arc<Self>, OpenError> {
+        // Of all that speaks TLS outwards; the first one stays.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let settings = Settings::load(folder)?;
         let lock = Self::lock(folder)?;
         let metadata = Arc::new(Metadata::open(&folder.join(METADATA))?);
@@ -114,6 +118,7 @@ impl Registry {
             uploads,
             metrics: Metrics::default(),
             work: TaskTracker::new(),
+            queued: tokio::sync::Notify::new(),
             collecting: tokio::sync::Mutex::default(),
             _lock: lock,
         }))

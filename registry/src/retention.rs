@@ -8,6 +8,7 @@ use crate::glob;
 use crate::metadata::{self, AuditEntry, Project, Read, RetentionRule, TagRow, now};
 use crate::names::{RepositoryName, Tag};
 use crate::registry::Registry;
+use crate::webhooks::{self, Event};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -143,6 +144,9 @@ fn remove(db: &metadata::Write<'_>, removal: &Removal) -> metadata::Result<bool>
         return Ok(false);
     }
     db.remove_tag(repository.id, &tag)?;
+    let reference = tag.as_str();
+    let event = Event::Delete { reference };
+    webhooks::queue(db, repository.project, &name, "system", event)?;
     if db.tags_of(repository.id, &digest)?.is_empty() {
         // It stays when an index needs it.
         db.remove_manifest(repository.id, &digest)?;

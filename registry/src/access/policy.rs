@@ -75,7 +75,7 @@ pub enum Action {
     Label,
     /// Remove from a repository.
     Delete,
-    /// Change a project: public or private, rules, labels, webhooks.
+    /// Change a project: public or private, rules, labels.
     Configure,
     /// Add and remove members.
     Members,
@@ -83,7 +83,7 @@ pub enum Action {
     Robots,
     /// Read what was done in a project.
     Audit,
-    /// Make and remove projects, and say how much they may hold.
+    /// Make and remove projects, say how much they may hold, and who is told what happens in them.
     Projects,
     /// Make, change and remove users.
     Users,

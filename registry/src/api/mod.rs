@@ -12,6 +12,7 @@ pub mod repositories;
 pub mod robots;
 pub mod rules;
 pub mod users;
+pub mod webhooks;
 
 pub use caller::Caller;
 pub use collection::CollectRequest;
@@ -81,6 +82,8 @@ fn paths() -> OpenApiRouter<Arc<Registry>> {
         .routes(routes!(rules::retention, rules::add_retention))
         .routes(routes!(rules::remove_retention))
         .routes(routes!(rules::run_retention))
+        .routes(routes!(webhooks::list, webhooks::add))
+        .routes(routes!(webhooks::remove))
         .routes(routes!(collection::collect))
         .routes(routes!(keys::rotate))
         .routes(routes!(audit::search))

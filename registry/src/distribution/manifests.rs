@@ -7,7 +7,8 @@ use super::{Call, value};
 use crate::access::Action;
 use crate::digest::{Algorithm, Digest};
 use crate::metadata::{PutManifest, RemoveManifest};
-use crate::names::{Reference, RepositoryName};
+use crate::names::{Reference, RepositoryName, Tag};
+use crate::webhooks::{self, Event};
 use crate::{bodies, uploads};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -101,14 +102,20 @@ pub(super) async fn put(
             }
             let put = || Ok::<_, Refused>(db.put_manifest(found.id, &new, tag)?);
             match db.charged(found.project, put)? {
-                PutManifest::Done => Ok(()),
+                PutManifest::Done => {
+                    let (by, digest) = (permit.principal.name(), new.digest.as_str());
+                    let tag = tag.map(Tag::as_str);
+                    let event = Event::Push { digest, tag };
+                    webhooks::queue(db, found.project, &repository, by, event)?;
+                    Ok(())
+                }
                 // An error, so that a repository that was made for it goes as well.
                 PutManifest::Missing(missing) => Err(Refused::Missing(missing)),
             }
         })
         .await;
     match done {
-        Ok(()) => {}
+        Ok(()) => call.registry.queued.notify_one(),
         Err(Refused::Other(failure)) => return Err(failure),
         Err(Refused::Missing(missing)) => {
             let digests: Vec<&str> = missing.iter().map(Digest::as_str).collect();
@@ -207,15 +214,24 @@ pub(super) async fn delete(
                     return Err(immutable(tag));
                 }
             }
-            Ok(match &wanted {
+            let done = match &wanted {
                 Reference::Digest(digest) => db.remove_manifest(repository.id, digest)?,
                 Reference::Tag(tag) if db.remove_tag(repository.id, tag)? => RemoveManifest::Done,
                 Reference::Tag(_) => RemoveManifest::Unknown,
-            })
+            };
+            if matches!(done, RemoveManifest::Done) {
+                let reference = &wanted.to_string();
+                let (by, event) = (permit.principal.name(), Event::Delete { reference });
+                webhooks::queue(db, repository.project, &name, by, event)?;
+            }
+            Ok(done)
         })
         .await?;
     match done {
-        RemoveManifest::Done => Ok(StatusCode::ACCEPTED.into_response()),
+        RemoveManifest::Done => {
+            call.registry.queued.notify_one();
+            Ok(StatusCode::ACCEPTED.into_response())
+        }
         RemoveManifest::Unknown => Err(unknown(&reference)),
         RemoveManifest::Needed(index) => Err(Failure::new(
             Code::Unsupported,

@@ -22,6 +22,7 @@ mod trash;
 mod uploads;
 mod users;
 mod visible;
+mod webhooks;
 mod writer;
 
 pub use audit::{AuditEntry, AuditFilter};
@@ -38,6 +39,7 @@ pub use tokens::TokenKey;
 pub use trash::Trash;
 pub use uploads::UploadRow;
 pub use users::{ChangeUser, User};
+pub use webhooks::{Delivery, Webhook};
 
 use rusqlite::{Connection, OpenFlags};
 use std::ops::Deref;

@@ -12,6 +12,7 @@ use crate::access::Principal;
 use crate::access::tokens::TokenError;
 use crate::gc;
 use crate::registry::Registry;
+use crate::webhooks;
 use connections::Connections;
 use std::io;
 use std::net::SocketAddr;
@@ -85,6 +86,14 @@ impl Server {
         let router = routes::router(registry.clone()).layer(axum::Extension(Principal::Console));
         connections.serve_unix(control, router);
         connections.spawn(gc::schedule(registry.clone(), stop.clone()));
+        let (deliveries, end) = (webhooks::deliver(registry.clone()), stop.clone());
+        connections.spawn(async move {
+            // One that is cut off is made again by the next start.
+            tokio::select! {
+                () = end.cancelled() => {}
+                () = deliveries => {}
+            }
+        });
         Ok(Server {
             registry,
             address,

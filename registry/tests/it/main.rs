@@ -24,3 +24,4 @@ mod refusals;
 mod roles;
 mod tokens;
 mod uploads;
+mod webhooks;

@@ -47,6 +47,7 @@ fn cells(digest: &str) -> Vec<Cell> {
     let robot = [(M::POST, "/projects/P/robots", json!({"name": "xN", "actions": ["pull"]}))];
     let immutable = [(M::POST, "/projects/P/immutable", json!({"repositories": "none", "tags": "none"}))];
     let retention = [(M::POST, "/projects/P/retention", json!({"repositories": "none", "tags": "none", "keep_days": 1}))];
+    let webhook = [(M::POST, "/projects/P/webhooks", json!({"url": "http://127.0.0.1:1/"}))];
     let tag = [(M::PUT, "/v2/P/a/manifests/tN", n())];
     let repository = [(M::PUT, "/v2/P/rN/manifests/v1", n())];
     let blob = [(M::POST, "/v2/P/bN/blobs/uploads/", n())];
@@ -90,6 +91,9 @@ fn cells(digest: &str) -> Vec<Cell> {
         cell(A::Robots,  M::PATCH,  "/api/v1/projects/P/robots/xN",         json!({"disabled": true}), &robot, 204, "....yy..", "....yy.."),
         cell(A::Robots,  M::DELETE, "/api/v1/projects/P/robots/xN",         n(), &robot, 204,                       "....yy..", "....yy.."),
         cell(A::Projects, M::PUT,   "/api/v1/projects/P/quota",             json!({"bytes": null}), &[], 204,       ".....y..", ".....y.."),
+        cell(A::Projects, M::GET,   "/api/v1/projects/P/webhooks",          n(), &[], 200,                          ".....y..", ".....y.."),
+        cell(A::Projects, M::POST,  "/api/v1/projects/P/webhooks",          webhook[0].2.clone(), &[], 201,         ".....y..", ".....y.."),
+        cell(A::Projects, M::DELETE, "/api/v1/projects/P/webhooks/N",       n(), &webhook, 204,                     ".....y..", ".....y.."),
         // Both have something in them.
         cell(A::Projects, M::DELETE, "/api/v1/projects/P",                  n(), &[], 409,                          ".....y..", ".....y.."),
         cell(A::Projects, M::POST,  "/api/v1/projects",                     json!({"name": "pN"}), &[], 201,        ".....y..", ".....y.."),
