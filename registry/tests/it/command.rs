@@ -2,7 +2,7 @@
 
 use crate::crash::Process;
 use crate::harness::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 
@@ -95,6 +95,69 @@ fn the_command_line_does_all_of_it_whether_the_registry_serves_or_not() {
     life(folder.path());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_sets_quotas_rules_labels_and_webhooks() {
+    let folder = tempfile::tempdir().unwrap();
+    init(folder.path(), &settings());
+    let process = Process::start(folder.path());
+    let digest = process.client.push_image("private/a", "v1", &[b"1"]).await;
+    let digest = digest.as_str();
+    let run = |args: &str| {
+        let args: Vec<&str> = args.split(' ').collect();
+        registry(folder.path(), &args)
+    };
+    run("quota set private 100000").unwrap();
+    let shown = run("quota show private").unwrap();
+    assert_eq!(shown["quota"], 100_000);
+    assert!(shown["used"].as_u64().unwrap() > 3);
+    run("quota unset private").unwrap();
+    assert!(run("quota show private").unwrap().get("quota").is_none());
+    let rule = run("immutable add private --tags v*").unwrap();
+    assert_eq!(
+        (&rule["repositories"], &rule["tags"]),
+        (&json!("*"), &json!("v*"))
+    );
+    let tag = "/v2/private/a/manifests/v1";
+    let kept = process.client.delete(tag).await;
+    refused(kept, 403, "DENIED").await;
+    let id = run("immutable ls private").unwrap()[0]["id"].to_string();
+    run(&format!("immutable rm private {id}")).unwrap();
+    let none = run(&format!("immutable rm private {id}")).unwrap_err();
+    assert!(none.contains("no rule"), "{none}");
+
+    run("label set private good --color #00ff00").unwrap();
+    assert_eq!(run("label ls private").unwrap()[0]["color"], "#00ff00");
+    run(&format!("label give private good a {digest}")).unwrap();
+    run(&format!("label take private good a {digest}")).unwrap();
+    let again = run(&format!("label take private bad a {digest}")).unwrap_err();
+    assert!(again.contains("no such label"), "{again}");
+    run("label rm private good").unwrap();
+
+    run("retention add private --keep-latest 0").unwrap();
+    let gone = run("retention run private --dry-run").unwrap();
+    assert_eq!(gone[0]["tag"], "v1");
+    assert_eq!(process.client.head(tag).await.status().as_u16(), 200);
+    assert_eq!(
+        run("retention run private")
+            .unwrap()
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(process.client.head(tag).await.status().as_u16(), 404);
+    let id = run("retention ls private").unwrap()[0]["id"].to_string();
+    run(&format!("retention rm private {id}")).unwrap();
+
+    let made = run("webhook add private http://127.0.0.1:1/x").unwrap();
+    assert!(made["secret"].as_str().unwrap().starts_with("hook_"));
+    assert_eq!(
+        run("webhook ls private").unwrap()[0]["url"],
+        "http://127.0.0.1:1/x"
+    );
+    run(&format!("webhook rm private {}", made["id"])).unwrap();
+}
+
 #[test]
 fn init_makes_the_example_users_when_asked_for() {
     let folder = tempfile::tempdir().unwrap();
@@ -128,6 +191,11 @@ fn every_command_has_help() {
         &["project", "join"],
         &["robot", "add"],
         &["key", "rotate"],
+        &["quota", "set"],
+        &["immutable", "add"],
+        &["retention", "run"],
+        &["label", "give"],
+        &["webhook", "add"],
         &["gc"],
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_registry"))
