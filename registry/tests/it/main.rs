@@ -22,6 +22,7 @@ mod policies;
 mod referrers;
 mod refusals;
 mod roles;
+mod s3;
 mod tokens;
 mod uploads;
 mod webhooks;
