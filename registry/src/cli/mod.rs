@@ -7,6 +7,7 @@ mod gc;
 mod init;
 mod key;
 mod label;
+mod layout;
 mod policies;
 mod project;
 mod robot;
@@ -151,6 +152,10 @@ enum Command {
     Log(audit::Log),
     /// Collect garbage now
     Gc(gc::Gc),
+    /// Write a repository into a folder, as an OCI image layout
+    Export(layout::Export),
+    /// Push what an OCI image layout holds into a repository
+    Import(layout::Import),
 }
 
 /// The program.
@@ -172,6 +177,8 @@ pub fn main() -> ExitCode {
         Command::Audit(audit) => audit::run(&cli.common, audit),
         Command::Log(log) => audit::log(&cli.common, &log),
         Command::Gc(gc) => gc::run(&cli.common, &gc),
+        Command::Export(export) => layout::export(&cli.common, &export),
+        Command::Import(import) => layout::import(&cli.common, &import),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
