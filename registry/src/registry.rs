@@ -13,6 +13,7 @@ use rustix::fs::FlockOperation;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio_util::task::TaskTracker;
 
 /// Why a registry could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -63,9 +64,13 @@ pub struct Registry {
     /// Tokens of the distribution API.
     pub tokens: Arc<Tokens>,
     /// What was done.
-    pub audit: Audit,
+    pub audit: Arc<Audit>,
     /// Counters.
     pub metrics: Metrics,
+    /// Requests that are being answered, whether their clients still wait or not. The end waits for them.
+    pub work: TaskTracker,
+    /// Something was queued for a webhook.
+    pub queued: tokio::sync::Notify,
     /// One collection at a time.
     pub collecting: tokio::sync::Mutex<()>,
     _lock: File,
@@ -88,6 +93,8 @@ impl Registry {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(folder: &Path) -> Result<Arc<Self>, OpenError> {
+        // Of all that speaks TLS outwards; the first one stays.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let settings = Settings::load(folder)?;
         let lock = Self::lock(folder)?;
         let metadata = Arc::new(Metadata::open(&folder.join(METADATA))?);
@@ -99,16 +106,19 @@ impl Registry {
         let uploads = Uploads::new(metadata.clone(), store.clone());
         uploads.recover()?;
         let tokens = Arc::new(Tokens::new(metadata.clone()));
+        let audit = Arc::new(Audit::new(metadata.clone()));
         Ok(Arc::new(Registry {
             folder: folder.to_owned(),
             settings,
-            credentials: Credentials::new(metadata.clone(), tokens.clone())?,
+            credentials: Credentials::new(metadata.clone(), tokens.clone(), audit.clone())?,
             tokens,
-            audit: Audit::new(metadata.clone()),
+            audit,
             metadata,
             store,
             uploads,
             metrics: Metrics::default(),
+            work: TaskTracker::new(),
+            queued: tokio::sync::Notify::new(),
             collecting: tokio::sync::Mutex::default(),
             _lock: lock,
         }))

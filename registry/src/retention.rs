@@ -3,13 +3,12 @@
 //! A tag that no rule is about stays. One that rules are about goes, unless one of these keeps it, or it is immutable. The
 //! manifest goes with its last tag, unless an index needs it.
 
-use crate::access::Principal;
-use crate::audit::{Operation, Source, Told};
 use crate::digest::Digest;
 use crate::glob;
-use crate::metadata::{self, Project, Read, RetentionRule, TagRow, now};
+use crate::metadata::{self, AuditEntry, Project, Read, RetentionRule, TagRow, now};
 use crate::names::{RepositoryName, Tag};
 use crate::registry::Registry;
+use crate::webhooks::{self, Event};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -145,6 +144,9 @@ fn remove(db: &metadata::Write<'_>, removal: &Removal) -> metadata::Result<bool>
         return Ok(false);
     }
     db.remove_tag(repository.id, &tag)?;
+    let reference = tag.as_str();
+    let event = Event::Delete { reference };
+    webhooks::queue(db, repository.project, &name, "system", event)?;
     if db.tags_of(repository.id, &digest)?.is_empty() {
         // It stays when an index needs it.
         db.remove_manifest(repository.id, &digest)?;
@@ -175,25 +177,20 @@ pub async fn run_all(registry: &Arc<Registry>) -> metadata::Result<u64> {
                 continue;
             }
             removed += gone.len() as u64;
-            let operation = Operation {
-                name: "retention.run".into(),
+            let entry = AuditEntry {
+                user: "system".into(),
+                via: "none".into(),
+                source: "system".into(),
                 project: Some(name),
-                ..Operation::default()
-            };
-            let told = Told {
+                operation: "retention.run.create".into(),
+                status: 200,
                 detail: Some(format!("{} tags removed on schedule", gone.len())),
-                ..Told::default()
+                ..AuditEntry::default()
             };
             registry
-                .audit
-                .write(
-                    &Principal::Console,
-                    &Source::default(),
-                    operation,
-                    http::StatusCode::OK,
-                    Some(&told),
-                )
-                .await;
+                .metadata
+                .write(move |db| db.add_audit(&entry))
+                .await?;
         }
     }
 }

@@ -45,6 +45,8 @@ pub struct Settings {
     pub gc: GcSettings,
     /// The audit log.
     pub audit: AuditSettings,
+    /// How webhooks are told.
+    pub webhooks: WebhookSettings,
     /// Blobs in an S3-compatible service instead of the folder.
     pub s3: Option<S3Settings>,
 }
@@ -71,6 +73,28 @@ pub struct GcSettings {
     pub grace_minutes: u32,
     /// Hours after which a manifest without a tag is garbage; none: never.
     pub untagged_hours: Option<u32>,
+}
+
+/// How webhooks are told what happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebhookSettings {
+    /// Attempts after which an event is given up.
+    pub attempts: u32,
+    /// Seconds before the second one; twice as many each time, an hour at most.
+    pub retry_seconds: u32,
+    /// Seconds that an answer may take.
+    pub timeout_seconds: u32,
+}
+
+impl Default for WebhookSettings {
+    fn default() -> Self {
+        WebhookSettings {
+            attempts: 10,
+            retry_seconds: 10,
+            timeout_seconds: 10,
+        }
+    }
 }
 
 /// How long the audit log is kept.
@@ -111,6 +135,7 @@ impl Default for Settings {
             shutdown_seconds: 600,
             gc: GcSettings::default(),
             audit: AuditSettings::default(),
+            webhooks: WebhookSettings::default(),
             s3: None,
         }
     }

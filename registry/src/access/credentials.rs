@@ -1,8 +1,10 @@
 //! From a request's `Authorization` header to a principal.
 
 use super::attempts::Attempts;
+use super::hashing::{Busy, Hashing, network};
 use super::tokens::{TokenError, Tokens};
 use super::{Principal, password, secret};
+use crate::audit::{Audit, Source};
 use crate::metadata::{self, Metadata, now};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,19 +12,15 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
 
-/// How long a password that was verified is not hashed again.
-const REMEMBERED: Duration = Duration::from_secs(60);
+/// How long a password that was verified, or used again since, is not hashed again.
+const REMEMBERED: Duration = Duration::from_secs(15 * 60);
+/// How long at most, however often it is used.
+const REMEMBERED_AT_MOST: Duration = Duration::from_secs(8 * 3600);
 /// Most of these; more are forgotten all at once.
 const MOST_REMEMBERED: usize = 4096;
-/// Passwords hashed at once (19 MiB each); who comes later waits.
-const HASHED_AT_ONCE: usize = 4;
-/// Most who wait for that; who comes then is sent away.
-const WAITING: usize = 512;
 
 /// Why nobody could be made of the credentials.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +34,9 @@ pub enum SignInError {
     /// Too many sign in at once.
     #[error("too many sign in at this moment; try again in a second")]
     Busy,
+    /// A password that cannot be kept.
+    #[error(transparent)]
+    Password(#[from] password::PasswordError),
     /// A token that is not good.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -52,11 +53,25 @@ pub struct Credentials {
     /// What to hash for a user that does not exist, so that the answer takes as long.
     nobody: String,
     /// Keyed hashes of what was verified lately. They contain the kept hash, so a changed password is not remembered.
-    remembered: Mutex<HashMap<[u8; 32], Instant>>,
-    attempts: Mutex<Attempts>,
+    remembered: Mutex<HashMap<[u8; 32], Remembered>>,
+    attempts: Arc<Mutex<Attempts>>,
+    audit: Arc<Audit>,
     key: [u8; 32],
-    hashing: Semaphore,
-    waiting: AtomicUsize,
+    /// Turns at hashing.
+    pub hashing: Hashing,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Remembered {
+    proved: Instant,
+    used: Instant,
+}
+
+impl Remembered {
+    fn is_good(&self, now: Instant) -> bool {
+        now.duration_since(self.used) < REMEMBERED
+            && now.duration_since(self.proved) < REMEMBERED_AT_MOST
+    }
 }
 
 impl Credentials {
@@ -67,16 +82,17 @@ impl Credentials {
     pub fn new(
         metadata: Arc<Metadata>,
         tokens: Arc<Tokens>,
+        audit: Arc<Audit>,
     ) -> Result<Self, password::PasswordError> {
         Ok(Credentials {
             metadata,
             tokens,
             nobody: password::hash(&password::generate()?)?,
             remembered: Mutex::default(),
-            attempts: Mutex::default(),
+            attempts: Arc::default(),
+            audit,
             key: secret::random().map_err(|e| password::PasswordError::Hash(e.to_string()))?,
-            hashing: Semaphore::new(HASHED_AT_ONCE),
-            waiting: AtomicUsize::new(0),
+            hashing: Hashing::new(),
         })
     }
 
@@ -84,7 +100,11 @@ impl Credentials {
     ///
     /// # Errors
     /// When it carries credentials that are not right; without any it is anonymous.
-    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, SignInError> {
+    pub async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        source: &Source,
+    ) -> Result<Principal, SignInError> {
         let Some(header) = headers.get(AUTHORIZATION) else {
             return Ok(Principal::Anonymous);
         };
@@ -105,79 +125,107 @@ impl Credentials {
             // What skopeo sends when it has no credentials.
             return Ok(Principal::Anonymous);
         }
-        self.sign_in(name, password).await
+        self.sign_in(name, password, source).await
     }
 
     /// Verifies a user's password, or a robot's secret (its name has a `+`).
     ///
     /// # Errors
     /// When it is wrong, or there is no such user, or the name is locked.
-    pub async fn sign_in(&self, name: &str, password: &str) -> Result<Principal, SignInError> {
+    pub async fn sign_in(
+        &self,
+        name: &str,
+        password: &str,
+        source: &Source,
+    ) -> Result<Principal, SignInError> {
         if password.len() > password::MAX_LENGTH || name.len() > crate::names::MAX_REPOSITORY {
             return Err(SignInError::Wrong);
         }
         match name.split_once('+') {
             Some((project, robot)) => self.robot(project, robot, password),
-            None => self.user(name, password).await,
+            None => self.user(name, password, source).await,
         }
     }
 
-    async fn user(&self, name: &str, password: &str) -> Result<Principal, SignInError> {
-        let user = self
-            .metadata
-            .read(|db| db.user(name))?
-            .filter(|u| !u.disabled);
+    /// Hashes a password for keeping, when it is its turn.
+    ///
+    /// # Errors
+    /// When too many wait, or it cannot be kept.
+    pub async fn hash(&self, password: &str, source: &Source) -> Result<String, SignInError> {
+        let password = password.to_owned();
+        let turn = self.hashing.turn(&source.0).await?;
+        let hash = turn.run(move || password::hash(&password)).await;
+        let broken = || password::PasswordError::Hash("it panicked".into());
+        Ok(hash.ok_or_else(broken)??)
+    }
+
+    async fn user(
+        &self,
+        name: &str,
+        password: &str,
+        source: &Source,
+    ) -> Result<Principal, SignInError> {
+        let look = || {
+            let found = self.metadata.read(|db| db.user(name))?;
+            Ok::<_, metadata::Error>(found.filter(|u| !u.disabled))
+        };
+        let mut user = look()?;
         let kept = user.as_ref().map_or(&self.nobody, |u| &u.password).clone();
         let proof = self.proof(name, password, &kept);
-        // Who had the right password a moment ago is not locked out by somebody who guesses.
+        // Who had the right password lately is not slowed down by somebody who guesses.
         if !self.is_remembered(&proof) {
-            self.prove(name, password, kept).await?;
+            let exists = user.is_some();
+            self.prove(name, password, kept.clone(), source, exists)
+                .await?;
+            // It waited for its turn: what was proved has to be the password of now.
+            user = look()?.filter(|u| u.password == kept);
         }
         let user = user.ok_or(SignInError::Wrong)?;
         self.remember(proof);
         Ok(Principal::User {
             id: user.id,
             name: user.name,
-            administrator: user.administrator,
+            generation: user.generation,
         })
     }
 
-    /// Hashes, within the bounds of memory and of attempts.
-    async fn prove(&self, name: &str, password: &str, kept: String) -> Result<(), SignInError> {
-        /// Counts down even when the client hangs up.
-        struct Waiting<'a>(&'a AtomicUsize);
-        impl Drop for Waiting<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting(&self.waiting);
-        if before >= WAITING {
-            return Err(SignInError::Busy);
-        }
-        let permit = self.hashing.acquire().await;
+    /// Hashes, within the bounds of memory and of attempts. The hash counts as an attempt even when the client has gone.
+    async fn prove(
+        &self,
+        name: &str,
+        password: &str,
+        kept: String,
+        source: &Source,
+        exists: bool,
+    ) -> Result<(), SignInError> {
+        let turn = self.hashing.turn(&source.0).await?;
+        let network = network(&source.0);
         // Looked at when its turn has come: what failed while it waited counts.
-        let locked = self.attempts().locked(name, Instant::now());
-        if let Some(left) = locked {
+        let admitted = lock(&self.attempts).admit(name, &network, Instant::now());
+        if let Err(left) = admitted {
             return Err(SignInError::Locked(left.as_secs() + 1));
         }
-        let password = password.to_owned();
-        let right = tokio::task::spawn_blocking(move || password::verify(&password, &kept))
-            .await
-            .unwrap_or(false);
-        drop(permit);
-        drop(waiting);
-        if !right {
-            if self.attempts().failed(name, Instant::now()) {
-                tracing::warn!(
-                    "too many failed sign-ins as {name:?}: the name is locked for a while"
-                );
+        let (name, password, source) = (name.to_owned(), password.to_owned(), source.clone());
+        let (attempts, audit) = (self.attempts.clone(), self.audit.clone());
+        let right = turn.run(move || {
+            if password::verify(&password, &kept) {
+                lock(&attempts).succeeded(&name, &network);
+                return true;
             }
-            return Err(SignInError::Wrong);
+            let slowed = lock(&attempts).failed(&name, &network, Instant::now());
+            if slowed {
+                tracing::warn!("too many failed sign-ins as {name:?}: few are let through now");
+            }
+            // Names that nobody has would let anybody fill the audit log.
+            if slowed && exists {
+                audit.note("system", &source, "sign-in.slow", Some(&name), None);
+            }
+            false
+        });
+        match right.await {
+            Some(true) => Ok(()),
+            _ => Err(SignInError::Wrong),
         }
-        self.attempts().forget(name);
-        Ok(())
     }
 
     fn robot(&self, project: &str, robot: &str, given: &str) -> Result<Principal, SignInError> {
@@ -193,7 +241,7 @@ impl Credentials {
 
     /// Lets a user sign in again whose name was locked.
     pub fn unlock(&self, name: &str) {
-        self.attempts().forget(name);
+        lock(&self.attempts).forget(name);
     }
 
     fn proof(&self, name: &str, password: &str, kept: &str) -> [u8; 32] {
@@ -207,32 +255,60 @@ impl Credentials {
     }
 
     fn is_remembered(&self, proof: &[u8; 32]) -> bool {
-        self.list()
-            .get(proof)
-            .is_some_and(|at| at.elapsed() < REMEMBERED)
+        let now = Instant::now();
+        let found = lock(&self.remembered).get(proof).copied();
+        found.is_some_and(|r| r.is_good(now))
     }
 
     fn remember(&self, proof: [u8; 32]) {
-        let mut list = self.list();
+        let now = Instant::now();
+        let mut list = lock(&self.remembered);
         if list.len() >= MOST_REMEMBERED {
-            list.retain(|_, at| at.elapsed() < REMEMBERED);
+            list.retain(|_, r| r.is_good(now));
             if list.len() >= MOST_REMEMBERED {
                 list.clear();
             }
         }
-        let at = list.entry(proof).or_insert_with(Instant::now);
-        if at.elapsed() >= REMEMBERED {
-            *at = Instant::now();
+        let entry = list.entry(proof).or_insert(Remembered {
+            proved: now,
+            used: now,
+        });
+        if !entry.is_good(now) {
+            entry.proved = now;
         }
+        entry.used = now;
     }
+}
 
-    fn list(&self) -> MutexGuard<'_, HashMap<[u8; 32], Instant>> {
-        // A panic while it was held leaves the map whole.
-        self.remembered.lock().unwrap_or_else(|e| e.into_inner())
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while one of them was held leaves it whole.
+    of.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+impl From<Busy> for SignInError {
+    fn from(_: Busy) -> Self {
+        SignInError::Busy
     }
+}
 
-    fn attempts(&self) -> MutexGuard<'_, Attempts> {
-        // As above.
-        self.attempts.lock().unwrap_or_else(|e| e.into_inner())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_is_remembered_but_not_for_ever() {
+        let now = Instant::now();
+        let after = |seconds: u64| now + Duration::from_secs(seconds);
+        let mut remembered = Remembered {
+            proved: now,
+            used: now,
+        };
+        assert!(remembered.is_good(after(899)));
+        assert!(!remembered.is_good(after(900)));
+        remembered.used = after(899);
+        assert!(remembered.is_good(after(1700)));
+        remembered.used = after(8 * 3600 - 1);
+        assert!(remembered.is_good(after(8 * 3600 - 1)));
+        assert!(!remembered.is_good(after(8 * 3600)));
     }
 }

@@ -2,15 +2,22 @@
 
 mod attempts;
 mod credentials;
+mod hashing;
 pub mod password;
+mod permit;
 pub mod policy;
 pub mod secret;
+mod sight;
 pub mod tokens;
 
 pub use credentials::{Credentials, SignInError};
+pub(crate) use hashing::network;
+pub use hashing::{Hashing, Load};
+pub use permit::{Permit, Refused};
 pub use policy::{Action, Role};
+pub use sight::{Sight, sight};
 
-use crate::metadata::{Read, Result};
+use crate::metadata::{self, Read, Result, now};
 use crate::names::RepositoryName;
 use std::sync::Arc;
 use tokens::Grant;
@@ -26,8 +33,8 @@ pub enum Principal {
         id: i64,
         /// Name.
         name: String,
-        /// Cloud administrator.
-        administrator: bool,
+        /// The user's generation when they proved it: when it is another one, they have to do so again.
+        generation: i64,
     },
     /// A robot of a project that proved it.
     Robot {
@@ -39,6 +46,8 @@ pub enum Principal {
         project: String,
         /// What it may do there, out of pull, push and delete.
         actions: Vec<Action>,
+        /// As a user's.
+        generation: i64,
     },
     /// Somebody who came with a token: who it was made out to, with no more rights than it names.
     Token {
@@ -109,7 +118,8 @@ pub enum Verdict {
     Denied,
 }
 
-/// Decides, as [`policy::TABLE`] has it.
+/// Decides, as [`policy::TABLE`] has it. What somebody is, is looked up each time: a request may have been held for long
+/// since they proved who they are.
 ///
 /// # Errors
 /// When the metadata cannot be read.
@@ -120,11 +130,7 @@ pub fn authorise(
     target: Target<'_>,
 ) -> Result<Verdict> {
     match principal {
-        Principal::Console
-        | Principal::User {
-            administrator: true,
-            ..
-        } => return Ok(Verdict::Allowed),
+        Principal::Console => return Ok(Verdict::Allowed),
         Principal::Token { subject, grants } => {
             // The token's owner is asked about anew each time: a token gives nothing that was taken from them since.
             let verdict = authorise(read, subject, action, target)?;
@@ -133,7 +139,20 @@ pub fn authorise(
                 verdict => verdict,
             });
         }
-        Principal::User { .. } | Principal::Robot { .. } | Principal::Anonymous => {}
+        Principal::User { id, generation, .. } => {
+            match read.user_by_id(*id)?.filter(|u| u.is_good(*generation)) {
+                Some(user) if user.administrator => return Ok(Verdict::Allowed),
+                Some(_) => {}
+                None => return Ok(Verdict::SignIn),
+            }
+        }
+        Principal::Robot { id, generation, .. } => {
+            let good = |r: &metadata::Robot| r.generation == *generation && r.is_good(now());
+            if !read.robot_by_id(*id)?.is_some_and(|r| good(&r)) {
+                return Ok(Verdict::SignIn);
+            }
+        }
+        Principal::Anonymous => {}
     }
     let project = match target.project() {
         Some(name) => read.project(name)?,

@@ -75,7 +75,7 @@ pub enum Action {
     Label,
     /// Remove from a repository.
     Delete,
-    /// Change a project: public or private, rules, labels, webhooks.
+    /// Change a project: public or private, rules, labels.
     Configure,
     /// Add and remove members.
     Members,
@@ -83,13 +83,54 @@ pub enum Action {
     Robots,
     /// Read what was done in a project.
     Audit,
-    /// Make and remove projects, and say how much they may hold.
+    /// Make and remove projects, say how much they may hold, and who is told what happens in them.
     Projects,
     /// Make, change and remove users.
     Users,
     /// Change the registry itself, read its log, collect garbage.
     Administer,
 }
+
+impl Action {
+    /// All of them.
+    pub const ALL: [Action; 12] = [
+        Action::See,
+        Action::Pull,
+        Action::Push,
+        Action::Label,
+        Action::Delete,
+        Action::Configure,
+        Action::Members,
+        Action::Robots,
+        Action::Audit,
+        Action::Projects,
+        Action::Users,
+        Action::Administer,
+    ];
+
+    /// In one word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        const NAMES: [&str; Action::ALL.len()] = [
+            "see",
+            "pull",
+            "push",
+            "label",
+            "delete",
+            "configure",
+            "members",
+            "robots",
+            "audit",
+            "projects",
+            "users",
+            "administer",
+        ];
+        NAMES[self as usize]
+    }
+}
+
+// The last one is the last of ALL: none was left out.
+const _: () = assert!(Action::Administer as usize + 1 == Action::ALL.len());
 
 /// Who at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,8 +222,11 @@ mod tests {
 
     #[test]
     fn every_action_stands_in_the_table_once() {
-        for rule in TABLE {
-            assert_eq!(TABLE.iter().filter(|r| r.action == rule.action).count(), 1);
+        for (n, action) in Action::ALL.into_iter().enumerate() {
+            assert_eq!(action as usize, n);
+            let lines = TABLE.iter().filter(|r| r.action == action).count();
+            assert_eq!(lines, 1, "{}", action.name());
         }
+        assert_eq!(TABLE.len(), Action::ALL.len());
     }
 }

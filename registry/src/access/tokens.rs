@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// Seconds that a token is good for.
 pub const LIFETIME: i64 = 300;
 /// Seconds that clocks may differ. The registry judges its own tokens, so that is for a clock that was set back.
-const LEEWAY: u64 = 5;
+const LEEWAY: u32 = 5;
 /// Milliseconds after which another key signs.
 const KEY_AGE: i64 = 30 * 24 * 3600 * 1000;
 /// Longest token that is looked at.
@@ -160,15 +160,20 @@ impl Tokens {
         let key = self.signing_key().await?;
         let service = self.service()?;
         let issued = now() / 1000;
+        // Of the generation that was proved: whoever has another password by now gets nothing for the old one.
         let owner_row = self.metadata.read(|db| match owner.subject() {
-            Principal::User { id, .. } => Ok(Owner::User {
-                id: *id,
-                generation: db.user_by_id(*id)?.ok_or(TokenError::Owner)?.generation,
-            }),
-            Principal::Robot { id, .. } => Ok(Owner::Robot {
-                id: *id,
-                generation: db.robot_by_id(*id)?.ok_or(TokenError::Owner)?.generation,
-            }),
+            &Principal::User { id, generation, .. } => {
+                let user = db.user_by_id(id)?.filter(|u| u.is_good(generation));
+                user.map(|_| Owner::User { id, generation })
+                    .ok_or(TokenError::Owner)
+            }
+            &Principal::Robot { id, generation, .. } => {
+                let good = |r: &metadata::Robot| r.generation == generation && r.is_good(now());
+                let robot = db.robot_by_id(id)?.filter(good);
+                robot
+                    .map(|_| Owner::Robot { id, generation })
+                    .ok_or(TokenError::Owner)
+            }
             Principal::Anonymous => Ok(Owner::Anonymous),
             Principal::Token { .. } | Principal::Console => Err(TokenError::Owner),
         })?;
@@ -216,21 +221,32 @@ impl Tokens {
         validation.set_audience(&[&service]);
         validation.set_issuer(&[&service]);
         validation.validate_nbf = true;
-        validation.leeway = LEEWAY;
+        validation.leeway = LEEWAY.into();
         let claims: Claims =
             jsonwebtoken::decode(token, &DecodingKey::from_secret(&key.secret), &validation)
                 .map_err(|e| TokenError::Invalid(reason(&e)))?
                 .claims;
+        // Whoever got hold of a key cannot make tokens with it that are good for longer than ours.
+        let leeway = i64::from(LEEWAY);
+        let lives = claims.exp.saturating_sub(claims.iat);
+        if !(0..=LIFETIME).contains(&lives) || claims.iat > now() / 1000 + leeway {
+            return Err(TokenError::Invalid("it is good for another time than ours"));
+        }
+        if let Some(retired) = key.retired
+            && (claims.iat > retired / 1000 + leeway || retired < Self::over())
+        {
+            return Err(TokenError::Invalid("its key is not in use"));
+        }
         let subject = self.metadata.read(|db| match claims.owner {
             Owner::Anonymous => Ok(Principal::Anonymous),
             Owner::User { id, generation } => {
                 let user = db.user_by_id(id)?;
-                let user = user.filter(|u| u.generation == generation && !u.disabled);
+                let user = user.filter(|u| u.is_good(generation));
                 let user = user.ok_or(TokenError::Owner)?;
                 Ok(Principal::User {
                     id,
                     name: user.name,
-                    administrator: user.administrator,
+                    generation,
                 })
             }
             Owner::Robot { id, generation } => {
@@ -255,6 +271,22 @@ impl Tokens {
         self.new_key(revoke).await.map(|_| ())
     }
 
+    /// Removes keys whose last tokens have expired.
+    ///
+    /// # Errors
+    /// When the metadata cannot be written.
+    pub async fn forget_keys(&self) -> metadata::Result<()> {
+        let over = Self::over();
+        self.metadata
+            .write(move |db| db.forget_token_keys(over))
+            .await
+    }
+
+    /// What a key signed that was retired before this time (milliseconds since 1970) has expired.
+    fn over() -> i64 {
+        now() - (LIFETIME + 2 * i64::from(LEEWAY)) * 1000
+    }
+
     async fn signing_key(&self) -> Result<TokenKey, TokenError> {
         let young = |key: &TokenKey| now() - key.created < KEY_AGE;
         if let Some(key) = self.metadata.read(|db| db.signing_key())?.filter(young) {
@@ -274,13 +306,10 @@ impl Tokens {
             id: hex::encode(&secret::random().map_err(fail)?[..8]),
             secret: secret::random().map_err(fail)?.to_vec(),
             created: now(),
+            retired: None,
         };
         let kept = key.clone();
-        let old = if revoke {
-            i64::MAX
-        } else {
-            now() - (LIFETIME + 60) * 1000
-        };
+        let old = if revoke { i64::MAX } else { Self::over() };
         self.metadata
             .write(move |db| db.add_token_key(&kept, old))
             .await?;

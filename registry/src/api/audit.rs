@@ -3,12 +3,11 @@
 use super::json::{Json, Query};
 use super::{Caller, ErrorBody, Failure};
 use crate::access::{Action, Target};
+use crate::audit;
 use crate::audit::export::{self, Format};
-use crate::audit::{self, Told};
-use crate::metadata::{self, AuditEntry, AuditFilter, now};
+use crate::metadata::{self, AuditEntry, AuditFilter, ProjectId, now};
 use crate::registry::Registry;
 use crate::server::log as system;
-use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
@@ -64,6 +63,7 @@ impl Search {
         let filter = AuditFilter {
             user: self.user,
             project: self.project,
+            project_row: None,
             repository: self.repository,
             operation: self.operation,
             since: self.since,
@@ -76,8 +76,13 @@ impl Search {
     }
 }
 
-async fn answer(registry: &Registry, search: Search) -> Result<Response, Failure> {
-    let (filter, limit, format) = search.filter();
+async fn answer(
+    registry: &Registry,
+    search: Search,
+    project: Option<ProjectId>,
+) -> Result<Response, Failure> {
+    let (mut filter, limit, format) = search.filter();
+    filter.project_row = project;
     if let Some(format) = format {
         let body = export::stream(registry.metadata.clone(), filter, format);
         return Ok(([(CONTENT_TYPE, format.media_type())], body).into_response());
@@ -98,7 +103,7 @@ pub(super) async fn search(
     Query(search): Query<Search>,
 ) -> Result<Response, Failure> {
     caller.may(Action::Administer, Target::Registry)?;
-    answer(&registry, search).await
+    answer(&registry, search, None).await
 }
 
 /// Searches a project's audit log.
@@ -111,8 +116,9 @@ pub(super) async fn of_project(
     Query(mut search): Query<Search>,
 ) -> Result<Response, Failure> {
     let project = caller.project(Action::Audit, &project)?;
-    search.project = Some(project.name);
-    answer(&registry, search).await
+    search.project = None;
+    // One of the same name that was removed had other members.
+    answer(&registry, search, Some(project.id)).await
 }
 
 /// What is to be forgotten.
@@ -137,18 +143,19 @@ pub(super) async fn forget(
     State(registry): State<Arc<Registry>>,
     caller: Caller,
     Json(forget): Json<Forget>,
-) -> Result<(Extension<Told>, Json<Forgotten>), Failure> {
+) -> Result<Json<Forgotten>, Failure> {
+    audit::tell_change(&forget);
     caller.may(Action::Administer, Target::Registry)?;
     if forget.keep_days == 0 {
         return Err(Failure::bad_request("the audit log keeps at least one day"));
     }
     let before = now() - i64::from(forget.keep_days) * DAY - 1;
     let entries = audit::forget(&registry, before).await?;
-    let told = Told::detail(format!(
+    audit::tell_detail(format!(
         "{entries} entries older than {} days",
         forget.keep_days
     ));
-    Ok((told, Json(Forgotten { entries })))
+    Ok(Json(Forgotten { entries }))
 }
 
 /// Which lines of the log are wanted.

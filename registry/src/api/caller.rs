@@ -2,8 +2,8 @@
 
 use super::Failure;
 use crate::access::{Action, Principal, Target, Verdict, authorise};
-use crate::audit::{Operation, Source, Told};
-use crate::metadata::Project;
+use crate::audit::{self, Operation, Source};
+use crate::metadata::{Project, Write};
 use crate::registry::Registry;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
@@ -16,6 +16,8 @@ use std::sync::Arc;
 pub struct Caller {
     /// Who.
     pub principal: Principal,
+    /// From where.
+    pub source: Source,
     registry: Arc<Registry>,
 }
 
@@ -26,25 +28,39 @@ pub(super) async fn watch(
     mut request: Request,
     next: Next,
 ) -> Response {
+    let source = request.extensions().get::<Source>().cloned();
+    let source = source.unwrap_or_default();
     let given = request.extensions().get::<Principal>().cloned();
     let principal = match given {
         Some(principal) => principal,
-        None => match registry.credentials.authenticate(request.headers()).await {
-            Ok(principal) => principal,
-            Err(e) => return Failure::from(e).into_response(),
-        },
+        None => {
+            let headers = request.headers();
+            match registry.credentials.authenticate(headers, &source).await {
+                Ok(principal) => principal,
+                Err(e) => return Failure::from(e).into_response(),
+            }
+        }
     };
-    let source = request.extensions().get::<Source>().cloned();
-    let operation = Operation::of_api(matched.as_str(), request.uri().path(), request.method());
+    let mut operation = Operation::of_api(matched.as_str(), request.uri().path(), request.method());
+    let query = request.uri().query().unwrap_or_default();
+    if operation.name == "audit.read" && query.split('&').any(|p| p.starts_with("format=")) {
+        // The whole log leaves the registry.
+        operation.name = "audit.export".into();
+        operation.quiet = false;
+    }
     request.extensions_mut().insert(principal.clone());
-    let response = next.run(request).await;
-    let told = response.extensions().get::<Told>();
-    let source = source.unwrap_or_default();
-    registry
-        .audit
-        .write(&principal, &source, operation, response.status(), told)
-        .await;
-    response
+    let log = registry.audit.clone();
+    // On a task of its own: a client that hangs up must not leave a change without its entry.
+    let answer = registry.work.spawn(async move {
+        let (response, told) = audit::listen(next.run(request)).await;
+        let status = response.status();
+        log.write(&principal, &source, operation, status, told)
+            .await;
+        response
+    });
+    answer
+        .await
+        .unwrap_or_else(|e| Failure::broken(&e).into_response())
 }
 
 impl FromRequestParts<Arc<Registry>> for Caller {
@@ -54,12 +70,18 @@ impl FromRequestParts<Arc<Registry>> for Caller {
         parts: &mut Parts,
         registry: &Arc<Registry>,
     ) -> Result<Self, Failure> {
+        let source = parts.extensions.get::<Source>().cloned();
+        let source = source.unwrap_or_default();
         let principal = match parts.extensions.get::<Principal>() {
             Some(principal) => principal.clone(),
-            None => registry.credentials.authenticate(&parts.headers).await?,
+            None => {
+                let headers = &parts.headers;
+                registry.credentials.authenticate(headers, &source).await?
+            }
         };
         Ok(Caller {
             principal,
+            source,
             registry: registry.clone(),
         })
     }
@@ -87,7 +109,52 @@ impl Caller {
         self.registry
             .metadata
             .read(|db| db.project(name))?
-            .ok_or_else(|| Failure::not_found(format!("there is no project {name}")))
+            .ok_or_else(|| no_project(name))
+    }
+
+    /// Makes a change in a project, if the caller may when it is made.
+    ///
+    /// # Errors
+    /// As [`Caller::project`], and what the change says.
+    pub async fn change<T, E>(
+        &self,
+        action: Action,
+        name: &str,
+        change: impl FnOnce(&Write<'_>, Project) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        E: Into<Failure>,
+    {
+        let (principal, name) = (self.principal.clone(), name.to_owned());
+        let change = move |db: &Write<'_>| {
+            let verdict = authorise(db, &principal, action, Target::Project(&name))?;
+            allowed(verdict)?;
+            let project = db.project(&name)?.ok_or_else(|| no_project(&name))?;
+            change(db, project).map_err(Into::into)
+        };
+        self.registry.metadata.write(change).await
+    }
+
+    /// Makes a change of the registry, if the caller may when it is made.
+    ///
+    /// # Errors
+    /// As [`Caller::may`], and what the change says.
+    pub async fn change_registry<T, E>(
+        &self,
+        action: Action,
+        change: impl FnOnce(&Write<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        E: Into<Failure>,
+    {
+        let principal = self.principal.clone();
+        let change = move |db: &Write<'_>| {
+            allowed(authorise(db, &principal, action, Target::Registry)?)?;
+            change(db).map_err(Into::into)
+        };
+        self.registry.metadata.write(change).await
     }
 
     /// Refuses what the caller may not do.
@@ -99,11 +166,18 @@ impl Caller {
             .registry
             .metadata
             .read(|db| authorise(db, &self.principal, action, target))?;
-        match verdict {
-            Verdict::Allowed => Ok(()),
-            Verdict::SignIn => Err(Failure::sign_in("sign in first")),
-            Verdict::Scope => Err(Failure::denied()),
-            Verdict::Denied => Err(Failure::denied()),
-        }
+        allowed(verdict)
+    }
+}
+
+fn no_project(name: &str) -> Failure {
+    Failure::not_found(format!("there is no project {name}"))
+}
+
+fn allowed(verdict: Verdict) -> Result<(), Failure> {
+    match verdict {
+        Verdict::Allowed => Ok(()),
+        Verdict::SignIn => Err(Failure::sign_in("sign in first")),
+        Verdict::Scope | Verdict::Denied => Err(Failure::denied()),
     }
 }

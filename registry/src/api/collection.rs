@@ -3,6 +3,7 @@
 use super::json::Json;
 use super::{Caller, ErrorBody, Failure};
 use crate::access::{Action, Target};
+use crate::audit;
 use crate::gc::{self, Plan, Report};
 use crate::registry::Registry;
 use axum::extract::State;
@@ -30,6 +31,7 @@ pub(super) async fn collect(
     caller: Caller,
     Json(request): Json<CollectRequest>,
 ) -> Result<Json<Report>, Failure> {
+    audit::tell_change(&request);
     caller.may(Action::Administer, Target::Registry)?;
     let mut plan = Plan::from(&registry.settings.gc);
     plan.dry_run = request.dry_run;

@@ -3,6 +3,7 @@
 use crate::access::SignInError;
 use crate::access::password::PasswordError;
 use crate::access::tokens::TokenError;
+use crate::audit::ForgetError;
 use crate::digest::DigestError;
 use crate::names::NameError;
 use crate::{blobs, gc, metadata};
@@ -75,6 +76,11 @@ impl Failure {
         Failure::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
     }
 
+    /// A handler panicked.
+    pub(super) fn broken(e: &tokio::task::JoinError) -> Self {
+        Failure::internal(format!("a request was not answered: {e}"))
+    }
+
     fn internal(message: impl std::fmt::Display) -> Self {
         tracing::error!("{message}");
         Failure::new(
@@ -131,6 +137,7 @@ impl From<SignInError> for Failure {
             SignInError::Locked(_) | SignInError::Busy => {
                 Failure::new(StatusCode::TOO_MANY_REQUESTS, "too_many", e.to_string())
             }
+            SignInError::Password(e) => e.into(),
             SignInError::Metadata(e) | SignInError::Token(TokenError::Metadata(e)) => e.into(),
             e => Failure::sign_in(e.to_string()),
         }
@@ -167,6 +174,15 @@ impl From<PasswordError> for Failure {
 impl From<getrandom::Error> for Failure {
     fn from(e: getrandom::Error) -> Self {
         Failure::internal(e)
+    }
+}
+
+impl From<ForgetError> for Failure {
+    fn from(e: ForgetError) -> Self {
+        match e {
+            ForgetError::Clock(_) => Failure::conflict(e.to_string()),
+            ForgetError::Metadata(e) => e.into(),
+        }
     }
 }
 

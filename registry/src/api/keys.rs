@@ -3,6 +3,7 @@
 use super::json::Json;
 use super::{Caller, ErrorBody, Failure};
 use crate::access::{Action, Target};
+use crate::audit;
 use crate::registry::Registry;
 use axum::extract::State;
 use http::StatusCode;
@@ -26,6 +27,7 @@ pub(super) async fn rotate(
     caller: Caller,
     Json(rotate): Json<Rotate>,
 ) -> Result<StatusCode, Failure> {
+    audit::tell_change(&rotate);
     caller.may(Action::Administer, Target::Registry)?;
     registry.tokens.rotate(rotate.revoke).await?;
     Ok(StatusCode::NO_CONTENT)

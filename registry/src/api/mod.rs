@@ -12,13 +12,12 @@ pub mod repositories;
 pub mod robots;
 pub mod rules;
 pub mod users;
+pub mod webhooks;
 
 pub use caller::Caller;
 pub use collection::CollectRequest;
 pub use error::{ErrorBody, Failure};
 
-use crate::access::{Action, Principal, Target, Verdict, authorise};
-use crate::metadata::{self, Read};
 use crate::registry::Registry;
 use axum::routing::get;
 use axum::{Router, middleware};
@@ -58,11 +57,6 @@ impl Page {
     }
 }
 
-/// Whether somebody may know that this is there.
-fn sees(db: &Read<'_>, principal: &Principal, target: Target<'_>) -> metadata::Result<bool> {
-    Ok(authorise(db, principal, Action::See, target)? == Verdict::Allowed)
-}
-
 fn paths() -> OpenApiRouter<Arc<Registry>> {
     OpenApiRouter::with_openapi(OpenApi::default())
         .routes(routes!(users::list, users::create))
@@ -88,6 +82,8 @@ fn paths() -> OpenApiRouter<Arc<Registry>> {
         .routes(routes!(rules::retention, rules::add_retention))
         .routes(routes!(rules::remove_retention))
         .routes(routes!(rules::run_retention))
+        .routes(routes!(webhooks::list, webhooks::add))
+        .routes(routes!(webhooks::remove))
         .routes(routes!(collection::collect))
         .routes(routes!(keys::rotate))
         .routes(routes!(audit::search))

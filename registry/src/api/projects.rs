@@ -2,12 +2,11 @@
 
 use super::json::{Json, Query};
 use super::{Caller, ErrorBody, Failure, Page};
-use crate::access::{Action, Role, Target};
-use crate::audit::Told;
+use crate::access::{Action, Role, Target, sight};
+use crate::audit;
 use crate::metadata::{self, RemoveProject};
 use crate::names::{DEFAULT_PROJECT, ProjectName};
 use crate::registry::Registry;
-use axum::Extension;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -94,21 +93,9 @@ pub(super) async fn list(
     let found = registry
         .metadata
         .read_long::<_, metadata::Error>(move |db| {
-            let wanted = page.limit() as usize;
-            let (mut seen, mut last) = (Vec::new(), page.after().to_owned());
-            while seen.len() < wanted {
-                let batch = db.projects_after(&last, Page::MOST)?;
-                let Some(end) = batch.last() else { break };
-                last.clone_from(&end.name);
-                for project in batch {
-                    if seen.len() < wanted
-                        && super::sees(db, &principal, Target::Project(&project.name))?
-                    {
-                        seen.push(Project::from(project));
-                    }
-                }
-            }
-            Ok(seen)
+            let sight = sight(db, &principal, Action::See)?;
+            let found = db.visible_projects(&sight, page.after(), page.limit())?;
+            Ok(found.into_iter().map(Project::from).collect())
         })
         .await?;
     Ok(Json(found))
@@ -119,15 +106,15 @@ pub(super) async fn list(
     responses((status = 201, body = Project), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(super) async fn create(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Json(new): Json<NewProject>,
-) -> Result<(StatusCode, Extension<Told>, Json<Project>), Failure> {
+) -> Result<(StatusCode, Json<Project>), Failure> {
+    audit::tell_project(&new.name);
+    audit::tell_change(&new);
     caller.may(Action::Projects, Target::Registry)?;
     let name: ProjectName = new.name.parse()?;
-    let made = registry
-        .metadata
-        .write(move |db| {
+    let made = caller
+        .change_registry(Action::Projects, move |db| {
             let id = db
                 .create_project(&name, new.public)?
                 .ok_or_else(|| Failure::conflict(format!("there is a project {name} already")))?;
@@ -139,11 +126,7 @@ pub(super) async fn create(
                 .ok_or_else(|| Failure::not_found("the project is gone"))
         })
         .await?;
-    let told = Extension(Told {
-        project: Some(made.name.clone()),
-        ..Told::default()
-    });
-    Ok((StatusCode::CREATED, told, Json(made.into())))
+    Ok((StatusCode::CREATED, Json(made.into())))
 }
 
 fn no_user(name: &str) -> Failure {
@@ -180,18 +163,18 @@ pub struct Quota {
     request_body = Quota,
     responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn set_quota(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path(name): Path<String>,
     Json(quota): Json<Quota>,
-) -> Result<(StatusCode, Extension<Told>), Failure> {
-    let project = caller.project(Action::Projects, &name)?;
-    let told = Told::detail(serde_json::to_string(&quota).unwrap_or_default());
-    registry
-        .metadata
-        .write(move |db| db.set_quota(project.id, quota.bytes))
+) -> Result<StatusCode, Failure> {
+    audit::tell_change(&quota);
+    caller.project(Action::Projects, &name)?;
+    caller
+        .change(Action::Projects, &name, move |db, project| {
+            db.set_quota(project.id, quota.bytes)
+        })
         .await?;
-    Ok((StatusCode::NO_CONTENT, told))
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Makes a project public or private, at once.
@@ -199,20 +182,20 @@ pub(super) async fn set_quota(
     request_body = ChangedProject,
     responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn change(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path(name): Path<String>,
     Json(change): Json<ChangedProject>,
-) -> Result<(StatusCode, Extension<Told>), Failure> {
-    let told = Told::detail(serde_json::to_string(&change).unwrap_or_default());
+) -> Result<StatusCode, Failure> {
+    audit::tell_change(&change);
     caller.project(Action::Configure, &name)?;
     if let Some(public) = change.public {
-        registry
-            .metadata
-            .write(move |db| db.set_public(&name, public))
+        caller
+            .change(Action::Configure, &name, move |db, project| {
+                db.set_public(&project.name, public)
+            })
             .await?;
     }
-    Ok((StatusCode::NO_CONTENT, told))
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Removes a project without repositories, with its members and robots.
@@ -220,7 +203,6 @@ pub(super) async fn change(
     responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody),
         (status = 409, body = ErrorBody)))]
 pub(super) async fn remove(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Failure> {
@@ -231,9 +213,10 @@ pub(super) async fn remove(
         )));
     }
     let wanted = name.clone();
-    match registry
-        .metadata
-        .write(move |db| db.remove_project(&wanted))
+    match caller
+        .change(Action::Projects, &name, move |db, _project| {
+            db.remove_project(&wanted)
+        })
         .await?
     {
         RemoveProject::Done => Ok(StatusCode::NO_CONTENT),
@@ -270,20 +253,19 @@ pub(super) async fn members(
     params(("project" = String, Path), ("user" = String, Path)), request_body = NewRole,
     responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn set_member(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path((name, user)): Path<(String, String)>,
     Json(new): Json<NewRole>,
-) -> Result<(StatusCode, Extension<Told>), Failure> {
-    let project = caller.project(Action::Members, &name)?;
-    registry
-        .metadata
-        .write(move |db| {
+) -> Result<StatusCode, Failure> {
+    audit::tell_detail(new.role.name());
+    caller.project(Action::Members, &name)?;
+    caller
+        .change(Action::Members, &name, move |db, project| {
             let found = db.user(&user)?.ok_or_else(|| no_user(&user))?;
             Ok::<_, Failure>(db.set_member(project.id, found.id, new.role)?)
         })
         .await?;
-    Ok((StatusCode::NO_CONTENT, Told::detail(new.role.name())))
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Takes a user out of a project.
@@ -291,18 +273,17 @@ pub(super) async fn set_member(
     params(("project" = String, Path), ("user" = String, Path)),
     responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn remove_member(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path((name, user)): Path<(String, String)>,
 ) -> Result<StatusCode, Failure> {
-    let project = caller.project(Action::Members, &name)?;
-    registry
-        .metadata
-        .write(move |db| {
+    caller.project(Action::Members, &name)?;
+    caller
+        .change(Action::Members, &name, move |db, project| {
             let found = db.user(&user)?.ok_or_else(|| no_user(&user))?;
             if db.remove_member(project.id, found.id)? {
                 return Ok(());
             }
+            let name = project.name;
             Err(Failure::not_found(format!("{user} is no member of {name}")))
         })
         .await?;

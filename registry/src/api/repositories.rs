@@ -1,14 +1,13 @@
 //! `/projects/{project}/repositories`, `/labels`, `/search`. A repository is named without its project, with `%2F` for `/`.
 
 use super::json::{Json, Query};
-use super::{Caller, ErrorBody, Failure, Page, sees};
-use crate::access::{Action, Target};
-use crate::audit::Told;
+use super::{Caller, ErrorBody, Failure, Page};
+use crate::access::{Action, sight};
+use crate::audit;
 use crate::digest::Digest;
 use crate::metadata;
 use crate::names::RepositoryName;
 use crate::registry::Registry;
-use axum::Extension;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -134,15 +133,13 @@ pub(super) async fn list(
     responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody),
         (status = 409, body = ErrorBody)))]
 pub(super) async fn remove(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path((project, name)): Path<(String, String)>,
 ) -> Result<StatusCode, Failure> {
     caller.project(Action::Delete, &project)?;
     let name = whole(&project, &name)?;
-    registry
-        .metadata
-        .write(move |db| {
+    caller
+        .change(Action::Delete, &project, move |db, _project| {
             let found = db.repository(&name)?.ok_or_else(|| no_repository(&name))?;
             for tag in db.tags_by_age(found.id)? {
                 if db.is_immutable(found.project, &name, &tag.name)? {
@@ -191,22 +188,23 @@ pub(super) async fn tags(
 }
 
 async fn set(
-    registry: &Registry,
+    caller: &Caller,
     project: &str,
     name: &str,
     digest: &str,
     label: &str,
     give: bool,
-) -> Result<(StatusCode, Extension<Told>), Failure> {
+) -> Result<StatusCode, Failure> {
     let name = whole(project, name)?;
     let digest: Digest = digest.parse()?;
-    let told = Told::detail(format!("on {digest}"));
+    audit::tell_detail(format!("on {digest}"));
     let label = label.to_owned();
-    let done = registry
-        .metadata
-        .write(move |db| db.label(&name, &digest, &label, give))
+    let done = caller
+        .change(Action::Label, project, move |db, _project| {
+            db.label(&name, &digest, &label, give)
+        })
         .await?;
-    done.then_some((StatusCode::NO_CONTENT, told))
+    done.then_some(StatusCode::NO_CONTENT)
         .ok_or_else(|| Failure::not_found("there is no such manifest or no such label here"))
 }
 
@@ -216,12 +214,11 @@ async fn set(
     params(("project" = String, Path), ("repository" = String, Path), ("digest" = String, Path), ("label" = String, Path)),
     responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn label(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path((project, name, digest, label)): Path<(String, String, String, String)>,
-) -> Result<(StatusCode, Extension<Told>), Failure> {
+) -> Result<StatusCode, Failure> {
     caller.project(Action::Label, &project)?;
-    set(&registry, &project, &name, &digest, &label, true).await
+    set(&caller, &project, &name, &digest, &label, true).await
 }
 
 /// Takes a label from a manifest.
@@ -230,12 +227,11 @@ pub(super) async fn label(
     params(("project" = String, Path), ("repository" = String, Path), ("digest" = String, Path), ("label" = String, Path)),
     responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn unlabel(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path((project, name, digest, label)): Path<(String, String, String, String)>,
-) -> Result<(StatusCode, Extension<Told>), Failure> {
+) -> Result<StatusCode, Failure> {
     caller.project(Action::Label, &project)?;
-    set(&registry, &project, &name, &digest, &label, false).await
+    set(&caller, &project, &name, &digest, &label, false).await
 }
 
 /// Lists a project's labels.
@@ -260,12 +256,11 @@ pub(super) async fn labels(
     params(("project" = String, Path), ("label" = String, Path)), request_body = NewLabel,
     responses((status = 204), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)))]
 pub(super) async fn set_label(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path((project, name)): Path<(String, String)>,
     Json(new): Json<NewLabel>,
 ) -> Result<StatusCode, Failure> {
-    let project = caller.project(Action::Configure, &project)?;
+    caller.project(Action::Configure, &project)?;
     // A comma would divide it in lists.
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ' ');
     if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
@@ -277,9 +272,10 @@ pub(super) async fn set_label(
     if digits.len() != 6 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(Failure::bad_request("a colour is #rrggbb"));
     }
-    registry
-        .metadata
-        .write(move |db| db.set_label(project.id, &name, &new.color))
+    caller
+        .change(Action::Configure, &project, move |db, project| {
+            db.set_label(project.id, &name, &new.color)
+        })
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -289,15 +285,15 @@ pub(super) async fn set_label(
     params(("project" = String, Path), ("label" = String, Path)),
     responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn remove_label(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path((project, name)): Path<(String, String)>,
 ) -> Result<StatusCode, Failure> {
-    let project = caller.project(Action::Configure, &project)?;
+    caller.project(Action::Configure, &project)?;
     let wanted = name.clone();
-    let done = registry
-        .metadata
-        .write(move |db| db.remove_label(project.id, &wanted))
+    let done = caller
+        .change(Action::Configure, &project, move |db, project| {
+            db.remove_label(project.id, &wanted)
+        })
         .await?;
     done.then_some(StatusCode::NO_CONTENT)
         .ok_or_else(|| Failure::not_found(format!("there is no label {name}")))
@@ -318,20 +314,14 @@ pub(super) async fn search(
     let found = registry
         .metadata
         .read_long::<_, metadata::Error>(move |db| {
-            let wanted = words.limit.unwrap_or(100).min(Page::MOST) as usize;
-            let (mut seen, mut last) = (Vec::new(), words.after.unwrap_or_default());
-            while seen.len() < wanted {
-                let batch = db.search(&words.text, &last, Page::MOST)?;
-                let Some((end, _)) = batch.last() else { break };
-                last.clone_from(end);
-                for (repository, tags) in batch {
-                    let project = repository.split_once('/').map_or("", |(p, _)| p);
-                    if seen.len() < wanted && sees(db, &principal, Target::Project(project))? {
-                        seen.push(Found { repository, tags });
-                    }
-                }
-            }
-            Ok(seen)
+            let sight = sight(db, &principal, Action::See)?;
+            let limit = words.limit.unwrap_or(100).min(Page::MOST);
+            let last = words.after.unwrap_or_default();
+            let found = db.search(&sight, &words.text, &last, limit)?;
+            let found = found.into_iter();
+            Ok(found
+                .map(|(repository, tags)| Found { repository, tags })
+                .collect())
         })
         .await?;
     Ok(Json(found))

@@ -3,11 +3,10 @@
 use super::json::Json;
 use super::{Caller, ErrorBody, Failure};
 use crate::access::{Action, secret};
-use crate::audit::Told;
+use crate::audit;
 use crate::metadata::{self, NewRobot as NewRow, now};
 use crate::names::ProjectName;
 use crate::registry::Registry;
-use axum::Extension;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -125,12 +124,13 @@ pub(super) async fn list(
     responses((status = 201, body = MadeRobot), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 409, body = ErrorBody)))]
 pub(super) async fn create(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path(project): Path<String>,
     Json(new): Json<NewRobot>,
-) -> Result<(StatusCode, Extension<Told>, Json<MadeRobot>), Failure> {
-    let found = caller.project(Action::Robots, &project)?;
+) -> Result<(StatusCode, Json<MadeRobot>), Failure> {
+    audit::tell_target(&new.name);
+    audit::tell_change(&new);
+    caller.project(Action::Robots, &project)?;
     // Of the same form as a project's.
     let name: ProjectName = new.name.parse()?;
     let known = |a: &String| matches!(a.as_str(), "pull" | "push" | "delete");
@@ -147,11 +147,6 @@ pub(super) async fn create(
     actions.sort();
     actions.dedup();
     let expires = end(new.days)?;
-    let told = Extension(Told {
-        target: Some(name.as_str().to_owned()),
-        detail: Some(actions.join(",")),
-        ..Told::default()
-    });
     let row = NewRow {
         name: name.as_str().to_owned(),
         actions,
@@ -160,9 +155,10 @@ pub(super) async fn create(
     };
     let text = secret::generate(PREFIX)?;
     let hash = secret::hash(&text);
-    let made = registry
-        .metadata
-        .write(move |db| db.create_robot(found.id, &row, &hash))
+    let made = caller
+        .change(Action::Robots, &project, move |db, found| {
+            db.create_robot(found.id, &row, &hash)
+        })
         .await?;
     if !made {
         return Err(Failure::conflict(format!(
@@ -174,7 +170,7 @@ pub(super) async fn create(
         secret: text,
         expires,
     };
-    Ok((StatusCode::CREATED, told, Json(made)))
+    Ok((StatusCode::CREATED, Json(made)))
 }
 
 /// Gives a robot another secret. The old one, and what was signed in with it, ends.
@@ -182,19 +178,20 @@ pub(super) async fn create(
     params(("project" = String, Path), ("robot" = String, Path)), request_body = RenewedRobot,
     responses((status = 200, body = MadeRobot), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn renew(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path((project, name)): Path<(String, String)>,
     Json(renewed): Json<RenewedRobot>,
 ) -> Result<Json<MadeRobot>, Failure> {
-    let found = caller.project(Action::Robots, &project)?;
+    audit::tell_change(&renewed);
+    caller.project(Action::Robots, &project)?;
     let expires = end(renewed.days)?;
     let text = secret::generate(PREFIX)?;
     let hash = secret::hash(&text);
     let wanted = name.clone();
-    let done = registry
-        .metadata
-        .write(move |db| db.renew_robot(found.id, &wanted, &hash, expires))
+    let done = caller
+        .change(Action::Robots, &project, move |db, found| {
+            db.renew_robot(found.id, &wanted, &hash, expires)
+        })
         .await?;
     if !done {
         return Err(unknown(&project, &name));
@@ -211,19 +208,19 @@ pub(super) async fn renew(
     params(("project" = String, Path), ("robot" = String, Path)), request_body = ChangedRobot,
     responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn change(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path((project, name)): Path<(String, String)>,
     Json(change): Json<ChangedRobot>,
-) -> Result<(StatusCode, Extension<Told>), Failure> {
-    let told = Told::detail(serde_json::to_string(&change).unwrap_or_default());
-    let found = caller.project(Action::Robots, &project)?;
+) -> Result<StatusCode, Failure> {
+    audit::tell_change(&change);
+    caller.project(Action::Robots, &project)?;
     let wanted = name.clone();
-    let done = registry
-        .metadata
-        .write(move |db| db.disable_robot(found.id, &wanted, change.disabled))
+    let done = caller
+        .change(Action::Robots, &project, move |db, found| {
+            db.disable_robot(found.id, &wanted, change.disabled)
+        })
         .await?;
-    done.then_some((StatusCode::NO_CONTENT, told))
+    done.then_some(StatusCode::NO_CONTENT)
         .ok_or_else(|| unknown(&project, &name))
 }
 
@@ -232,15 +229,15 @@ pub(super) async fn change(
     params(("project" = String, Path), ("robot" = String, Path)),
     responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn remove(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path((project, name)): Path<(String, String)>,
 ) -> Result<StatusCode, Failure> {
-    let found = caller.project(Action::Robots, &project)?;
+    caller.project(Action::Robots, &project)?;
     let wanted = name.clone();
-    let done = registry
-        .metadata
-        .write(move |db| db.remove_robot(found.id, &wanted))
+    let done = caller
+        .change(Action::Robots, &project, move |db, found| {
+            db.remove_robot(found.id, &wanted)
+        })
         .await?;
     done.then_some(StatusCode::NO_CONTENT)
         .ok_or_else(|| unknown(&project, &name))

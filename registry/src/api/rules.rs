@@ -3,12 +3,11 @@
 use super::json::Json;
 use super::{Caller, ErrorBody, Failure};
 use crate::access::Action;
-use crate::audit::Told;
+use crate::audit;
 use crate::glob;
 use crate::metadata::{self, RetentionRule};
 use crate::registry::Registry;
 use crate::retention::{self, Removal};
-use axum::Extension;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -75,10 +74,6 @@ fn no_rule(id: i64) -> Failure {
     Failure::not_found(format!("there is no rule {id} in this project"))
 }
 
-fn told(rule: &impl Serialize) -> Extension<Told> {
-    Told::detail(serde_json::to_string(rule).unwrap_or_default())
-}
-
 /// Lists a project's rules of immutable tags.
 #[utoipa::path(get, path = "/projects/{project}/immutable", tag = "rules", params(("project" = String, Path)),
     responses((status = 200, body = Vec<Immutable>), (status = 403, body = ErrorBody)))]
@@ -104,16 +99,15 @@ pub(super) async fn immutable(
     request_body = Immutable,
     responses((status = 201, body = Immutable), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)))]
 pub(super) async fn add_immutable(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path(project): Path<String>,
     Json(mut rule): Json<Immutable>,
-) -> Result<(StatusCode, Extension<Told>, Json<Immutable>), Failure> {
-    let project = caller.project(Action::Configure, &project)?;
+) -> Result<(StatusCode, Json<Immutable>), Failure> {
+    audit::tell_change(&rule);
+    caller.project(Action::Configure, &project)?;
     let (repositories, tags) = (rule.repositories.clone(), rule.tags.clone());
-    rule.id = registry
-        .metadata
-        .write(move |db| {
+    rule.id = caller
+        .change(Action::Configure, &project, move |db, project| {
             check(
                 [&repositories, &tags],
                 db.immutable_rules(project.id)?.len(),
@@ -121,7 +115,8 @@ pub(super) async fn add_immutable(
             Ok::<_, Failure>(db.add_immutable_rule(project.id, &repositories, &tags)?)
         })
         .await?;
-    Ok((StatusCode::CREATED, told(&rule), Json(rule)))
+    audit::tell_change(&rule);
+    Ok((StatusCode::CREATED, Json(rule)))
 }
 
 /// Removes a rule of immutable tags.
@@ -129,14 +124,14 @@ pub(super) async fn add_immutable(
     params(("project" = String, Path), ("rule" = i64, Path)),
     responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn remove_immutable(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path((project, id)): Path<(String, i64)>,
 ) -> Result<StatusCode, Failure> {
-    let project = caller.project(Action::Configure, &project)?;
-    let done = registry
-        .metadata
-        .write(move |db| db.remove_immutable_rule(project.id, id))
+    caller.project(Action::Configure, &project)?;
+    let done = caller
+        .change(Action::Configure, &project, move |db, project| {
+            db.remove_immutable_rule(project.id, id)
+        })
         .await?;
     done.then_some(StatusCode::NO_CONTENT)
         .ok_or_else(|| no_rule(id))
@@ -169,12 +164,12 @@ pub(super) async fn retention(
     request_body = Retention,
     responses((status = 201, body = Retention), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)))]
 pub(super) async fn add_retention(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path(project): Path<String>,
     Json(mut rule): Json<Retention>,
-) -> Result<(StatusCode, Extension<Told>, Json<Retention>), Failure> {
-    let project = caller.project(Action::Configure, &project)?;
+) -> Result<(StatusCode, Json<Retention>), Failure> {
+    audit::tell_change(&rule);
+    caller.project(Action::Configure, &project)?;
     if rule.keep_latest.is_none() && rule.keep_days.is_none() {
         return Err(Failure::bad_request(
             "a rule says what it keeps: keep_latest, keep_days or both (keep_latest 0 keeps nothing)",
@@ -187,9 +182,8 @@ pub(super) async fn add_retention(
         keep_latest: rule.keep_latest,
         keep_days: rule.keep_days,
     };
-    rule.id = registry
-        .metadata
-        .write(move |db| {
+    rule.id = caller
+        .change(Action::Configure, &project, move |db, project| {
             check(
                 [&row.repositories, &row.tags],
                 db.retention_rules(project.id)?.len(),
@@ -197,7 +191,8 @@ pub(super) async fn add_retention(
             Ok::<_, Failure>(db.add_retention_rule(project.id, &row)?)
         })
         .await?;
-    Ok((StatusCode::CREATED, told(&rule), Json(rule)))
+    audit::tell_change(&rule);
+    Ok((StatusCode::CREATED, Json(rule)))
 }
 
 /// Removes a rule of retention.
@@ -205,14 +200,14 @@ pub(super) async fn add_retention(
     params(("project" = String, Path), ("rule" = i64, Path)),
     responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn remove_retention(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path((project, id)): Path<(String, i64)>,
 ) -> Result<StatusCode, Failure> {
-    let project = caller.project(Action::Configure, &project)?;
-    let done = registry
-        .metadata
-        .write(move |db| db.remove_retention_rule(project.id, id))
+    caller.project(Action::Configure, &project)?;
+    let done = caller
+        .change(Action::Configure, &project, move |db, project| {
+            db.remove_retention_rule(project.id, id)
+        })
         .await?;
     done.then_some(StatusCode::NO_CONTENT)
         .ok_or_else(|| no_rule(id))
@@ -235,20 +230,19 @@ pub(super) async fn run_retention(
     caller: Caller,
     Path(project): Path<String>,
     Json(run): Json<RunRetention>,
-) -> Result<(Extension<Told>, Json<Vec<Removal>>), Failure> {
+) -> Result<Json<Vec<Removal>>, Failure> {
+    audit::tell_change(&run);
     let project = caller.project(Action::Configure, &project)?;
     if !run.dry_run {
         // Who changes the rules may delete, too; asked for by its name all the same.
         caller.project(Action::Delete, &project.name)?;
         let gone = retention::run(&registry, project).await?;
-        return Ok((
-            Told::detail(format!("{} tags removed", gone.len())),
-            Json(gone),
-        ));
+        audit::tell_detail(format!("{} tags removed", gone.len()));
+        return Ok(Json(gone));
     }
     let plan = registry
         .metadata
         .read_long::<_, metadata::Error>(move |db| retention::plan(db, &project))
         .await?;
-    Ok((Told::detail("dry run"), Json(plan)))
+    Ok(Json(plan))
 }

@@ -4,11 +4,10 @@
 use super::json::{Json, Query};
 use super::{Caller, ErrorBody, Failure, Page};
 use crate::access::{Action, Principal, Role, Target, password};
-use crate::audit::Told;
-use crate::metadata::{self, ChangeUser};
+use crate::audit;
+use crate::metadata::{self, ChangeUser, Write};
 use crate::names::check_user;
 use crate::registry::Registry;
-use axum::Extension;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -109,17 +108,19 @@ fn changed(done: ChangeUser, name: &str) -> Result<(), Failure> {
     }
 }
 
-/// A password's hash, made off the async threads; and the password, if it had to be made.
-async fn hashed(name: &str, given: Option<String>) -> Result<(String, Option<String>), Failure> {
+/// A password's hash; and the password, if it had to be made.
+async fn hashed(
+    registry: &Registry,
+    caller: &Caller,
+    name: &str,
+    given: Option<String>,
+) -> Result<(String, Option<String>), Failure> {
     let (password, made) = match given {
         Some(password) => (password, false),
         None => (password::generate()?, true),
     };
     password::check(name, &password)?;
-    let kept = password.clone();
-    let hash = tokio::task::spawn_blocking(move || password::hash(&kept))
-        .await
-        .map_err(|e| password::PasswordError::Hash(e.to_string()))??;
+    let hash = registry.credentials.hash(&password, &caller.source).await?;
     Ok((hash, made.then_some(password)))
 }
 
@@ -147,14 +148,17 @@ pub(super) async fn create(
     State(registry): State<Arc<Registry>>,
     caller: Caller,
     Json(new): Json<NewUser>,
-) -> Result<(StatusCode, Extension<Told>, Json<MadeUser>), Failure> {
+) -> Result<(StatusCode, Json<MadeUser>), Failure> {
+    audit::tell_target(&new.name);
+    audit::tell_detail(format!(r#"{{"administrator":{}}}"#, new.administrator));
     caller.may(Action::Users, Target::Registry)?;
     check_user(&new.name)?;
-    let (hash, password) = hashed(&new.name, new.password).await?;
+    let (hash, password) = hashed(&registry, &caller, &new.name, new.password).await?;
     let name = new.name.clone();
-    let made = registry
-        .metadata
-        .write(move |db| db.create_user(&name, &hash, new.administrator))
+    let made = caller
+        .change_registry(Action::Users, move |db| {
+            db.create_user(&name, &hash, new.administrator)
+        })
         .await?;
     if !made {
         return Err(Failure::conflict(format!(
@@ -166,8 +170,7 @@ pub(super) async fn create(
         name: new.name,
         password,
     };
-    let told = Told::target(&made.name);
-    Ok((StatusCode::CREATED, told, Json(made)))
+    Ok((StatusCode::CREATED, Json(made)))
 }
 
 /// A user, with their memberships. Everybody may ask for themselves.
@@ -210,19 +213,20 @@ pub(super) async fn change(
     caller: Caller,
     Path(name): Path<String>,
     Json(change): Json<ChangedUser>,
-) -> Result<(StatusCode, Extension<Told>), Failure> {
+) -> Result<StatusCode, Failure> {
+    audit::tell_change(&change);
     caller.may(Action::Users, Target::Registry)?;
-    let told = Told::detail(serde_json::to_string(&change).unwrap_or_default());
     let wanted = name.clone();
-    let done = registry
-        .metadata
-        .write(move |db| db.change_user(&wanted, change.administrator, change.disabled))
+    let done = caller
+        .change_registry(Action::Users, move |db| {
+            db.change_user(&wanted, change.administrator, change.disabled)
+        })
         .await?;
     changed(done, &name)?;
     if change.unlock == Some(true) {
         registry.credentials.unlock(&name);
     }
-    Ok((StatusCode::NO_CONTENT, told))
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Gives a user another password. What was signed in with the old one ends.
@@ -236,19 +240,34 @@ pub(super) async fn set_password(
     Path(name): Path<String>,
     Json(change): Json<ChangedPassword>,
 ) -> Result<Json<MadeUser>, Failure> {
-    if is_self(&caller, &name) {
+    let proved = if is_self(&caller, &name) {
         // Who found a browser open does not get the account with it.
         let current = change.current.unwrap_or_default();
-        registry.credentials.sign_in(&name, &current).await?;
+        let (credentials, source) = (&registry.credentials, &caller.source);
+        Some(credentials.sign_in(&name, &current, source).await?)
     } else {
         caller.may(Action::Users, Target::Registry)?;
-    }
-    let (hash, password) = hashed(&name, change.password).await?;
+        None
+    };
+    let (hash, password) = hashed(&registry, &caller, &name, change.password).await?;
     let wanted = name.clone();
-    let done = registry
-        .metadata
-        .write(move |db| db.set_password(&wanted, &hash))
-        .await?;
+    let done = match proved {
+        Some(Principal::User { generation, .. }) => {
+            let change = move |db: &Write<'_>| {
+                let still = db.user(&wanted)?.is_some_and(|u| u.is_good(generation));
+                if !still {
+                    return Err(Failure::sign_in("the password was changed meanwhile"));
+                }
+                Ok(db.set_password(&wanted, &hash)?)
+            };
+            registry.metadata.write(change).await?
+        }
+        _ => {
+            caller
+                .change_registry(Action::Users, move |db| db.set_password(&wanted, &hash))
+                .await?
+        }
+    };
     changed(done, &name)?;
     registry.credentials.unlock(&name);
     Ok(Json(MadeUser { name, password }))
@@ -259,15 +278,13 @@ pub(super) async fn set_password(
     responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody),
         (status = 409, body = ErrorBody)))]
 pub(super) async fn remove(
-    State(registry): State<Arc<Registry>>,
     caller: Caller,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Failure> {
     caller.may(Action::Users, Target::Registry)?;
     let wanted = name.clone();
-    let done = registry
-        .metadata
-        .write(move |db| db.remove_user(&wanted))
+    let done = caller
+        .change_registry(Action::Users, move |db| db.remove_user(&wanted))
         .await?;
     changed(done, &name)?;
     Ok(StatusCode::NO_CONTENT)

@@ -31,7 +31,8 @@ impl Format {
     }
 }
 
-const HEAD: &str = "id,time,user,via,source,project,repository,operation,target,status,detail\r\n";
+const HEAD: &str =
+    "id,time,user,via,source,project,repository,operation,target,status,detail,count\r\n";
 
 /// All entries that a filter lets through, as a body that is made while it is sent.
 pub fn stream(metadata: Arc<Metadata>, filter: AuditFilter, format: Format) -> Body {
@@ -89,6 +90,7 @@ fn line(out: &mut Vec<u8>, entry: &AuditEntry, format: Format) {
                 text(&entry.target),
                 status,
                 text(&entry.detail),
+                entry.count.to_string(),
             ];
             let fields: Vec<String> = fields.into_iter().map(field).collect();
             out.extend(fields.join(",").into_bytes());

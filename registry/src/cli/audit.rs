@@ -65,7 +65,10 @@ fn row(entry: &AuditEntry) -> Vec<String> {
         what.cloned().unwrap_or_default(),
         entry.target.clone().unwrap_or_default(),
         entry.status.to_string(),
-        entry.detail.clone().unwrap_or_default(),
+        match (entry.detail.clone().unwrap_or_default(), entry.count) {
+            (detail, 0 | 1) => detail,
+            (detail, count) => format!("{count} times {detail}").trim_end().to_owned(),
+        },
     ]
 }
 

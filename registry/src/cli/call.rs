@@ -9,6 +9,7 @@ use axum::body::Body;
 use http::header::CONTENT_TYPE;
 use http::{Method, Request};
 use http_body_util::BodyExt;
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -68,14 +69,7 @@ fn send(
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let response = match Registry::open(folder) {
-            Ok(registry) => {
-                let router = server::router(registry).layer(axum::Extension(Principal::Console));
-                router.oneshot(request).await?
-            }
-            Err(OpenError::InUse(_)) => ask(folder, request).await?.map(Body::new),
-            Err(e) => return Err(e.into()),
-        };
+        let response = Session::open(folder).await?.send(request).await?;
         let status = response.status();
         let fail = |e: &dyn std::fmt::Display| anyhow::anyhow!("the registry's answer: {e}");
         if !status.is_success() {
@@ -123,16 +117,46 @@ pub(crate) fn list<T: DeserializeOwned>(
     }
 }
 
-async fn ask(
-    folder: &Path,
-    request: Request<Body>,
-) -> Result<http::Response<hyper::body::Incoming>> {
-    let path = Registry::control_socket(folder);
-    let stream = UnixStream::connect(&path)
-        .await
-        .with_context(|| format!("connect to {} (who serves this registry?)", path.display()))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    Ok(sender.send_request(request).await?)
+/// A way to ask the registry in a folder: the process that serves it, or itself.
+pub(crate) enum Session {
+    Here(axum::Router),
+    There(SendRequest<Body>),
+}
+
+impl Session {
+    /// # Errors
+    /// When nobody can be asked.
+    pub(crate) async fn open(folder: &Path) -> Result<Self> {
+        match Registry::open(folder) {
+            Ok(registry) => {
+                let router = server::router(registry).layer(axum::Extension(Principal::Console));
+                Ok(Session::Here(router))
+            }
+            Err(OpenError::InUse(_)) => {
+                let path = Registry::control_socket(folder);
+                let stream = UnixStream::connect(&path).await.with_context(|| {
+                    format!("connect to {} (who serves this registry?)", path.display())
+                })?;
+                let (sender, connection) =
+                    hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+                tokio::spawn(connection);
+                Ok(Session::There(sender))
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Sends a request. The answer before has to be read to its end.
+    ///
+    /// # Errors
+    /// When the registry has gone.
+    pub(crate) async fn send(&mut self, request: Request<Body>) -> Result<http::Response<Body>> {
+        match self {
+            Session::Here(router) => Ok(router.clone().oneshot(request).await?),
+            Session::There(sender) => {
+                sender.ready().await?;
+                Ok(sender.send_request(request).await?.map(Body::new))
+            }
+        }
+    }
 }

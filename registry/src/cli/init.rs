@@ -2,6 +2,7 @@
 
 use super::Common;
 use crate::access::{Role, password};
+use crate::metadata::AuditEntry;
 use crate::names::{DEFAULT_PROJECT, check_user};
 use crate::registry::Registry;
 use crate::server::tls::generate;
@@ -114,6 +115,15 @@ pub(crate) fn run(common: &Common, init: &Init) -> Result<()> {
                 db.set_member(project.id, user.id, role)?;
             }
         }
+        db.add_audit(&AuditEntry {
+            user: "console".into(),
+            via: "console".into(),
+            source: "console".into(),
+            operation: "registry.init".into(),
+            target: Some(name),
+            status: 201,
+            ..AuditEntry::default()
+        })?;
         anyhow::Ok(())
     }))?;
     let (tls, ca) = tls(folder, init)?;

@@ -6,10 +6,14 @@ mod call;
 mod gc;
 mod init;
 mod key;
+mod label;
+mod layout;
+mod policies;
 mod project;
 mod robot;
 mod serve;
 mod user;
+mod webhook;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -123,6 +127,21 @@ enum Command {
     /// Accounts of programs, each of one project
     #[command(subcommand)]
     Robot(robot::Robot),
+    /// How much a project may hold
+    #[command(subcommand)]
+    Quota(policies::Quota),
+    /// Tags that must not move and not go
+    #[command(subcommand)]
+    Immutable(policies::Immutable),
+    /// Which tags are kept, and which go
+    #[command(subcommand)]
+    Retention(policies::Retention),
+    /// Labels of what is in a project
+    #[command(subcommand)]
+    Label(label::Label),
+    /// Who is told what happens in a project
+    #[command(subcommand)]
+    Webhook(webhook::Webhook),
     /// Keys that sign tokens
     #[command(subcommand)]
     Key(key::Key),
@@ -133,6 +152,10 @@ enum Command {
     Log(audit::Log),
     /// Collect garbage now
     Gc(gc::Gc),
+    /// Write a repository into a folder, as an OCI image layout
+    Export(layout::Export),
+    /// Push what an OCI image layout holds into a repository
+    Import(layout::Import),
 }
 
 /// The program.
@@ -145,10 +168,17 @@ pub fn main() -> ExitCode {
         Command::User(user) => user::run(&cli.common, user),
         Command::Project(project) => project::run(&cli.common, project),
         Command::Robot(robot) => robot::run(&cli.common, robot),
+        Command::Quota(quota) => policies::quota(&cli.common, quota),
+        Command::Immutable(rule) => policies::immutable(&cli.common, rule),
+        Command::Retention(rule) => policies::retention(&cli.common, rule),
+        Command::Label(label) => label::run(&cli.common, label),
+        Command::Webhook(webhook) => webhook::run(&cli.common, webhook),
         Command::Key(key) => key::run(&cli.common, &key),
         Command::Audit(audit) => audit::run(&cli.common, audit),
         Command::Log(log) => audit::log(&cli.common, &log),
         Command::Gc(gc) => gc::run(&cli.common, &gc),
+        Command::Export(export) => layout::export(&cli.common, &export),
+        Command::Import(import) => layout::import(&cli.common, &import),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -135,12 +135,16 @@ pub(super) async fn delete(
 ) -> Result<Response, Failure> {
     call.may(Action::Delete, &name)?;
     let wanted = digest.clone();
+    let permit = call.permit(Action::Delete, &name);
     let done = call
         .registry
         .metadata
-        .write(move |db| match db.repository(&name)? {
-            Some(repository) => db.unlink_blob(repository.id, &wanted),
-            None => Ok(Unlink::Unknown),
+        .write(move |db| {
+            permit.check::<Failure>(db)?;
+            match db.repository(&name)? {
+                Some(repository) => Ok::<_, Failure>(db.unlink_blob(repository.id, &wanted)?),
+                None => Ok(Unlink::Unknown),
+            }
         })
         .await?;
     match done {

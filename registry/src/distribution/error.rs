@@ -1,7 +1,7 @@
 //! Errors in the shape of the OCI distribution spec ("Error Codes").
 
-use crate::access::SignInError;
 use crate::access::tokens::TokenError;
+use crate::access::{Refused, SignInError, Verdict};
 use crate::digest::DigestError;
 use crate::names::NameError;
 use crate::{blobs, metadata, uploads};
@@ -142,6 +142,11 @@ impl Failure {
             .header(RETRY_AFTER, HeaderValue::from_static("60"))
     }
 
+    /// A handler panicked.
+    pub(super) fn broken(e: &tokio::task::JoinError) -> Self {
+        Failure::internal(format!("a request was not answered: {e}"))
+    }
+
     fn internal(message: String) -> Self {
         tracing::error!("{message}");
         Failure::new(
@@ -205,6 +210,7 @@ impl From<SignInError> for Failure {
                 .header(RETRY_AFTER, seconds.into()),
             SignInError::Busy => Failure::new(Code::TooManyRequests, e.to_string())
                 .header(RETRY_AFTER, HeaderValue::from_static("1")),
+            SignInError::Password(e) => Failure::internal(e.to_string()),
             SignInError::Token(e) => e.into(),
             SignInError::Metadata(e) => e.into(),
         }
@@ -229,6 +235,16 @@ impl From<metadata::QuotaExceeded> for Failure {
     }
 }
 
+impl From<Refused> for Failure {
+    fn from(e: Refused) -> Self {
+        let code = match e.0 {
+            Verdict::SignIn | Verdict::Scope => Code::Unauthorized,
+            Verdict::Denied | Verdict::Allowed => Code::Denied,
+        };
+        Failure::new(code, e.to_string())
+    }
+}
+
 impl From<uploads::Error> for Failure {
     fn from(e: uploads::Error) -> Self {
         use uploads::Error as E;
@@ -242,6 +258,7 @@ impl From<uploads::Error> for Failure {
             E::Size { .. } => Failure::new(Code::SizeInvalid, message),
             E::Cut(_) => Failure::new(Code::BlobUploadInvalid, message),
             E::Quota(e) => e.into(),
+            E::Refused(e) => e.into(),
             E::Store(e) => e.into(),
             E::Metadata(e) => e.into(),
             E::Broken(_) => Failure::internal(message),

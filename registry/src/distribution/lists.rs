@@ -2,8 +2,7 @@
 
 use super::error::{Code, Failure};
 use super::{Call, MAX_PAGE, encode, json, value};
-use crate::access::{Action, Principal, Target, Verdict, authorise};
-use crate::metadata;
+use crate::access::{Action, Principal, sight};
 use crate::names::RepositoryName;
 use axum::response::Response;
 use http::StatusCode;
@@ -56,12 +55,15 @@ pub(super) async fn catalog(call: Call) -> Result<Response, Failure> {
             challenge,
         ));
     }
-    // Who may pull what is asked of the owner, repository by repository.
+    // What may be pulled is asked of the owner.
     let principal = call.principal.subject().clone();
     let names = call
         .registry
         .metadata
-        .read_long(move |db| visible(db, &principal, last, limit as usize + 1))
+        .read_long::<_, Failure>(move |db| {
+            let sight = sight(db, &principal, Action::Pull)?;
+            Ok(db.visible_repositories(&sight, &last, limit + 1)?)
+        })
         .await?;
     let (names, more) = cut(names, limit);
     let mut response = json(StatusCode::OK, json!({"repositories": names}).to_string());
@@ -73,33 +75,6 @@ pub(super) async fn catalog(call: Call) -> Result<Response, Failure> {
         response.headers_mut().insert(LINK, value(link));
     }
     Ok(response)
-}
-
-fn visible(
-    db: &metadata::Read<'_>,
-    principal: &Principal,
-    mut last: String,
-    wanted: usize,
-) -> Result<Vec<String>, Failure> {
-    let mut names = Vec::new();
-    while names.len() < wanted {
-        let batch = db.repositories_after(&last, MAX_PAGE)?;
-        let Some((end, _)) = batch.last() else {
-            break;
-        };
-        last.clone_from(end);
-        for (name, public) in batch {
-            let seen = public || {
-                let name: RepositoryName = name.parse()?;
-                authorise(db, principal, Action::Pull, Target::Repository(&name))?
-                    == Verdict::Allowed
-            };
-            if seen && names.len() < wanted {
-                names.push(name);
-            }
-        }
-    }
-    Ok(names)
 }
 
 /// One more than a page was asked for, to know whether there is more. A page of none has no next one.

@@ -7,8 +7,9 @@ use super::{Call, value};
 use crate::access::Action;
 use crate::digest::{Algorithm, Digest};
 use crate::metadata::{PutManifest, RemoveManifest};
-use crate::names::{Reference, RepositoryName};
-use crate::uploads;
+use crate::names::{Reference, RepositoryName, Tag};
+use crate::webhooks::{self, Event};
+use crate::{bodies, uploads};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
@@ -61,7 +62,7 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<Response, Failure> {
     call.may(Action::Push, &name)?;
-    let body = read(call, body).await?;
+    let body = read(&call.headers, body).await?;
     let algorithm = match &reference {
         Reference::Digest(digest) => digest.algorithm(),
         Reference::Tag(_) => Algorithm::Sha256,
@@ -79,10 +80,12 @@ pub(super) async fn put(
     let new = manifest::parse(body, content_type, digest.clone())?;
     let subject = new.subject.clone();
     let repository = name.clone();
+    let permit = call.permit(Action::Push, &name);
     let done = call
         .registry
         .metadata
         .write(move |db| {
+            permit.check::<Failure>(db)?;
             let found = db
                 .ensure_repository(&repository)?
                 .ok_or_else(|| uploads::Error::NoProject(repository.project().to_owned()))?;
@@ -99,14 +102,20 @@ pub(super) async fn put(
             }
             let put = || Ok::<_, Refused>(db.put_manifest(found.id, &new, tag)?);
             match db.charged(found.project, put)? {
-                PutManifest::Done => Ok(()),
+                PutManifest::Done => {
+                    let (by, digest) = (permit.principal.name(), new.digest.as_str());
+                    let tag = tag.map(Tag::as_str);
+                    let event = Event::Push { digest, tag };
+                    webhooks::queue(db, found.project, &repository, by, event)?;
+                    Ok(())
+                }
                 // An error, so that a repository that was made for it goes as well.
                 PutManifest::Missing(missing) => Err(Refused::Missing(missing)),
             }
         })
         .await;
     match done {
-        Ok(()) => {}
+        Ok(()) => call.registry.queued.notify_one(),
         Err(Refused::Other(failure)) => return Err(failure),
         Err(Refused::Missing(missing)) => {
             let digests: Vec<&str> = missing.iter().map(Digest::as_str).collect();
@@ -142,7 +151,7 @@ impl<E: Into<Failure>> From<E> for Refused {
 }
 
 /// A manifest's bytes, at most [`MAX_MANIFEST`].
-async fn read(call: &Call, body: Body) -> Result<Vec<u8>, Failure> {
+async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Failure> {
     let large = || {
         Failure::new(
             Code::ManifestInvalid,
@@ -150,13 +159,20 @@ async fn read(call: &Call, body: Body) -> Result<Vec<u8>, Failure> {
         )
         .status(StatusCode::PAYLOAD_TOO_LARGE)
     };
-    let announced = call
-        .header(CONTENT_LENGTH)
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|l| l.to_str().ok())
         .and_then(|l| l.parse::<usize>().ok());
     if announced.is_some_and(|l| l > MAX_MANIFEST) {
         return Err(large());
     }
-    match axum::body::to_bytes(body, MAX_MANIFEST).await {
+    let read = bodies::in_time(axum::body::to_bytes(body, MAX_MANIFEST)).await;
+    let Some(read) = read else {
+        return Err(
+            Failure::new(Code::ManifestInvalid, bodies::SLOW).status(StatusCode::REQUEST_TIMEOUT)
+        );
+    };
+    match read {
         Ok(bytes) => Ok(bytes.into()),
         Err(e) => {
             let limit = std::error::Error::source(&e)
@@ -180,10 +196,12 @@ pub(super) async fn delete(
 ) -> Result<Response, Failure> {
     call.may(Action::Delete, &name)?;
     let wanted = reference.clone();
+    let permit = call.permit(Action::Delete, &name);
     let done = call
         .registry
         .metadata
         .write(move |db| {
+            permit.check::<Failure>(db)?;
             let Some(repository) = db.repository(&name)? else {
                 return Ok::<_, Failure>(RemoveManifest::Unknown);
             };
@@ -196,19 +214,40 @@ pub(super) async fn delete(
                     return Err(immutable(tag));
                 }
             }
-            Ok(match &wanted {
+            let done = match &wanted {
                 Reference::Digest(digest) => db.remove_manifest(repository.id, digest)?,
                 Reference::Tag(tag) if db.remove_tag(repository.id, tag)? => RemoveManifest::Done,
                 Reference::Tag(_) => RemoveManifest::Unknown,
-            })
+            };
+            if matches!(done, RemoveManifest::Done) {
+                let reference = &wanted.to_string();
+                let (by, event) = (permit.principal.name(), Event::Delete { reference });
+                webhooks::queue(db, repository.project, &name, by, event)?;
+            }
+            Ok(done)
         })
         .await?;
     match done {
-        RemoveManifest::Done => Ok(StatusCode::ACCEPTED.into_response()),
+        RemoveManifest::Done => {
+            call.registry.queued.notify_one();
+            Ok(StatusCode::ACCEPTED.into_response())
+        }
         RemoveManifest::Unknown => Err(unknown(&reference)),
         RemoveManifest::Needed(index) => Err(Failure::new(
             Code::Unsupported,
             format!("index {index} needs this manifest; delete the index first"),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_manifest_that_never_ends_is_given_up() {
+        let body = Body::from_stream(futures_util::stream::pending::<std::io::Result<String>>());
+        let answer = read(&HeaderMap::new(), body).await.unwrap_err();
+        assert_eq!(answer.into_response().status(), StatusCode::REQUEST_TIMEOUT);
     }
 }

@@ -9,15 +9,15 @@ mod referrers;
 mod routes;
 mod uploads;
 
-use crate::access::{Action, Principal, SignInError, Target, Verdict, authorise};
-use crate::audit::{Operation, Source};
+use crate::access::{Action, Permit, Principal, SignInError, Target, Verdict, authorise};
+use crate::audit::{Operation, Source, Told};
 use crate::names::RepositoryName;
 use crate::registry::{Asked, Registry};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use error::{Code, Failure};
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 pub use routes::{Route, parse};
 use std::borrow::Cow;
@@ -95,6 +95,15 @@ impl Call {
         self.allow(action, Target::Repository(name))
     }
 
+    /// The right to be asked for again when it is used, after the body.
+    fn permit(&self, action: Action, name: &RepositoryName) -> Permit {
+        Permit {
+            principal: self.principal.clone(),
+            action,
+            repository: name.clone(),
+        }
+    }
+
     /// The first value of a query parameter.
     fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
         let query = self.query.as_deref()?;
@@ -149,7 +158,10 @@ pub async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> R
     let given = parts.extensions.remove::<Principal>();
     let principal = match given {
         Some(principal) => Ok(principal),
-        None => registry.credentials.authenticate(&parts.headers).await,
+        None => {
+            let headers = &parts.headers;
+            registry.credentials.authenticate(headers, &source).await
+        }
     };
     let mut response = match principal {
         Ok(principal) => {
@@ -165,21 +177,32 @@ pub async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> R
                 method: parts.method,
                 query: query.map(str::to_owned),
                 headers: parts.headers,
-                asked,
+                asked: asked.clone(),
             };
-            let done = match route {
-                Ok(route) => dispatch(call, route, body).await,
-                Err(failure) => Err(failure),
-            };
-            let response = done.unwrap_or_else(Failure::into_response);
-            if let Some(operation) = operation {
-                let status = response.status();
-                registry
-                    .audit
-                    .write(&principal, &source, operation, status, None)
-                    .await;
-            }
-            response
+            let audit = registry.clone();
+            let challenge = registry.challenge(&asked, None, None);
+            // On a task of its own: a client that hangs up must not leave a change without its entry.
+            let done = registry.work.spawn(async move {
+                let done = match route {
+                    Ok(route) => dispatch(call, route, body).await,
+                    Err(failure) => Err(failure),
+                };
+                let mut response = done.unwrap_or_else(Failure::into_response);
+                // A right that was lost on the way is refused where nothing is known of challenges.
+                if response.status() == StatusCode::UNAUTHORIZED {
+                    let headers = response.headers_mut();
+                    headers.entry(WWW_AUTHENTICATE).or_insert(challenge);
+                }
+                if let Some(operation) = operation {
+                    let (audit, status) = (&audit.audit, response.status());
+                    audit
+                        .write(&principal, &source, operation, status, Told::default())
+                        .await;
+                }
+                response
+            });
+            done.await
+                .unwrap_or_else(|e| Failure::broken(&e).into_response())
         }
         Err(e) => {
             let error = matches!(e, SignInError::Token(_)).then_some("invalid_token");

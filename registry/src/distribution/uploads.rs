@@ -29,7 +29,7 @@ pub(super) async fn begin(
         let digest: Digest = digest.parse()?;
         call.registry
             .uploads
-            .whole(&name, body, digest.clone())
+            .whole(call.permit(Action::Push, &name), body, digest.clone())
             .await?;
         return Ok(created(&name, &digest));
     }
@@ -55,11 +55,18 @@ async fn mount(call: &Call, name: &RepositoryName, digest: &Digest) -> Result<bo
     if call.may(Action::Pull, &from).is_err() {
         return Ok(false);
     }
+    let permits = [
+        call.permit(Action::Push, name),
+        call.permit(Action::Pull, &from),
+    ];
     let (into, digest) = (name.clone(), digest.clone());
     let mounted = call
         .registry
         .metadata
         .write(move |db| {
+            for permit in &permits {
+                permit.check::<uploads::Error>(db)?;
+            }
             if db.blob(&from, &digest)?.is_none() {
                 return Ok(false);
             }
@@ -91,7 +98,7 @@ pub(super) async fn append(
     let received = call
         .registry
         .uploads
-        .append(id, name, range, body)
+        .append(id, call.permit(Action::Push, name), range, body)
         .await
         .map_err(|e| refused(e, name, id))?;
     Ok((StatusCode::ACCEPTED, progress(name, id, received)).into_response())
@@ -116,7 +123,13 @@ pub(super) async fn finish(
     let range = range(call)?;
     call.registry
         .uploads
-        .finish(id, name, range, body, digest.clone())
+        .finish(
+            id,
+            call.permit(Action::Push, name),
+            range,
+            body,
+            digest.clone(),
+        )
         .await
         .map_err(|e| refused(e, name, id))?;
     Ok(created(name, &digest))

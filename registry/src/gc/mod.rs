@@ -4,6 +4,7 @@
 //! moment, and only what nothing refers to is removed, both decided by the one writer. The grace time is a courtesy to
 //! pushes that are on their way: their blobs came (or were found to be there) before their manifest.
 
+use crate::audit::Source;
 use crate::metadata::{self, Garbage, Place, Read, now};
 use crate::registry::Registry;
 use crate::settings::GcSettings;
@@ -204,9 +205,17 @@ pub(crate) async fn schedule(registry: Arc<Registry>, stop: CancellationToken) {
         due.tick().await; // the first one is at once
         loop {
             tokio::select! {
-                _ = idle.tick() => expire(&registry).await,
+                _ = idle.tick() => {
+                    registry.audit.flush();
+                    expire(&registry).await;
+                }
                 _ = due.tick(), if every > 0 => collect_and_tell(&registry, &plan).await,
-                _ = hourly.tick() => forget_old_entries(&registry).await,
+                _ = hourly.tick() => {
+                    forget_old_entries(&registry).await;
+                    if let Err(e) = registry.tokens.forget_keys().await {
+                        tracing::error!("old keys of tokens cannot be removed: {e}");
+                    }
+                }
             }
         }
     };
@@ -232,7 +241,11 @@ async fn forget_old_entries(registry: &Arc<Registry>) {
     let before = now() - i64::from(days.max(1)) * 86_400_000 - 1;
     match audit::forget(registry, before).await {
         Ok(0) => {}
-        Ok(n) => tracing::info!("{n} entries of the audit log were older than {days} days"),
+        Ok(n) => {
+            tracing::info!("{n} entries of the audit log were older than {days} days");
+            let detail = format!("{n} entries older than {days} days");
+            note(registry, "audit.forget.create", detail);
+        }
         Err(e) => tracing::error!("old entries of the audit log cannot be removed: {e}"),
     }
 }
@@ -244,13 +257,26 @@ async fn collect_and_tell(registry: &Arc<Registry>, plan: &Plan) {
         Err(e) => tracing::error!("retention: {e}"),
     }
     match collect(registry, plan).await {
-        Ok(r) => tracing::info!(
-            "garbage collection: {} blobs, {} bytes, {} manifests, {} repositories",
-            r.blobs,
-            r.bytes,
-            r.manifests,
-            r.repositories
-        ),
+        Ok(r) => {
+            let text = format!(
+                "{} blobs, {} bytes, {} manifests, {} repositories",
+                r.blobs, r.bytes, r.manifests, r.repositories
+            );
+            tracing::info!("garbage collection: {text}");
+            note(registry, "gc.create", text);
+        }
         Err(e) => tracing::error!("garbage collection: {e}"),
     }
+}
+
+/// What is done without anybody who asks for it.
+fn note(registry: &Registry, operation: &str, detail: String) {
+    let audit = &registry.audit;
+    audit.note(
+        "system",
+        &Source("system".into()),
+        operation,
+        None,
+        Some(detail),
+    );
 }

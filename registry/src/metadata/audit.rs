@@ -1,14 +1,14 @@
 //! The audit log: rows are added, searched, and go only when they are older than what is kept. Triggers of the schema
 //! refuse everything else.
 
-use super::{Read, Result, Write, now};
+use super::{ProjectId, Read, Result, Write, now};
 use rusqlite::types::Value;
 use rusqlite::{Row, params, params_from_iter};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Something that was done or refused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct AuditEntry {
     /// Rises with each entry.
     pub id: i64,
@@ -32,6 +32,8 @@ pub struct AuditEntry {
     pub status: u16,
     /// More on it.
     pub detail: Option<String>,
+    /// How often. More than once: after an entry of the same kind, so often again within a minute.
+    pub count: u32,
 }
 
 /// Which entries are wanted; what is left out is not looked at.
@@ -41,6 +43,8 @@ pub struct AuditFilter {
     pub user: Option<String>,
     /// Only in this project.
     pub project: Option<String>,
+    /// Only in the project of this row, whatever was called so before.
+    pub project_row: Option<ProjectId>,
     /// Only in this repository.
     pub repository: Option<String>,
     /// Only this operation, or those that begin with it and a dot.
@@ -86,6 +90,7 @@ impl AuditFilter {
             ("time >= ?", self.since),
             ("time < ?", self.until),
             ("id < ?", self.before),
+            ("project_row = ?", self.project_row.map(|p| p.0)),
         ];
         for (condition, value) in numbers {
             if let Some(value) = value {
@@ -119,6 +124,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
         target: row.get(8)?,
         status: row.get(9)?,
         detail: row.get(10)?,
+        count: row.get(11)?,
     })
 }
 
@@ -131,7 +137,8 @@ impl Read<'_> {
         let (condition, mut values) = filter.sql();
         values.push(limit.into());
         let mut statement = self.0.prepare_cached(&format!(
-            "SELECT id, time, user, via, source, project, repository, operation, target, status, detail
+            "SELECT id, time, user, via, source, project, repository, operation, target, status, detail,
+                count
              FROM audit WHERE {condition} ORDER BY id DESC LIMIT ?{}",
             values.len()
         ))?;
@@ -140,8 +147,19 @@ impl Read<'_> {
     }
 }
 
+impl Read<'_> {
+    /// When the newest entry was made, milliseconds since 1970.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn newest_audit(&self) -> Result<Option<i64>> {
+        let mut statement = self.0.prepare_cached("SELECT max(time) FROM audit")?;
+        Ok(statement.query_row([], |row| row.get(0))?)
+    }
+}
+
 impl Write<'_> {
-    /// Adds an entry; its ID and, when that is 0, its time are given here.
+    /// Adds an entry; its ID and, when they are 0, its time and count are given here.
     ///
     /// # Errors
     /// When the database cannot be written.
@@ -150,8 +168,9 @@ impl Write<'_> {
         self.0
             .0
             .prepare_cached(
-                "INSERT INTO audit (time, user, via, source, project, repository, operation, target, status, detail)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                "INSERT INTO audit (time, user, via, source, project, repository, operation, target, status, detail, count,
+                    project_row)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, (SELECT id FROM projects WHERE name = ?5))",
             )?
             .execute(params![
                 time,
@@ -163,7 +182,8 @@ impl Write<'_> {
                 entry.operation,
                 entry.target,
                 entry.status,
-                entry.detail
+                entry.detail,
+                entry.count.max(1)
             ])?;
         Ok(())
     }
@@ -201,6 +221,7 @@ mod tests {
             target: Some("100%_v1".into()),
             status: 200,
             detail: None,
+            count: 0,
         }
     }
 
@@ -219,6 +240,8 @@ mod tests {
         for sql in [
             "UPDATE audit SET user = 'somebody else'",
             "DELETE FROM audit",
+            "REPLACE INTO audit (id, time, user, via, source, operation, status)
+             SELECT id, time, 'x', via, source, operation, status FROM audit",
             "DELETE FROM audit WHERE operation = 'old'",
             "UPDATE audit_floor SET time = 1 << 60",
             "DELETE FROM audit_floor",

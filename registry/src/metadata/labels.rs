@@ -1,6 +1,7 @@
 //! Repositories and manifests as people look at them: lists, labels, search.
 
 use super::{ProjectId, Read, RepositoryId, Result, Write, size_out};
+use crate::access::Sight;
 use crate::digest::Digest;
 use crate::names::RepositoryName;
 use rusqlite::params;
@@ -112,18 +113,35 @@ impl Read<'_> {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn search(&self, text: &str, last: &str, limit: u32) -> Result<Vec<(String, Vec<String>)>> {
+    pub fn search(
+        &self,
+        sight: &Sight,
+        text: &str,
+        last: &str,
+        limit: u32,
+    ) -> Result<Vec<(String, Vec<String>)>> {
+        let (all, member, own) = match sight {
+            Sight::Everything => (true, (0, 0), None),
+            Sight::Public { member, own } => (false, member.unwrap_or((0, 0)), own.as_deref()),
+            Sight::Nothing => return Ok(Vec::new()),
+        };
         let mut statement = self.0.prepare_cached(
             "SELECT r.name, (SELECT group_concat(name, ',') FROM (SELECT t.name FROM tags t
                 WHERE t.repository = r.id AND instr(lower(t.name), lower(?1)) > 0 ORDER BY t.name LIMIT 20)) AS found
-             FROM repositories r WHERE r.name > ?2 AND (instr(r.name, lower(?1)) > 0 OR found IS NOT NULL)
+             FROM repositories r WHERE r.name > ?2 AND (?4 OR r.project IN (
+                SELECT id FROM projects WHERE public OR name = ?7
+                UNION SELECT project FROM members WHERE user = ?5 AND role >= ?6))
+             AND (instr(r.name, lower(?1)) > 0 OR found IS NOT NULL)
              ORDER BY r.name LIMIT ?3",
         )?;
-        let rows = statement.query_map(params![text, last, limit], |row| {
-            let tags: Option<String> = row.get(1)?;
-            let tags = tags.map(|t| t.split(',').map(str::to_owned).collect());
-            Ok((row.get(0)?, tags.unwrap_or_default()))
-        })?;
+        let rows = statement.query_map(
+            params![text, last, limit, all, member.0, member.1, own],
+            |row| {
+                let tags: Option<String> = row.get(1)?;
+                let tags = tags.map(|t| t.split(',').map(str::to_owned).collect());
+                Ok((row.get(0)?, tags.unwrap_or_default()))
+            },
+        )?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 

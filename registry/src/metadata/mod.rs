@@ -21,6 +21,8 @@ mod tokens;
 mod trash;
 mod uploads;
 mod users;
+mod visible;
+mod webhooks;
 mod writer;
 
 pub use audit::{AuditEntry, AuditFilter};
@@ -37,6 +39,7 @@ pub use tokens::TokenKey;
 pub use trash::Trash;
 pub use uploads::UploadRow;
 pub use users::{ChangeUser, User};
+pub use webhooks::{Delivery, Webhook};
 
 use rusqlite::{Connection, OpenFlags};
 use std::ops::Deref;
@@ -153,6 +156,8 @@ impl Metadata {
         connection
             .execute_batch(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+                 -- So that REPLACE does not get round the triggers that guard rows.
+                 PRAGMA recursive_triggers = ON;
                  PRAGMA journal_size_limit = 67108864;",
             )
             .map_err(at)?;
@@ -222,6 +227,12 @@ impl Metadata {
     /// Hands in a change that nobody waits for; a failure is logged.
     pub fn write_later(&self, change: impl FnOnce(&Write<'_>) -> Result<()> + Send + 'static) {
         self.writer.later(change);
+    }
+
+    /// Changes that were handed in and have not begun.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.writer.waiting()
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {

@@ -48,7 +48,7 @@ pub struct Repository {
 const PROJECT: &str = "SELECT id, name, public, created FROM projects";
 
 impl Project {
-    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+    pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Project {
             id: ProjectId(row.get(0)?),
             name: row.get(1)?,
@@ -100,21 +100,6 @@ impl Read<'_> {
             .optional()?;
         Ok(found)
     }
-
-    /// At most `limit` names of repositories after `last`, sorted, of which the caller keeps those that may be seen; each
-    /// with whether its project is public.
-    ///
-    /// # Errors
-    /// See [`Read::project`].
-    pub fn repositories_after(&self, last: &str, limit: u32) -> Result<Vec<(String, bool)>> {
-        let mut statement = self.0.prepare_cached(
-            "SELECT r.name, p.public FROM repositories r JOIN projects p ON p.id = r.project
-             WHERE r.name > ?1 ORDER BY r.name LIMIT ?2",
-        )?;
-        let rows =
-            statement.query_map(params![last, limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
-    }
 }
 
 impl Write<'_> {
@@ -123,14 +108,15 @@ impl Write<'_> {
     /// # Errors
     /// See [`Read::project`].
     pub fn create_project(&self, name: &ProjectName, public: bool) -> Result<Option<ProjectId>> {
+        let row = self.next_row("project")?;
         let id = self
             .0
             .0
             .prepare_cached(
-                "INSERT INTO projects (name, public, created) VALUES (?1, ?2, ?3)
+                "INSERT INTO projects (id, name, public, created) VALUES (?4, ?1, ?2, ?3)
                  ON CONFLICT (name) DO NOTHING RETURNING id",
             )?
-            .query_row(params![name.as_str(), public, now()], |row| row.get(0))
+            .query_row(params![name.as_str(), public, now(), row], |row| row.get(0))
             .optional()?;
         Ok(id.map(ProjectId))
     }

@@ -71,6 +71,7 @@ impl From<Robot> for Principal {
         };
         Principal::Robot {
             id: robot.id,
+            generation: robot.generation,
             name: format!("{}+{}", robot.project, robot.name),
             actions: can.into_iter().filter(may).collect(),
             project: robot.project,

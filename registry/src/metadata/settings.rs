@@ -32,4 +32,13 @@ impl Write<'_> {
             .execute(params![key, value])?;
         Ok(())
     }
+
+    /// A row that nothing of this kind (`project`, `user`) ever had.
+    pub(super) fn next_row(&self, kind: &str) -> Result<i64> {
+        Ok(self
+            .0
+            .0
+            .prepare_cached("UPDATE last_rows SET row = row + 1 WHERE kind = ?1 RETURNING row")?
+            .query_row([kind], |row| row.get(0))?)
+    }
 }

@@ -1,5 +1,6 @@
 //! Keys that sign tokens, and refresh tokens.
 
+use super::users::{USER, User};
 use super::{Read, Result, Write, now};
 use rusqlite::{OptionalExtension, Row, params};
 
@@ -12,6 +13,8 @@ pub struct TokenKey {
     pub secret: Vec<u8>,
     /// Milliseconds since 1970.
     pub created: i64,
+    /// When another one began to sign in its place, milliseconds since 1970.
+    pub retired: Option<i64>,
 }
 
 impl std::fmt::Debug for TokenKey {
@@ -29,6 +32,7 @@ impl TokenKey {
             id: row.get(0)?,
             secret: row.get(1)?,
             created: row.get(2)?,
+            retired: row.get(3)?,
         })
     }
 }
@@ -44,7 +48,7 @@ impl Read<'_> {
     pub fn token_key(&self, id: &str) -> Result<Option<TokenKey>> {
         Ok(self
             .0
-            .prepare_cached("SELECT id, secret, created FROM token_keys WHERE id = ?1")?
+            .prepare_cached("SELECT id, secret, created, retired FROM token_keys WHERE id = ?1")?
             .query_row([id], TokenKey::from_row)
             .optional()?)
     }
@@ -57,7 +61,7 @@ impl Read<'_> {
         Ok(self
             .0
             .prepare_cached(
-                "SELECT id, secret, created FROM token_keys WHERE retired IS NULL
+                "SELECT id, secret, created, retired FROM token_keys WHERE retired IS NULL
                  ORDER BY created DESC LIMIT 1",
             )?
             .query_row([], TokenKey::from_row)
@@ -68,11 +72,14 @@ impl Read<'_> {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn refresh_token(&self, hash: &[u8]) -> Result<Option<i64>> {
+    pub fn refresh_token(&self, hash: &[u8]) -> Result<Option<User>> {
+        // One statement: the token goes with the password, and must not be found beside the next one.
         Ok(self
             .0
-            .prepare_cached("SELECT user FROM refresh_tokens WHERE hash = ?1 AND expires > ?2")?
-            .query_row(params![hash, now()], |row| row.get(0))
+            .prepare_cached(&format!(
+                "{USER} WHERE NOT disabled AND id = (SELECT user FROM refresh_tokens WHERE hash = ?1 AND expires > ?2)"
+            ))?
+            .query_row(params![hash, now()], User::from_row)
             .optional()?)
     }
 }
@@ -86,9 +93,9 @@ impl Write<'_> {
         let db = self.0.0;
         db.execute(
             "UPDATE token_keys SET retired = ?1 WHERE retired IS NULL",
-            [now()],
+            [key.created],
         )?;
-        db.execute("DELETE FROM token_keys WHERE retired < ?1", [forget])?;
+        self.forget_token_keys(forget)?;
         db.execute(
             "INSERT INTO token_keys (id, secret, created) VALUES (?1, ?2, ?3)",
             params![key.id, key.secret, key.created],
@@ -96,23 +103,67 @@ impl Write<'_> {
         Ok(())
     }
 
-    /// Keeps a refresh token's hash; those that expired go, and so does a user's oldest when there are too many.
+    /// Forgets keys that were retired before a time.
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub fn add_refresh_token(&self, hash: &[u8], user: i64, expires: i64) -> Result<()> {
+    pub fn forget_token_keys(&self, before: i64) -> Result<()> {
+        let forget = "DELETE FROM token_keys WHERE retired < ?1";
+        self.0.0.execute(forget, [before])?;
+        Ok(())
+    }
+
+    /// Keeps a refresh token's hash; those that expired go, and so does a user's oldest when there are too many. `false`:
+    /// the user is not in this generation any more, or is disabled.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn add_refresh_token(
+        &self,
+        hash: &[u8],
+        user: i64,
+        generation: i64,
+        expires: i64,
+    ) -> Result<bool> {
         let db = self.0.0;
         db.prepare_cached("DELETE FROM refresh_tokens WHERE user = ?1 AND expires <= ?2")?
             .execute(params![user, now()])?;
-        db.prepare_cached(
-            "INSERT INTO refresh_tokens (hash, user, created, expires) VALUES (?1, ?2, ?3, ?4)",
-        )?
-        .execute(params![hash, user, now(), expires])?;
+        let added = db
+            .prepare_cached(
+                "INSERT INTO refresh_tokens (hash, user, created, expires)
+                 SELECT ?1, id, ?4, ?5 FROM users WHERE id = ?2 AND generation = ?3 AND NOT disabled",
+            )?
+            .execute(params![hash, user, generation, now(), expires])?;
         db.prepare_cached(
             "DELETE FROM refresh_tokens WHERE hash IN (SELECT hash FROM refresh_tokens
              WHERE user = ?1 ORDER BY created DESC, hash LIMIT -1 OFFSET ?2)",
         )?
         .execute(params![user, REFRESH_TOKENS])?;
-        Ok(())
+        Ok(added > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::metadata::{Metadata, now};
+
+    #[tokio::test]
+    async fn no_refresh_token_is_kept_for_a_password_that_was_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let metadata = Metadata::open(&folder.path().join("m.sqlite")).unwrap();
+        let later = now() + 60_000;
+        let done = metadata.write(move |db| {
+            db.set_user("jo", "first", false)?;
+            let proved = db.user("jo")?.unwrap();
+            let before = db.add_refresh_token(b"a", proved.id, proved.generation, later)?;
+            assert_eq!(db.refresh_token(b"a")?.unwrap().name, "jo");
+            // As the command line gives another one.
+            db.set_user("jo", "second", false)?;
+            assert!(db.refresh_token(b"a")?.is_none());
+            let after = db.add_refresh_token(b"b", proved.id, proved.generation, later)?;
+            assert!(db.refresh_token(b"b")?.is_none());
+            Ok::<_, crate::metadata::Error>((before, after))
+        });
+        assert_eq!(done.await.unwrap(), (true, false));
     }
 }

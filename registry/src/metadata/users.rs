@@ -34,7 +34,13 @@ impl std::fmt::Debug for User {
 }
 
 impl User {
-    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+    /// Whether what was proved in this generation still holds.
+    #[must_use]
+    pub fn is_good(&self, generation: i64) -> bool {
+        !self.disabled && self.generation == generation
+    }
+
+    pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(User {
             id: row.get(0)?,
             name: row.get(1)?,
@@ -58,7 +64,7 @@ pub enum ChangeUser {
     LastAdministrator,
 }
 
-const USER: &str =
+pub(super) const USER: &str =
     "SELECT id, name, password, administrator, disabled, generation, created FROM users";
 
 impl Read<'_> {
@@ -135,16 +141,20 @@ impl Write<'_> {
     /// # Errors
     /// When the database cannot be written.
     pub fn set_user(&self, name: &str, password: &str, administrator: bool) -> Result<()> {
-        // Rows are used again: the generation of a new one is none that a token of an old one can have.
+        let row = self.next_row("user")?;
         self.0
             .0
             .prepare_cached(
-                "INSERT INTO users (name, password, administrator, created, generation)
-                 VALUES (?1, ?2, ?3, ?4, ?4)
+                "INSERT INTO users (id, name, password, administrator, created, generation)
+                 VALUES (?5, ?1, ?2, ?3, ?4, ?4)
                  ON CONFLICT (name) DO UPDATE SET password = excluded.password,
                     administrator = excluded.administrator, generation = generation + 1",
             )?
-            .execute(params![name, password, administrator, now()])?;
+            .execute(params![name, password, administrator, now(), row])?;
+        self.0.0.execute(
+            "DELETE FROM refresh_tokens WHERE user = (SELECT id FROM users WHERE name = ?1)",
+            [name],
+        )?;
         Ok(())
     }
 

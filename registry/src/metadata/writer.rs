@@ -2,8 +2,9 @@
 
 use super::{Error, Read, Result, Write};
 use rusqlite::Connection;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
@@ -20,14 +21,17 @@ type Job = Box<dyn FnOnce(Result<&Connection>) -> Answer + Send>;
 pub(super) struct Writer {
     jobs: Option<Sender<Job>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Writer {
     pub(super) fn start(connection: Connection) -> Self {
-        let (jobs, waiting) = channel();
+        let (jobs, queue) = channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let count = waiting.clone();
         let thread = std::thread::Builder::new()
             .name("metadata".into())
-            .spawn(move || work(&connection, &waiting));
+            .spawn(move || work(&connection, &queue, &count));
         let thread = match thread {
             Ok(thread) => Some(thread),
             Err(e) => {
@@ -39,6 +43,7 @@ impl Writer {
         Writer {
             jobs: Some(jobs),
             thread: Mutex::new(thread),
+            waiting,
         }
     }
 
@@ -65,8 +70,7 @@ impl Writer {
             })
         });
         let closed = || E::from(Error::Closed);
-        let jobs = self.jobs.as_ref().ok_or_else(closed)?;
-        jobs.send(job).map_err(|_| closed())?;
+        self.hand_in(job).map_err(|()| closed())?;
         answered.await.map_err(|_| closed())?
     }
 
@@ -81,9 +85,20 @@ impl Writer {
             })
         });
         // Without a writer there is nothing that could be kept; whoever waits for an answer is told.
-        if let Some(jobs) = &self.jobs {
-            let _ = jobs.send(job);
-        }
+        let _ = self.hand_in(job);
+    }
+
+    /// Jobs that were handed in and have not begun.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    fn hand_in(&self, job: Job) -> Result<(), ()> {
+        let jobs = self.jobs.as_ref().ok_or(())?;
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        jobs.send(job).map_err(|_| {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        })
     }
 }
 
@@ -122,8 +137,9 @@ fn savepoint<T, E: From<Error>>(
     result
 }
 
-fn work(connection: &Connection, waiting: &Receiver<Job>) {
-    while let Ok(first) = waiting.recv() {
+fn work(connection: &Connection, queue: &Receiver<Job>, waiting: &AtomicUsize) {
+    while let Ok(first) = queue.recv() {
+        waiting.fetch_sub(1, Ordering::Relaxed);
         let mut answers: Vec<Answer> = Vec::new();
         let begun = connection
             .execute_batch("BEGIN IMMEDIATE")
@@ -136,8 +152,11 @@ fn work(connection: &Connection, waiting: &Receiver<Job>) {
         }
         answers.push(first(Ok(connection)));
         while answers.len() < GROUP && !connection.is_autocommit() {
-            match waiting.try_recv() {
-                Ok(job) => answers.push(job(Ok(connection))),
+            match queue.try_recv() {
+                Ok(job) => {
+                    waiting.fetch_sub(1, Ordering::Relaxed);
+                    answers.push(job(Ok(connection)));
+                }
                 Err(_) => break,
             }
         }

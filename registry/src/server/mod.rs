@@ -12,6 +12,7 @@ use crate::access::Principal;
 use crate::access::tokens::TokenError;
 use crate::gc;
 use crate::registry::Registry;
+use crate::webhooks;
 use connections::Connections;
 use std::io;
 use std::net::SocketAddr;
@@ -85,6 +86,14 @@ impl Server {
         let router = routes::router(registry.clone()).layer(axum::Extension(Principal::Console));
         connections.serve_unix(control, router);
         connections.spawn(gc::schedule(registry.clone(), stop.clone()));
+        let (deliveries, end) = (webhooks::deliver(registry.clone()), stop.clone());
+        connections.spawn(async move {
+            // One that is cut off is made again by the next start.
+            tokio::select! {
+                () = end.cancelled() => {}
+                () = deliveries => {}
+            }
+        });
         Ok(Server {
             registry,
             address,
@@ -147,6 +156,10 @@ impl Server {
     pub async fn shutdown(self) {
         self.stop.cancel();
         self.connections.finished().await;
+        // Those whose clients hung up have no connection any more.
+        self.registry.work.close();
+        self.registry.work.wait().await;
+        self.registry.audit.flush();
         let _ = std::fs::remove_file(Registry::control_socket(&self.registry.folder));
     }
 }

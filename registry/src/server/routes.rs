@@ -1,6 +1,7 @@
 //! Which path is whose.
 
 use crate::access::{Action, Principal, Target, Verdict, authorise};
+use crate::audit::Source;
 use crate::registry::Registry;
 use crate::{api, distribution, token_service};
 use axum::Router;
@@ -90,12 +91,14 @@ async fn metrics_for_administrators(
     State(registry): State<Arc<Registry>>,
     request: Request,
 ) -> Response {
+    let source = request.extensions().get::<Source>().cloned();
+    let source = source.unwrap_or_default();
     let given = request.extensions().get::<Principal>().cloned();
     let principal = match given {
         Some(principal) => principal,
         None => registry
             .credentials
-            .authenticate(request.headers())
+            .authenticate(request.headers(), &source)
             .await
             .unwrap_or(Principal::Anonymous),
     };

@@ -4,9 +4,12 @@
 mod scope;
 
 use crate::access::{Principal, SignInError, secret, tokens};
+use crate::audit::Source;
+use crate::bodies;
 use crate::distribution::error::Failure;
 use crate::metadata::now;
 use crate::registry::Registry;
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -58,9 +61,15 @@ impl Form {
 }
 
 /// `GET /token?service=…&scope=…`, with a password in a Basic header or without.
-pub async fn get(State(registry): State<Arc<Registry>>, uri: Uri, headers: HeaderMap) -> Response {
+pub async fn get(
+    State(registry): State<Arc<Registry>>,
+    source: Option<Extension<Source>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let source = source.map(|s| s.0).unwrap_or_default();
     let form = Form::parse(uri.query().unwrap_or_default());
-    let principal = match registry.credentials.authenticate(&headers).await {
+    let principal = match registry.credentials.authenticate(&headers, &source).await {
         Ok(
             principal @ (Principal::Anonymous | Principal::User { .. } | Principal::Robot { .. }),
         ) => principal,
@@ -69,13 +78,21 @@ pub async fn get(State(registry): State<Arc<Registry>>, uri: Uri, headers: Heade
         Err(e) => return refused(e),
     };
     let refresh = form.first("offline_token") == Some("true");
-    answer(&registry, &principal, &form, refresh).await
+    answer(&registry, &source, &principal, &form, refresh).await
 }
 
 /// `POST /token` with `grant_type` `password` or `refresh_token`.
-pub async fn post(State(registry): State<Arc<Registry>>, body: Body) -> Response {
-    let Ok(bytes) = axum::body::to_bytes(body, MAX_FORM).await else {
-        return oauth("invalid_request", "the form is too long or was cut off");
+pub async fn post(
+    State(registry): State<Arc<Registry>>,
+    source: Option<Extension<Source>>,
+    body: Body,
+) -> Response {
+    let source = source.map(|s| s.0).unwrap_or_default();
+    let Some(Ok(bytes)) = bodies::in_time(axum::body::to_bytes(body, MAX_FORM)).await else {
+        return oauth(
+            "invalid_request",
+            "the form is too long, too slow, or was cut off",
+        );
     };
     let form = Form::parse(&String::from_utf8_lossy(&bytes));
     let principal = match form.first("grant_type") {
@@ -84,7 +101,7 @@ pub async fn post(State(registry): State<Arc<Registry>>, body: Body) -> Response
             else {
                 return oauth("invalid_request", "username and password are needed");
             };
-            registry.credentials.sign_in(name, password).await
+            registry.credentials.sign_in(name, password, &source).await
         }
         Some("refresh_token") => {
             let Some(token) = form.first("refresh_token") else {
@@ -102,7 +119,7 @@ pub async fn post(State(registry): State<Arc<Registry>>, body: Body) -> Response
     match principal {
         Ok(principal) => {
             let refresh = form.first("access_type") == Some("offline");
-            answer(&registry, &principal, &form, refresh).await
+            answer(&registry, &source, &principal, &form, refresh).await
         }
         Err(e) => refused(e),
     }
@@ -111,28 +128,23 @@ pub async fn post(State(registry): State<Arc<Registry>>, body: Body) -> Response
 /// Who a refresh token was made out to, with the rights of now.
 fn refreshed(registry: &Registry, token: &str) -> Result<Principal, SignInError> {
     let hash = secret::hash(token);
-    let user = registry
-        .metadata
-        .read(|db| match db.refresh_token(&hash)? {
-            Some(id) => db.user_by_id(id),
-            None => Ok(None),
-        })?
-        .filter(|u| !u.disabled)
-        .ok_or(SignInError::Wrong)?;
+    let user = registry.metadata.read(|db| db.refresh_token(&hash))?;
+    let user = user.ok_or(SignInError::Wrong)?;
     Ok(Principal::User {
         id: user.id,
         name: user.name,
-        administrator: user.administrator,
+        generation: user.generation,
     })
 }
 
 async fn answer(
     registry: &Registry,
+    source: &Source,
     principal: &Principal,
     form: &Form,
     refresh: bool,
 ) -> Response {
-    match make(registry, principal, form, refresh).await {
+    match make(registry, source, principal, form, refresh).await {
         Ok(body) => {
             let headers = [
                 (CONTENT_TYPE, HeaderValue::from_static("application/json")),
@@ -146,6 +158,7 @@ async fn answer(
 
 async fn make(
     registry: &Registry,
+    source: &Source,
     principal: &Principal,
     form: &Form,
     refresh: bool,
@@ -170,14 +183,18 @@ async fn make(
         "scope": scopes.join(" "),
     });
     // Robots have a secret that expires already; nobody needs a second one for them.
-    if let (true, Principal::User { id, .. }) = (refresh, principal) {
+    if let (true, &Principal::User { id, generation, .. }) = (refresh, principal) {
         let token = secret::generate(REFRESH_PREFIX)
             .map_err(|e| tokens::TokenError::Make(e.to_string()))?;
-        let (hash, id) = (secret::hash(&token), *id);
-        registry
+        let hash = secret::hash(&token);
+        let kept = registry
             .metadata
-            .write(move |db| db.add_refresh_token(&hash, id, now() + REFRESH))
-            .await?;
+            .write(move |db| db.add_refresh_token(&hash, id, generation, now() + REFRESH));
+        if !kept.await? {
+            return Err(tokens::TokenError::Owner.into());
+        }
+        let (user, operation) = (principal.name(), "refresh-token.create");
+        registry.audit.note(user, source, operation, None, None);
         answer["refresh_token"] = json!(token);
     }
     Ok(answer)

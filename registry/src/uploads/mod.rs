@@ -7,6 +7,7 @@ mod receive;
 mod session;
 mod turn;
 
+use crate::access::{Permit, Refused};
 use crate::blobs::{self, Store};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::metadata::{self, Metadata, UploadRow, now};
@@ -57,6 +58,9 @@ pub enum Error {
     /// The connection broke; what came is kept.
     #[error("the chunk was cut off: {0}; ask for the upload's offset and go on there")]
     Cut(String),
+    /// Who sent it may not any more.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// The project may not hold so much.
     #[error(transparent)]
     Quota(#[from] metadata::QuotaExceeded),
@@ -161,7 +165,7 @@ impl Uploads {
     pub async fn append<B>(
         self: &Arc<Self>,
         id: &str,
-        repository: &RepositoryName,
+        permit: Permit,
         range: Option<(u64, u64)>,
         body: B,
     ) -> Result<u64, Error>
@@ -169,7 +173,7 @@ impl Uploads {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: std::fmt::Display + Send,
     {
-        self.known(id, repository)?;
+        self.known(id, &permit.repository)?;
         let (this, id) = (self.clone(), id.to_owned());
         // On a task of its own, so that a client that hangs up leaves an upload that can go on.
         unbroken(async move {
@@ -181,6 +185,7 @@ impl Uploads {
             let kept = session.record(&this.store, &this.metadata).await;
             received?;
             kept?;
+            this.metadata.read(|db| permit.check::<Error>(db))?;
             Ok(session.received())
         })
         .await
@@ -193,7 +198,7 @@ impl Uploads {
     pub async fn finish<B>(
         self: &Arc<Self>,
         id: &str,
-        repository: &RepositoryName,
+        permit: Permit,
         range: Option<(u64, u64)>,
         body: B,
         digest: Digest,
@@ -202,7 +207,7 @@ impl Uploads {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: std::fmt::Display + Send,
     {
-        self.known(id, repository)?;
+        self.known(id, &permit.repository)?;
         let (this, id) = (self.clone(), id.to_owned());
         unbroken(async move {
             let turn = this.turns.take(&id).await;
@@ -212,12 +217,14 @@ impl Uploads {
                 .receive(&this.metadata, turn.slot(), range, body)
                 .await;
             let done = match received {
-                Ok(()) => this.complete(&mut session, digest, true).await,
+                Ok(()) => this.complete(&mut session, digest, true, permit).await,
                 Err(e) => Err(e),
             };
             match &done {
                 Ok(()) => {}
-                Err(Error::Digest { .. } | Error::Quota(_)) => this.remove(&id).await?,
+                Err(Error::Digest { .. } | Error::Quota(_) | Error::Refused(_)) => {
+                    this.remove(&id).await?
+                }
                 Err(_) => session.record(&this.store, &this.metadata).await?,
             }
             done
@@ -231,7 +238,7 @@ impl Uploads {
     /// See [`Error`]; nothing is left of it then.
     pub async fn whole<B>(
         self: &Arc<Self>,
-        repository: &RepositoryName,
+        permit: Permit,
         body: B,
         digest: Digest,
     ) -> Result<(), Error>
@@ -239,16 +246,17 @@ impl Uploads {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: std::fmt::Display + Send,
     {
-        let (this, repository) = (self.clone(), repository.clone());
+        let this = self.clone();
         unbroken(async move {
             let id = Uuid::new_v4().simple().to_string();
             let algorithm = digest.algorithm();
-            let mut session = Session::create(&this.store, &id, &repository, algorithm).await?;
+            let mut session =
+                Session::create(&this.store, &id, &permit.repository, algorithm).await?;
             session.never_record();
             let slot = Slot::default();
             let received = session.receive(&this.metadata, &slot, None, body).await;
             let done = match received {
-                Ok(()) => this.complete(&mut session, digest, false).await,
+                Ok(()) => this.complete(&mut session, digest, false, permit).await,
                 Err(e) => Err(e),
             };
             if done.is_err() {
@@ -334,6 +342,7 @@ impl Uploads {
         session: &mut Session,
         wanted: Digest,
         recorded: bool,
+        permit: Permit,
     ) -> Result<(), Error> {
         let found = session.digest(wanted.algorithm()).await?;
         if found != wanted {
@@ -354,6 +363,7 @@ impl Uploads {
         let new = self
             .metadata
             .write(move |db| {
+                permit.check::<Error>(db)?;
                 let repository = db
                     .ensure_repository(&repository)?
                     .ok_or_else(|| Error::NoProject(repository.project().to_owned()))?;
@@ -371,7 +381,7 @@ impl Uploads {
                 Ok::<_, Error>(new)
             })
             .await;
-        if let (Err(Error::Quota(_)), true) = (&new, keeps_first) {
+        if let (Err(Error::Quota(_) | Error::Refused(_)), true) = (&new, keeps_first) {
             // The object was written for nothing; the next collection deletes it.
             let id = key.clone();
             self.metadata

@@ -3,7 +3,7 @@
 use crate::command::registry;
 use crate::crash::Process;
 use crate::harness::*;
-use registry::metadata::{AuditEntry, AuditFilter};
+use registry::metadata::{AuditEntry, AuditFilter, now};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -130,9 +130,9 @@ async fn every_operation_is_written_down_with_who_what_from_where_and_the_result
         "developer password delete private/a v1 403",
         "devops-admin password member.change private somebody 204 viewer",
         r#"devops-admin password project.change private 204 {"public":true}"#,
-        "devops-admin password user.create  403",
-        "admin password user.create  jo 201",
-        "admin password project.create team 201",
+        r#"devops-admin password user.create  jo 403 {"administrator":false}"#,
+        r#"admin password user.create  jo 201 {"administrator":false}"#,
+        r#"admin password project.create team 201 {"name":"team","public":false,"administrator":null}"#,
         "admin password delete private/a v1 202",
     ];
     assert_eq!(list, wanted);
@@ -205,9 +205,8 @@ async fn the_log_is_searched_by_its_columns_and_only_by_those_who_may() {
         .text()
         .await
         .unwrap();
-    // The two refusals were written down as well.
-    let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
-    assert_eq!(first["status"], 403);
+    let refusals = |line: &&str| serde_json::from_str::<Value>(line).unwrap()["status"] == 403;
+    assert_eq!(lines.lines().filter(refusals).count(), 3, "{lines}");
     assert!(lines.lines().count() >= 9);
     for bad in ["since=x", "format=xml", "limit=-1"] {
         assert_eq!(
@@ -231,6 +230,161 @@ async fn the_log_is_searched_by_its_columns_and_only_by_those_who_may() {
     assert_eq!(done["entries"], 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_or_refused_again_and_again_is_counted() {
+    let r = Running::start().await;
+    let name = "default-project/a";
+    r.client.push_image(name, "v1", &[b"1"]).await;
+    let before = entries(&r).await.len();
+    let anyone = r.client.anonymous();
+    let stranger = r.client.signed_in("somebody", PASSWORD);
+    for _ in 0..30 {
+        anyone.get("/v2/default-project/a/manifests/v1").await;
+        stranger.get("/v2/private/a/manifests/v1").await;
+        stranger.post("/v2/private/a/blobs/uploads/").await;
+    }
+    r.registry.audit.flush();
+    let all = entries(&r).await;
+    let mut list: Vec<String> = all[before..]
+        .iter()
+        .map(|e| format!("{} x{}", told(e), e.count))
+        .collect();
+    list.sort();
+    let wanted = [
+        "anonymous none pull default-project/a v1 200 x1",
+        "anonymous none pull default-project/a v1 200 x29",
+        "somebody password blob.push private/a 403 x1",
+        "somebody password blob.push private/a 403 x29",
+        "somebody password pull private/a v1 403 x1",
+        "somebody password pull private/a v1 403 x29",
+    ];
+    assert_eq!(list, wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_to_change_is_told_whether_it_did_or_not_and_what_nobody_asked_for_too() {
+    let mut with = settings();
+    with.gc.at_start = true;
+    let r = Running::with(with).await;
+    let (_, log) = (
+        r.client.get("/token?offline_token=true").await,
+        r.client.get("/api/v1/audit?format=csv").await.text().await,
+    );
+    assert!(log.unwrap().starts_with("id,time,"));
+    let again = json!({"name": "viewer", "password": PASSWORD, "administrator": true});
+    let open = json!({"name": "open", "public": true});
+    let dry = json!({"dry_run": true});
+    let robot = json!({"name": "ci", "actions": ["pull"]});
+    for (path, body, status) in [
+        ("/users", again, 409),
+        ("/projects", open, 201),
+        ("/keys/rotate", json!({"revoke": true}), 204),
+        ("/gc", dry, 200),
+        ("/projects/open/robots", robot, 201),
+        ("/projects/open/robots/ci/secret", json!({"days": 7}), 200),
+    ] {
+        assert_eq!(
+            r.client.api(Method::POST, path, body).await.0,
+            status,
+            "{path}"
+        );
+    }
+    let wrong = r.client.signed_in("developer", "a wrong password");
+    let nobody = r.client.signed_in("nobody", "a wrong password");
+    for _ in 0..11 {
+        wrong.get("/v2/").await;
+        nobody.get("/v2/").await;
+    }
+    let mut list: Vec<String> = entries(&r).await.iter().map(told).collect();
+    // The collection at the start runs beside the rest.
+    list.sort_by_key(|line| !line.starts_with("system none gc"));
+    let wanted = [
+        "system none gc.create  200 0 blobs, 0 bytes, 0 manifests, 0 repositories",
+        "admin none refresh-token.create  200",
+        "admin password audit.export  200",
+        r#"admin password user.create  viewer 409 {"administrator":true}"#,
+        r#"admin password project.create open 201 {"name":"open","public":true,"administrator":null}"#,
+        r#"admin password key.rotate.create  204 {"revoke":true}"#,
+        r#"admin password gc.create  200 {"dry_run":true,"grace_minutes":null,"untagged_hours":null}"#,
+        r#"admin password robot.create open ci 201 {"name":"ci","actions":["pull"],"days":null}"#,
+        r#"admin password robot.secret.create open ci 200 {"days":7}"#,
+        "system none sign-in.slow  developer 200",
+    ];
+    assert_eq!(list, wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_does_not_show_what_was_done_in_one_of_the_same_name_before() {
+    let r = Running::start().await;
+    let (path, new) = (
+        "/projects/team",
+        json!({"name": "team", "administrator": "somebody"}),
+    );
+    assert_eq!(
+        r.client.api(Method::POST, "/projects", new.clone()).await.0,
+        201
+    );
+    let secret = json!({"role": "viewer"});
+    r.client
+        .api(Method::PUT, "/projects/team/members/viewer", secret)
+        .await;
+    let first = r
+        .registry
+        .metadata
+        .read(|db| db.project("team"))
+        .unwrap()
+        .unwrap();
+    assert_eq!(r.client.api(Method::DELETE, path, json!(null)).await.0, 204);
+    assert_eq!(r.client.api(Method::POST, "/projects", new).await.0, 201);
+    let second = r
+        .registry
+        .metadata
+        .read(|db| db.project("team"))
+        .unwrap()
+        .unwrap();
+    assert_ne!(first.id, second.id);
+    let somebody = r.client.signed_in("somebody", PASSWORD);
+    let path = "/projects/team/audit";
+    let (_, own) = somebody.api(Method::GET, path, json!(null)).await;
+    let own: Vec<&str> = own
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["operation"].as_str().unwrap())
+        .collect();
+    assert_eq!(own, ["project.create"]);
+    let (_, all) = r
+        .client
+        .api(Method::GET, "/audit?project=team", json!(null))
+        .await;
+    assert_eq!(all.as_array().unwrap().len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_far_ahead_must_not_empty_the_log() {
+    let r = Running::start().await;
+    let old = AuditEntry {
+        time: now() - 40 * 86_400_000,
+        operation: "push".into(),
+        ..AuditEntry::default()
+    };
+    r.registry
+        .metadata
+        .write(move |db| db.add_audit(&old))
+        .await
+        .unwrap();
+    let forget = async || {
+        let body = json!({"keep_days": 7});
+        r.client.api(Method::POST, "/audit/forget", body).await
+    };
+    let (status, answer) = forget().await;
+    assert_eq!(status, 409, "{answer}");
+    assert!(answer["message"].as_str().unwrap().contains("clock"));
+    // That refusal is an entry of today.
+    let (status, done) = forget().await;
+    assert_eq!((status, &done["entries"]), (200, &json!(1)));
+}
+
 #[test]
 fn the_command_line_searches_and_exports_and_shows_the_log() {
     let folder = tempfile::tempdir().unwrap();
@@ -248,19 +402,24 @@ fn the_command_line_searches_and_exports_and_shows_the_log() {
         assert!(registry(folder.path(), &["log"]).unwrap().is_array());
         drop(process);
     }
-    let found = registry(folder.path(), &["audit", "search", "--text", "team"]);
-    assert!(
-        found.unwrap().as_array().unwrap().is_empty(),
-        "the project is no text"
+    let found = registry(folder.path(), &["audit", "search", "--text", "\"team\""]);
+    assert_eq!(found.unwrap().as_array().unwrap().len(), 1);
+    let found = registry(
+        folder.path(),
+        &["audit", "search", "--text", "no such text"],
     );
+    assert!(found.unwrap().as_array().unwrap().is_empty());
     let export = std::process::Command::new(env!("CARGO_BIN_EXE_registry"))
         .args(["audit", "export", "--format", "jsonl", "--data"])
         .arg(folder.path())
         .output()
         .unwrap();
-    let line: Value =
-        serde_json::from_slice(export.stdout.split(|b| *b == b'\n').next().unwrap()).unwrap();
-    assert_eq!(line["operation"], "project.create");
+    let lines = String::from_utf8(export.stdout).unwrap();
+    let operations: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["operation"].clone())
+        .collect();
+    assert!(operations.contains(&json!("project.create")), "{lines}");
     let done = registry(folder.path(), &["audit", "forget", "--keep", "1"]).unwrap();
     assert_eq!(done["entries"], 0);
 }

@@ -47,6 +47,11 @@ fn layout(folder: &Path) -> Option<String> {
     Some(image)
 }
 
+/// Has skopeo look at an image of a layout (`FOLDER:TAG`).
+pub fn reads_layout(image: &str) {
+    must("skopeo", &["inspect", "--raw", &format!("oci:{image}")]);
+}
+
 #[test]
 fn skopeo_and_umoci_push_copy_list_inspect_pull_and_delete() {
     let work = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use crate::crash::Process;
 use crate::harness::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 
@@ -95,6 +95,152 @@ fn the_command_line_does_all_of_it_whether_the_registry_serves_or_not() {
     life(folder.path());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_sets_quotas_rules_labels_and_webhooks() {
+    let folder = tempfile::tempdir().unwrap();
+    init(folder.path(), &settings());
+    let process = Process::start(folder.path());
+    let digest = process.client.push_image("private/a", "v1", &[b"1"]).await;
+    let digest = digest.as_str();
+    let run = |args: &str| {
+        let args: Vec<&str> = args.split(' ').collect();
+        registry(folder.path(), &args)
+    };
+    run("quota set private 100000").unwrap();
+    let shown = run("quota show private").unwrap();
+    assert_eq!(shown["quota"], 100_000);
+    assert!(shown["used"].as_u64().unwrap() > 3);
+    run("quota unset private").unwrap();
+    assert!(run("quota show private").unwrap().get("quota").is_none());
+    let rule = run("immutable add private --tags v*").unwrap();
+    assert_eq!(
+        (&rule["repositories"], &rule["tags"]),
+        (&json!("*"), &json!("v*"))
+    );
+    let tag = "/v2/private/a/manifests/v1";
+    let kept = process.client.delete(tag).await;
+    refused(kept, 403, "DENIED").await;
+    let id = run("immutable ls private").unwrap()[0]["id"].to_string();
+    run(&format!("immutable rm private {id}")).unwrap();
+    let none = run(&format!("immutable rm private {id}")).unwrap_err();
+    assert!(none.contains("no rule"), "{none}");
+
+    run("label set private good --color #00ff00").unwrap();
+    assert_eq!(run("label ls private").unwrap()[0]["color"], "#00ff00");
+    run(&format!("label give private good a {digest}")).unwrap();
+    run(&format!("label take private good a {digest}")).unwrap();
+    let again = run(&format!("label take private bad a {digest}")).unwrap_err();
+    assert!(again.contains("no such label"), "{again}");
+    run("label rm private good").unwrap();
+
+    run("retention add private --keep-latest 0").unwrap();
+    let gone = run("retention run private --dry-run").unwrap();
+    assert_eq!(gone[0]["tag"], "v1");
+    assert_eq!(process.client.head(tag).await.status().as_u16(), 200);
+    assert_eq!(
+        run("retention run private")
+            .unwrap()
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(process.client.head(tag).await.status().as_u16(), 404);
+    let id = run("retention ls private").unwrap()[0]["id"].to_string();
+    run(&format!("retention rm private {id}")).unwrap();
+
+    let made = run("webhook add private http://127.0.0.1:1/x").unwrap();
+    assert!(made["secret"].as_str().unwrap().starts_with("hook_"));
+    assert_eq!(
+        run("webhook ls private").unwrap()[0]["url"],
+        "http://127.0.0.1:1/x"
+    );
+    run(&format!("webhook rm private {}", made["id"])).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_is_exported_and_imported_with_its_indexes_and_referrers() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    init(first.path(), &settings());
+    init(second.path(), &settings());
+    let work = tempfile::tempdir().unwrap();
+    let layout = work.path().join("layout");
+    let layout = layout.to_str().unwrap();
+    let name = "private/team/app";
+    let large = bytes(3, 3 << 20);
+    let references = {
+        let process = Process::start(first.path());
+        let client = &process.client;
+        let one = client.push_image(name, "v1", &[b"1", &large]).await;
+        let two = client.push_image(name, "v2", &[b"2"]).await;
+        let size = client.get(&format!("/v2/{name}/manifests/v1")).await;
+        let size = size.bytes().await.unwrap().len();
+        let both = index(&[(one.clone(), size), (two.clone(), 1)]);
+        let answer = client.put_manifest(name, "all", OCI_INDEX, both).await;
+        assert_eq!(answer.status().as_u16(), 201);
+        let subject =
+            json!({"subject": {"mediaType": OCI_MANIFEST, "digest": one.as_str(), "size": size}});
+        let signature = image(&sha256(b"{}"), &[], &subject);
+        let answer = client
+            .put_manifest(
+                name,
+                sha256(&signature).as_str(),
+                OCI_MANIFEST,
+                signature.clone(),
+            )
+            .await;
+        assert_eq!(answer.status().as_u16(), 201);
+        let moved = registry(first.path(), &["export", name, layout]).unwrap();
+        let wanted = json!({"tags": 3, "manifests": 4, "blobs": 4, "bytes": 2 + 1 + (3 << 20) + 1});
+        assert_eq!(moved, wanted);
+        let full = registry(first.path(), &["export", name, layout]).unwrap_err();
+        assert!(full.contains("not empty"), "{full}");
+        ["v1", "v2", "all", sha256(&signature).as_str()].map(str::to_owned)
+    };
+    // In its own process: nobody serves that one.
+    let into = "default-project/copy";
+    let moved = registry(second.path(), &["import", into, layout]).unwrap();
+    assert_eq!(
+        (&moved["tags"], &moved["manifests"]),
+        (&json!(3), &json!(4))
+    );
+    let (from, to) = (Process::start(first.path()), Process::start(second.path()));
+    for reference in &references {
+        let path = |name: &str| format!("/v2/{name}/manifests/{reference}");
+        let was = from.client.get(&path(name)).await;
+        let is = to.client.get(&path(into)).await;
+        assert_eq!(header(&was, "content-type"), header(&is, "content-type"));
+        assert_eq!(
+            was.bytes().await.unwrap(),
+            is.bytes().await.unwrap(),
+            "{reference}"
+        );
+    }
+    let blob = to
+        .client
+        .get(&format!("/v2/{into}/blobs/{}", sha256(&large)))
+        .await;
+    assert!(blob.bytes().await.unwrap() == large);
+    let v1 = to.client.head(&format!("/v2/{into}/manifests/v1")).await;
+    let list = format!(
+        "/v2/{into}/referrers/{}",
+        header(&v1, "docker-content-digest")
+    );
+    let list: Value = to.client.get(&list).await.json().await.unwrap();
+    assert_eq!(list["manifests"][0]["digest"], references[3].as_str());
+    // What others make of it.
+    crate::clients::reads_layout(&format!("{layout}:v1"));
+    // A layout that is damaged, or leads elsewhere, is not taken.
+    let place = |bytes: &[u8]| format!("{layout}/blobs/sha256/{}", sha256(bytes).hex());
+    std::fs::write(place(b"2"), b"3").unwrap();
+    let bad = registry(second.path(), &["import", "private/new", layout]).unwrap_err();
+    assert!(bad.contains("digest"), "{bad}");
+    let outside = json!({"manifests": [{"digest": "sha256:../../../etc/passwd", "size": 1}]});
+    std::fs::write(format!("{layout}/index.json"), outside.to_string()).unwrap();
+    let bad = registry(second.path(), &["import", "private/new", layout]).unwrap_err();
+    assert!(bad.contains("digest"), "{bad}");
+}
+
 #[test]
 fn init_makes_the_example_users_when_asked_for() {
     let folder = tempfile::tempdir().unwrap();
@@ -128,7 +274,14 @@ fn every_command_has_help() {
         &["project", "join"],
         &["robot", "add"],
         &["key", "rotate"],
+        &["quota", "set"],
+        &["immutable", "add"],
+        &["retention", "run"],
+        &["label", "give"],
+        &["webhook", "add"],
         &["gc"],
+        &["export"],
+        &["import"],
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_registry"))
             .args(command)

@@ -217,6 +217,52 @@ async fn keys_are_rotated_and_a_token_of_a_revoked_key_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_rotated_is_good_for_what_it_signed_and_for_its_time_only() {
+    let r = start().await;
+    let (token, mut claims, old) = good(&r).await;
+    let rotate = async |ago: i64| {
+        let id = format!("key{ago}");
+        let key = TokenKey {
+            id,
+            created: registry::metadata::now() - ago * 1000,
+            ..old.clone()
+        };
+        let metadata = &r.registry.metadata;
+        metadata
+            .write(move |db| db.add_token_key(&key, 0))
+            .await
+            .unwrap();
+    };
+    // As whoever got hold of the key could make one: good for a day.
+    let issued = claims["iat"].as_i64().unwrap();
+    claims["exp"] = json!(issued + 86_400);
+    must_be_refused(&r, &signed(&old, Algorithm::HS256, &claims)).await;
+    // Retired a minute ago: what it signs now is not good, what it signed before is.
+    rotate(60).await;
+    must_be_refused(&r, &token).await;
+    for (claim, value) in [("iat", -90), ("nbf", -90), ("exp", 200)] {
+        claims[claim] = json!(issued + value);
+    }
+    let before = signed(&old, Algorithm::HS256, &claims);
+    let answer = r.client.bearer(&before).get(MANIFEST).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    // Of a key that was retired six minutes ago, nothing is.
+    let (_, mut claims, second) = good(&r).await;
+    assert_ne!(second.id, old.id);
+    rotate(360).await;
+    for (claim, value) in [("iat", -400), ("nbf", -400), ("exp", -101)] {
+        claims[claim] = json!(issued + value);
+    }
+    claims["exp"] = json!(issued + 30);
+    claims["iat"] = json!(issued - 269);
+    must_be_refused(&r, &signed(&second, Algorithm::HS256, &claims)).await;
+    r.registry.tokens.forget_keys().await.unwrap();
+    let key = |id: &str| r.registry.metadata.read(|db| db.token_key(id)).unwrap();
+    assert!(key(&second.id).is_none(), "its last token has expired");
+    assert!(key(&old.id).is_some() && key("key360").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_good_for_its_scope_only() {
     let r = start().await;
     r.client.push_image("private/b", "v1", &[b"2"]).await;
