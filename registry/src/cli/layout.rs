@@ -1,5 +1,6 @@
 //! `registry export`, `registry import`: a repository as an OCI image layout (image spec, "OCI Image Layout
-//! Specification"), which other tools read and write as well. Both speak the distribution API.
+//! Specification"), which other tools read and write as well. Both speak the distribution API. Manifests stay byte for byte:
+//! those of Docker's own media types are in the layout as such, which not every tool looks for there.
 
 use super::Common;
 use super::call::Session;
