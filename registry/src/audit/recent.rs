@@ -33,6 +33,7 @@ impl Recent {
             *different += 1;
         } else {
             // Of which there are few: none of it is the client's choice, but a project that there is.
+            entry.source = network(&entry.source).into();
             entry.target = None;
             entry.repository = None;
             entry.detail = Some("many different ones".into());
@@ -105,6 +106,17 @@ mod tests {
         assert_eq!((again[0].count, again[0].target.as_deref()), (2, Some("a")));
         assert!(again[0].time > 0);
         assert_eq!(recent.see(entry("a", 200)), Some(entry("a", 200)));
+    }
+
+    #[test]
+    fn who_has_many_addresses_of_one_network_is_one_source() {
+        let mut recent = Recent::default();
+        let from = |n: u32| AuditEntry {
+            source: format!("2001:db8::{:x}:{:x}", n >> 16, n & 0xffff),
+            ..entry("a", 200)
+        };
+        let written = (0..10_000).filter_map(|n| recent.see(from(n))).count();
+        assert_eq!(written, DIFFERENT as usize + 1);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `registry export`, `registry import`: a repository as an OCI image layout (image spec, "OCI Image Layout
-//! Specification"), which other tools read and write as well. Both speak the distribution API.
+//! Specification"), which other tools read and write as well. Both speak the distribution API. Manifests stay byte for byte:
+//! those of Docker's own media types are in the layout as such, which not every tool looks for there.
 
 use super::Common;
 use super::call::Session;
@@ -143,8 +144,14 @@ fn digest_of(descriptor: &Value) -> Result<Digest> {
     text.parse().with_context(|| format!("digest {text:?}"))
 }
 
-/// What a manifest is made of: other manifests; and blobs, with whether each may lie elsewhere.
-fn parts(manifest: &Value) -> Result<(Vec<Digest>, Vec<(Digest, bool)>)> {
+/// What a manifest is made of.
+struct Parts {
+    manifests: Vec<Digest>,
+    /// Blobs, with whether each may lie elsewhere.
+    blobs: Vec<(Digest, bool)>,
+}
+
+fn parts(manifest: &Value) -> Result<Parts> {
     let list = |key: &str| manifest[key].as_array().cloned().unwrap_or_default();
     let manifests = list("manifests");
     let manifests = manifests.iter().map(digest_of);
@@ -157,10 +164,10 @@ fn parts(manifest: &Value) -> Result<(Vec<Digest>, Vec<(Digest, bool)>)> {
             elsewhere || kind.contains(".nondistributable."),
         ))
     });
-    Ok((
-        manifests.collect::<Result<_>>()?,
-        blobs.collect::<Result<_>>()?,
-    ))
+    Ok(Parts {
+        manifests: manifests.collect::<Result<_>>()?,
+        blobs: blobs.collect::<Result<_>>()?,
+    })
 }
 
 /// Writes a layout.
@@ -193,7 +200,7 @@ impl Writer<'_> {
         let kind = text(CONTENT_TYPE.as_str());
         let descriptor = json!({"mediaType": kind, "digest": digest.as_str(), "size": body.len()});
         self.known.insert(digest.clone(), descriptor.clone());
-        let (manifests, blobs) = parts(&serde_json::from_slice(&body)?)?;
+        let Parts { manifests, blobs } = parts(&serde_json::from_slice(&body)?)?;
         for child in manifests {
             Box::pin(self.manifest(child.as_str(), depth + 1)).await?;
         }
@@ -311,7 +318,7 @@ impl Reader<'_> {
         let body = read(&place(self.folder, digest))?;
         let manifest: Value = serde_json::from_slice(&body).with_context(|| digest.to_string())?;
         if self.known.insert(digest.clone()) {
-            let (_, blobs) = parts(&manifest)?;
+            let Parts { blobs, .. } = parts(&manifest)?;
             for child in manifest["manifests"].as_array().into_iter().flatten() {
                 let kind = child["mediaType"].as_str().unwrap_or_default();
                 Box::pin(self.manifest(&digest_of(child)?, kind, None, depth + 1)).await?;

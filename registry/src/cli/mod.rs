@@ -18,6 +18,7 @@ mod webhook;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -50,12 +51,16 @@ pub(crate) struct Common {
 impl Common {
     /// Prints a result for people or for programs.
     fn print<T: Serialize>(&self, result: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
-        if self.json {
-            println!("{}", serde_json::to_string(result)?);
-        } else {
-            println!("{}", text(result));
+        let line = match self.json {
+            true => serde_json::to_string(result)?,
+            false => text(result),
+        };
+        let mut out = std::io::stdout().lock();
+        match writeln!(out, "{line}").and_then(|()| out.flush()) {
+            // Who reads has read enough (`| head`); what was asked for is done.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            done => Ok(done?),
         }
-        Ok(())
     }
 
     /// Says that something was done.

@@ -7,12 +7,14 @@ use crate::metadata::{self, Delivery, ProjectId, Write, now};
 use crate::names::RepositoryName;
 use crate::registry::Registry;
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use hmac::{Hmac, KeyInit, Mac};
 use http::Uri;
 use reqwest_tls::redirect::Policy;
 use reqwest_tls::{Client, header::CONTENT_TYPE};
 use serde_json::json;
 use sha2::Sha256;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,31 +111,39 @@ pub(crate) async fn deliver(registry: Arc<Registry>) {
             return;
         }
     };
+    let mut under_way = FuturesUnordered::new();
+    let mut busy: HashSet<i64> = HashSet::new();
     loop {
+        let most = u32::try_from(AT_ONCE + busy.len()).unwrap_or(u32::MAX);
         let due = registry
             .metadata
-            .read_long::<_, metadata::Error>(|db| db.due_deliveries(now(), AT_ONCE as u32 * 4));
+            .read_long::<_, metadata::Error>(move |db| db.due_deliveries(now(), most));
         let due = due.await.unwrap_or_else(|e| {
             tracing::error!("webhooks: {e}");
             Vec::new()
         });
-        if due.is_empty() {
-            let _ = tokio::time::timeout(LOOK, registry.queued.notified()).await;
-            continue;
-        }
-        let attempts = due.into_iter().map(|delivery| {
-            let (client, registry) = (client.clone(), registry.clone());
-            async move {
-                if let Err(e) = attempt(&client, &registry, &delivery).await {
-                    tracing::error!("webhook {}: {e}", delivery.webhook);
-                }
+        for delivery in due {
+            // One at a time to each, so that it gets them in order.
+            if busy.len() < AT_ONCE && busy.insert(delivery.webhook) {
+                under_way.push(attempt_and_tell(&client, &registry, delivery));
             }
-        });
-        futures_util::stream::iter(attempts)
-            .buffer_unordered(AT_ONCE)
-            .collect::<()>()
-            .await;
+        }
+        tokio::select! {
+            Some(webhook) = under_way.next() => { busy.remove(&webhook); }
+            () = registry.queued.notified() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
     }
+}
+
+/// To which webhook it was.
+async fn attempt_and_tell(client: &Client, registry: &Registry, delivery: Delivery) -> i64 {
+    if let Err(e) = attempt(client, registry, &delivery).await {
+        tracing::error!("webhook {}: {e}", delivery.webhook);
+        // What came of it could not be kept, so it is made again: not at once.
+        tokio::time::sleep(LOOK).await;
+    }
+    delivery.webhook
 }
 
 async fn attempt(

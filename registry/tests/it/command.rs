@@ -264,6 +264,21 @@ fn init_makes_the_example_users_when_asked_for() {
 }
 
 #[test]
+fn whoever_reads_no_further_is_no_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    init(folder.path(), &settings());
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = Command::new(env!("CARGO_BIN_EXE_registry"))
+        .args(["user", "ls", "--data"])
+        .arg(folder.path())
+        .stdout(writer)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
+}
+
+#[test]
 fn every_command_has_help() {
     for command in [
         &[][..],

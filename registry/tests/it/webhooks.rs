@@ -159,6 +159,29 @@ async fn a_webhook_that_never_answers_well_is_given_up_and_holds_up_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_does_not_answer_holds_up_no_other() {
+    let mut with = quick();
+    with.webhooks.timeout_seconds = 600;
+    let r = Running::with(with).await;
+    let (silent, silent_url) = Receiver::start().await;
+    let (good, good_url) = Receiver::start().await;
+    hook(&r, &silent_url).await;
+    hook(&r, &good_url).await;
+    r.client.push_image("private/a", "v1", &[b"1"]).await;
+    let (_held, _) = silent.listener.accept().await.unwrap();
+    for tag in ["v1", "v2", "v3"] {
+        if tag != "v1" {
+            r.client.push_image("private/a", tag, &[b"1"]).await;
+        }
+        let (_, body) = good.answer("200 Good").await;
+        let told: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(told["artifact"]["tag"], tag);
+    }
+    // Nor the end.
+    r.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_cloud_administrators_say_where_requests_go_and_the_queue_is_bounded() {
     let r = Running::with(quick()).await;
     let path = "/projects/private/webhooks";
