@@ -8,8 +8,8 @@ use crate::audit::{Audit, Source};
 use crate::metadata::{self, Metadata, now};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{Extensions, HeaderMap};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -94,6 +94,24 @@ impl Credentials {
             key: secret::random().map_err(|e| password::PasswordError::Hash(e.to_string()))?,
             hashing: Hashing::new(),
         })
+    }
+
+    /// Who sends a request, and from where. Whom the listener knows, as on the socket of its own command line, it has put
+    /// there itself; everybody else proves who he is.
+    ///
+    /// # Errors
+    /// Those of [`Credentials::authenticate`], beside the source.
+    pub async fn identify(
+        &self,
+        extensions: &Extensions,
+        headers: &HeaderMap,
+    ) -> (Result<Principal, SignInError>, Source) {
+        let source = extensions.get::<Source>().cloned().unwrap_or_default();
+        let principal = match extensions.get::<Principal>() {
+            Some(principal) => Ok(principal.clone()),
+            None => self.authenticate(headers, &source).await,
+        };
+        (principal, source)
     }
 
     /// Who sent this request: with a password (`Basic`) or a token (`Bearer`).

@@ -28,18 +28,13 @@ pub(super) async fn watch(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let source = request.extensions().get::<Source>().cloned();
-    let source = source.unwrap_or_default();
-    let given = request.extensions().get::<Principal>().cloned();
-    let principal = match given {
-        Some(principal) => principal,
-        None => {
-            let headers = request.headers();
-            match registry.credentials.authenticate(headers, &source).await {
-                Ok(principal) => principal,
-                Err(e) => return Failure::from(e).into_response(),
-            }
-        }
+    let asked = registry
+        .credentials
+        .identify(request.extensions(), request.headers());
+    let (principal, source) = asked.await;
+    let principal = match principal {
+        Ok(principal) => principal,
+        Err(e) => return Failure::from(e).into_response(),
     };
     let mut operation = Operation::of_api(matched.as_str(), request.uri().path(), request.method());
     let query = request.uri().query().unwrap_or_default();
@@ -70,17 +65,12 @@ impl FromRequestParts<Arc<Registry>> for Caller {
         parts: &mut Parts,
         registry: &Arc<Registry>,
     ) -> Result<Self, Failure> {
-        let source = parts.extensions.get::<Source>().cloned();
-        let source = source.unwrap_or_default();
-        let principal = match parts.extensions.get::<Principal>() {
-            Some(principal) => principal.clone(),
-            None => {
-                let headers = &parts.headers;
-                registry.credentials.authenticate(headers, &source).await?
-            }
-        };
+        let asked = registry
+            .credentials
+            .identify(&parts.extensions, &parts.headers);
+        let (principal, source) = asked.await;
         Ok(Caller {
-            principal,
+            principal: principal?,
             source,
             registry: registry.clone(),
         })

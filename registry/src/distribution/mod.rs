@@ -10,7 +10,7 @@ mod routes;
 mod uploads;
 
 use crate::access::{Action, Permit, Principal, SignInError, Target, Verdict, authorise};
-use crate::audit::{Operation, Source, Told};
+use crate::audit::{Operation, Told};
 use crate::names::RepositoryName;
 use crate::registry::{Asked, Registry};
 use axum::body::Body;
@@ -151,18 +151,12 @@ fn encode(value: &str) -> String {
 
 /// Serves everything below `/v2/`.
 pub async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> Response {
-    let (mut parts, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     let asked = Asked::of(&parts.uri, &parts.headers);
-    let source = parts.extensions.remove::<Source>().unwrap_or_default();
-    // Set by the listener for its own command line; else it has to be proved.
-    let given = parts.extensions.remove::<Principal>();
-    let principal = match given {
-        Some(principal) => Ok(principal),
-        None => {
-            let headers = &parts.headers;
-            registry.credentials.authenticate(headers, &source).await
-        }
-    };
+    let credentials = &registry.credentials;
+    let (principal, source) = credentials
+        .identify(&parts.extensions, &parts.headers)
+        .await;
     let mut response = match principal {
         Ok(principal) => {
             let route = parse(parts.uri.path());

@@ -68,6 +68,16 @@ impl Read<'_> {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
+    /// When the next delivery is due after this time, in milliseconds since 1970; `None`: nothing is put off.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn next_delivery(&self, after: i64) -> Result<Option<i64>> {
+        let sql = "SELECT min(next) FROM deliveries WHERE next > ?1";
+        let mut statement = self.0.prepare_cached(sql)?;
+        Ok(statement.query_row([after], |row| row.get(0))?)
+    }
+
     /// What is to be told at this time: of each webhook the oldest, so that events come in their order and one that does not
     /// answer holds up no other.
     ///

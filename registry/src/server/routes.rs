@@ -1,7 +1,6 @@
 //! Which path is whose.
 
 use crate::access::{Action, Principal, Target, Verdict, authorise};
-use crate::audit::Source;
 use crate::registry::Registry;
 use crate::{api, distribution, token_service};
 use axum::Router;
@@ -91,17 +90,11 @@ async fn metrics_for_administrators(
     State(registry): State<Arc<Registry>>,
     request: Request,
 ) -> Response {
-    let source = request.extensions().get::<Source>().cloned();
-    let source = source.unwrap_or_default();
-    let given = request.extensions().get::<Principal>().cloned();
-    let principal = match given {
-        Some(principal) => principal,
-        None => registry
-            .credentials
-            .authenticate(request.headers(), &source)
-            .await
-            .unwrap_or(Principal::Anonymous),
-    };
+    let asked = registry
+        .credentials
+        .identify(request.extensions(), request.headers());
+    let (principal, _) = asked.await;
+    let principal = principal.unwrap_or(Principal::Anonymous);
     let verdict = registry
         .metadata
         .read(|db| authorise(db, &principal, Action::Administer, Target::Registry));

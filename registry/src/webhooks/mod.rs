@@ -20,8 +20,8 @@ use std::time::Duration;
 
 /// Deliveries under way at once, each to another webhook.
 const AT_ONCE: usize = 8;
-/// How long it is at most until it is looked whether something is due.
-const LOOK: Duration = Duration::from_secs(5);
+/// How long a clock that was set may keep a delivery back; and what an error of the metadata puts an attempt off.
+const LOOK: Duration = Duration::from_secs(60);
 /// Most milliseconds between two attempts.
 const LONGEST: i64 = 3_600_000;
 /// Longest address.
@@ -117,11 +117,18 @@ pub(crate) async fn deliver(registry: Arc<Registry>) {
         let most = u32::try_from(AT_ONCE + busy.len()).unwrap_or(u32::MAX);
         let due = registry
             .metadata
-            .read_long::<_, metadata::Error>(move |db| db.due_deliveries(now(), most));
-        let due = due.await.unwrap_or_else(|e| {
+            .read_long::<_, metadata::Error>(move |db| {
+                let at = now();
+                let next = db.next_delivery(at)?.map(|next| next - at);
+                Ok((db.due_deliveries(at, most)?, next))
+            });
+        let (due, next) = due.await.unwrap_or_else(|e| {
             tracing::error!("webhooks: {e}");
-            Vec::new()
+            (Vec::new(), None)
         });
+        // What is due and not begun here waits for one of those under way.
+        let next = next.and_then(|next| u64::try_from(next).ok());
+        let next = next.map_or(LOOK, |next| Duration::from_millis(next).min(LOOK));
         for delivery in due {
             // One at a time to each, so that it gets them in order.
             if busy.len() < AT_ONCE && busy.insert(delivery.webhook) {
@@ -131,7 +138,7 @@ pub(crate) async fn deliver(registry: Arc<Registry>) {
         tokio::select! {
             Some(webhook) = under_way.next() => { busy.remove(&webhook); }
             () = registry.queued.notified() => {}
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(next) => {}
         }
     }
 }
