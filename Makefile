@@ -6,7 +6,7 @@ TRIPLE := x86_64-unknown-linux-gnu
 TETHER := $(TARGET)/$(TRIPLE)/guest/tether
 export MOORING_BIN ?= $(abspath $(TARGET)/release)
 
-.PHONY: help setup setup-test build tether iso kernel images clients run registry test lint check bench soak fuzz deny fmt clean programs unit e2e
+.PHONY: help setup setup-test build tether iso kernel images clients run registry test lint check bench soak fuzz deny fmt clean programs inputs unit e2e
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -55,7 +55,11 @@ unit:
 e2e: programs tether
 	@MOORING_E2E=1 MOORING_TETHER=$(abspath $(TETHER)) cargo test --release --locked --no-fail-fast -p tests -- $(ARGS)
 
-test: setup-test programs tether kernel iso images clients ## Everything, real VMs included (within 40 minutes on 2 cores)
+# Images and clients wait for the network and for dpkg much of the time, so they are made beside the programs.
+inputs: setup-test
+	@$(MAKE) --no-print-directory images clients & beside=$$!; $(MAKE) --no-print-directory programs tether kernel iso; built=$$?; wait $$beside && exit $$built
+
+test: inputs ## Everything, real VMs included (within 40 minutes on 2 cores)
 	@failed=0; for part in unit e2e; do $(MAKE) --no-print-directory $$part || failed=1; done; exit $$failed
 
 # LINT: --release where the programs are built as such anyway: build scripts and procedural macros are then built once.
@@ -67,10 +71,10 @@ lint: ## Formatting, lints, hygiene
 check: lint ## Quick: lints, and tests without VMs
 	@cargo test --locked --workspace --exclude tests --lib
 
-bench: setup-test programs tether kernel iso images clients ## Benchmarks as ratios against floors and peers; writes target/bench.json
+bench: inputs ## Benchmarks as ratios against floors and peers; writes target/bench.json
 	@cargo run --release --locked -p tests --bin bench -- $(ARGS)
 
-soak: setup-test programs tether kernel iso images clients ## The long counts, whole; can be resumed; its result goes into SPECIFICATION.md
+soak: inputs ## The long counts, whole; can be resumed; its result goes into SPECIFICATION.md
 	@scripts/soak
 
 fuzz: ## Every fuzz target for SECONDS (120) each; a nightly toolchain is needed

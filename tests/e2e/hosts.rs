@@ -5,6 +5,7 @@ use libtest_mimic::{Failed, Trial};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tests::command::eventually;
 use tests::docker::{Container, Docker};
+use tests::interrupt;
 use tests::registry::Registry;
 use tests::vch::{Settings, Vch};
 
@@ -138,7 +139,7 @@ pub fn on(
 ) -> Trial {
     let hosts = hosts.clone();
     Trial::test(format!("{}::{name}", link.name()), move || {
-        judge(hosts.docker(link).and_then(|d| test(&d)))
+        judge(interrupt::check().and_then(|()| test(&hosts.docker(link)?)))
     })
 }
 
@@ -152,7 +153,9 @@ pub fn on_both(hosts: &Arc<Hosts>, name: &str, test: fn(&Docker) -> Result<()>) 
 
 /// A test that makes its own host, or none.
 pub fn alone(name: &str, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
-    Trial::test(name, move || judge(test()))
+    Trial::test(name, move || {
+        judge(interrupt::check().and_then(|()| test()))
+    })
 }
 
 fn judge(result: Result<()>) -> Result<(), Failed> {

@@ -59,6 +59,10 @@ fn main() {
         );
         std::process::exit(1);
     }
+    if let Err(e) = tests::interrupt::watch() {
+        eprintln!("end-to-end tests: {e:#}");
+        std::process::exit(1);
+    }
     // A VM under software emulation takes a core: more than the machine has would only wait for each other.
     args.test_threads.get_or_insert(2);
     let hosts = Arc::new(Hosts::default());

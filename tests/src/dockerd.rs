@@ -40,7 +40,7 @@ impl Dockerd {
         let host = format!("unix://{}", at("sock").display());
         let log = at("log");
         let mut c = namespace.command("dockerd");
-        c.arg("--userland-proxy=false").arg("-H").arg(&host);
+        c.arg("-H").arg(&host);
         c.arg("--data-root").arg(at("data"));
         c.arg("--exec-root").arg(at("exec"));
         c.arg("--pidfile").arg(at("pid"));

@@ -7,6 +7,7 @@ pub mod differential;
 pub mod docker;
 pub mod dockerd;
 pub mod guest;
+pub mod interrupt;
 pub mod namespace;
 pub mod netns;
 pub mod nfs;

@@ -2,7 +2,8 @@
 //! files of their own.
 
 use super::{
-    JsonBody, Target, archive, attach, inspect, logs, ok, query::Query, stats, top, update, wait,
+    JsonBody, Target, archive, attach, inspect, logs, ok, query::Query, row::Row, stats, top,
+    update, wait,
 };
 use crate::{
     app::App,
@@ -113,15 +114,16 @@ async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
         &app.containers,
         &app.images,
     )?;
-    let mut rows = Vec::new();
-    for (container, status) in &selection.apply(&app.containers) {
+    let selected = selection.apply(&app.containers);
+    let mut rows = Vec::with_capacity(selected.len());
+    for (container, status) in &selected {
         let size = match query.flag("size") {
             true => Some(inspect::sizes(&app, container).await),
             false => None,
         };
-        rows.push(inspect::summary(&app, container, status, size));
+        rows.push(Row::new(&app, container, status, size));
     }
-    Ok(ok(Value::Array(rows)))
+    Ok(Json(rows).into_response())
 }
 
 async fn start(at: Target, body: Body) -> Result<StatusCode> {

@@ -1,25 +1,21 @@
-//! What clients read of a container: `inspect` and a row of `ps`.
+//! What clients read of a container: `inspect`.
 
 use super::{
-    Target, networks, ok,
-    version::{API_VERSION, ApiVersion},
+    Target,
+    endpoint_settings::{EndpointSettings, endpoints},
+    networks, ok,
+    version::ApiVersion,
 };
 use crate::{
     app::App,
     containers::{
         Container,
-        filters::status_text,
-        names::SHORT_ID,
-        places::{dns_names, ports},
+        places::ports,
         spec::{SHM_SIZE, Spec},
         state::{Changes, Status},
     },
     errors::Result,
-    networks::{
-        attachment::Attachment,
-        publish::{describe, port},
-        record::{BRIDGE, NONE, builtin_id},
-    },
+    networks::{publish::describe, record::BRIDGE},
     timestamps::rfc3339,
     volumes::record::DRIVER,
 };
@@ -43,9 +39,9 @@ pub(super) async fn inspect(at: Target, version: ApiVersion) -> Result<Response>
 /// What a container takes on the datastore, in bytes.
 pub(super) struct Sizes {
     /// Its own disk: what it wrote, with what its file system and its log take.
-    own: u64,
+    pub(super) own: u64,
     /// Its own disk and its image's layers, unpacked.
-    all: u64,
+    pub(super) all: u64,
 }
 
 /// Asks for the sizes of a container; 0 for a disk that is not there any more.
@@ -103,7 +99,7 @@ fn details(app: &App, container: &Container, size: Option<Sizes>, version: ApiVe
 }
 
 /// What is mounted, as inspect and ps have it: volumes, paths of the machine, and of the tmpfs those of `--mount`, not those of `--tmpfs`.
-fn mounts(app: &App, spec: &Spec) -> Vec<Value> {
+pub(super) fn mounts(app: &App, spec: &Spec) -> Vec<Value> {
     let named = spec.host.get("Mounts").and_then(Value::as_array);
     let in_memory = named.into_iter().flatten().filter(|m| m["Type"] == "tmpfs");
     let in_memory = in_memory.map(|mount| {
@@ -264,88 +260,12 @@ fn is_empty(value: &Value) -> bool {
     })
 }
 
-/// A container's place on a network, as `EndpointSettings` shows it. Addresses show while it runs.
-fn endpoint(
-    container: &Container,
-    status: &Status,
-    place: &Attachment,
-    version: ApiVersion,
-) -> Value {
-    let live = Some(place).filter(|_| status.running());
-    let address = |ipv6: bool| live.and_then(|place| place.place(ipv6));
-    let text = |ipv6: bool| address(ipv6).map_or_else(String::new, |p| p.address.to_string());
-    let gateway = |ipv6: bool| {
-        address(ipv6)
-            .filter(|p| !place.internal && !p.gateway.is_unspecified())
-            .map_or_else(String::new, |p| p.gateway.to_string())
-    };
-    let wanted = &place.wanted;
-    let mut asked = Map::new();
-    for (name, address) in [("IPv4Address", wanted.ipv4), ("IPv6Address", wanted.ipv6)] {
-        if let Some(address) = address {
-            asked.insert(name.to_owned(), json!(address.to_string()));
-        }
-    }
-    let list = |list: &[String]| match list {
-        [] => Value::Null,
-        list => json!(list),
-    };
-    let mut aliases = wanted.aliases.clone();
-    if version < ApiVersion(1, 45) && place.name != BRIDGE {
-        // Later versions have it among the DNS names alone.
-        aliases.push(container.id()[..SHORT_ID].to_owned());
-    }
-    json!({
-        "IPAMConfig": if asked.is_empty() { Value::Null } else { Value::Object(asked) },
-        "Links": list(&wanted.links),
-        "Aliases": list(&aliases),
-        "MacAddress": live.map_or("", |p| &p.mac),
-        "DriverOpts": null,
-        "GwPriority": wanted.priority,
-        "NetworkID": place.network,
-        "EndpointID": live.map_or("", |p| &p.endpoint),
-        "Gateway": gateway(false),
-        "IPAddress": text(false),
-        "IPPrefixLen": address(false).map_or(0, |p| p.prefix),
-        "IPv6Gateway": gateway(true),
-        "GlobalIPv6Address": text(true),
-        "GlobalIPv6PrefixLen": address(true).map_or(0, |p| p.prefix),
-        "DNSNames": list(&dns_names(container, status, place)),
-    })
-}
-
-/// All places by the name of their network; one that was made without is on `none`.
-fn endpoints(container: &Container, status: &Status, version: ApiVersion) -> Map<String, Value> {
-    let on_none = container.spec.networks.is_empty();
-    if status.networks.is_empty() && !on_none {
-        return Map::new();
-    }
-    if status.networks.is_empty() {
-        let mut none = json!({
-            "IPAMConfig": null, "Links": null, "Aliases": null, "MacAddress": "",
-            "DriverOpts": null, "GwPriority": 0, "EndpointID": "", "Gateway": "", "IPAddress": "",
-            "IPPrefixLen": 0, "IPv6Gateway": "", "GlobalIPv6Address": "",
-            "GlobalIPv6PrefixLen": 0, "DNSNames": null,
-        });
-        none["NetworkID"] = json!(builtin_id(NONE));
-        return Map::from_iter([(NONE.to_owned(), none)]);
-    }
-    let places = status.networks.iter();
-    places
-        .map(|place| {
-            let shown = endpoint(container, status, place, version);
-            (place.name.clone(), shown)
-        })
-        .collect()
-}
-
 fn network_settings(container: &Container, status: &Status, version: ApiVersion) -> Value {
     let running = status.running();
     let endpoints = endpoints(container, status, version);
     // The default network's place is shown twice, as ever.
-    let empty = json!({});
-    let bridge = endpoints.get(BRIDGE).unwrap_or(&empty);
-    let text = |field: &str| bridge[field].as_str().unwrap_or("").to_owned();
+    let none = EndpointSettings::default();
+    let bridge = endpoints.get(BRIDGE).unwrap_or(&none);
     let ports = if running {
         describe(
             &ports(container, status),
@@ -364,95 +284,14 @@ fn network_settings(container: &Container, status: &Status, version: ApiVersion)
         "LinkLocalIPv6PrefixLen": 0,
         "SecondaryIPAddresses": null,
         "SecondaryIPv6Addresses": null,
-        "EndpointID": text("EndpointID"),
-        "Gateway": text("Gateway"),
-        "GlobalIPv6Address": text("GlobalIPv6Address"),
-        "GlobalIPv6PrefixLen": bridge["GlobalIPv6PrefixLen"].as_u64().unwrap_or(0),
-        "IPAddress": text("IPAddress"),
-        "IPPrefixLen": bridge["IPPrefixLen"].as_u64().unwrap_or(0),
-        "IPv6Gateway": text("IPv6Gateway"),
-        "MacAddress": text("MacAddress"),
+        "EndpointID": bridge.endpoint_id,
+        "Gateway": bridge.gateway,
+        "GlobalIPv6Address": bridge.global_ipv6_address,
+        "GlobalIPv6PrefixLen": bridge.global_ipv6_prefix_len,
+        "IPAddress": bridge.ip_address,
+        "IPPrefixLen": bridge.ip_prefix_len,
+        "IPv6Gateway": bridge.ipv6_gateway,
+        "MacAddress": bridge.mac_address,
         "Networks": endpoints,
     })
-}
-
-/// Ports as a row of `ps` has them: those that are published, and those that are only exposed.
-fn port_rows(container: &Container, status: &Status) -> Vec<Value> {
-    if !status.running() {
-        return Vec::new();
-    }
-    let ports = ports(container, status);
-    let mut rows: Vec<Value> = ports
-        .iter()
-        .map(|binding| {
-            json!({
-                "IP": binding.host.to_string(),
-                "PrivatePort": binding.port,
-                "PublicPort": binding.host_port,
-                "Type": binding.protocol.word(),
-            })
-        })
-        .collect();
-    for exposed in container.spec.config.exposed_ports.keys() {
-        let Ok((number, protocol)) = port(exposed) else {
-            continue;
-        };
-        if !ports
-            .iter()
-            .any(|b| (b.port, b.protocol) == (number, protocol))
-        {
-            rows.push(json!({ "PrivatePort": number, "Type": protocol.word() }));
-        }
-    }
-    rows
-}
-
-/// A row of `GET /containers/json`.
-pub(super) fn summary(
-    app: &App,
-    container: &Container,
-    status: &Status,
-    size: Option<Sizes>,
-) -> Value {
-    let spec = &container.spec;
-    // The name that it was created with, as long as it means this image.
-    let means_it = app
-        .images
-        .resolve(&spec.config.image)
-        .is_some_and(|image| image.id == spec.image);
-    let mut out = json!({
-        "Id": spec.id,
-        "Names": [format!("/{}", status.name)],
-        "Image": if means_it { &spec.config.image } else { &spec.image },
-        "ImageID": spec.image,
-        "Command": command(&spec.config.args()),
-        "Created": spec.created / 1_000_000_000,
-        "Ports": port_rows(container, status),
-        "Labels": spec.config.labels,
-        "State": status.word(),
-        "Status": status_text(status),
-        "HostConfig": { "NetworkMode": networks::mode(&spec.host, &spec.networks) },
-        // A list has no aliases.
-        "NetworkSettings": { "Networks": endpoints(container, status, API_VERSION) },
-        "Mounts": mounts(app, spec),
-    });
-    if let Some(size) = size {
-        out["SizeRw"] = json!(size.own);
-        out["SizeRootFs"] = json!(size.all);
-    }
-    out
-}
-
-/// The command as Docker shows it: arguments with blanks are quoted.
-fn command(args: &[String]) -> String {
-    args.iter()
-        .map(|arg| {
-            if arg.contains(' ') {
-                format!("'{arg}'")
-            } else {
-                arg.clone()
-            }
-        })
-        .collect::<Vec<_>>()
-        .join(" ")
 }

@@ -3,6 +3,7 @@
 use super::{
     inspect, ok,
     query::Query,
+    row::Row,
     version::{API_VERSION, ApiVersion, MIN_API_VERSION},
 };
 use crate::{
@@ -220,12 +221,8 @@ async fn usage(State(app): State<Arc<App>>, version: ApiVersion, query: Query) -
     let mut rows = Vec::new();
     for container in containers.iter().filter(|_| wants("container")) {
         let size = inspect::sizes(&app, container).await;
-        rows.push(inspect::summary(
-            &app,
-            container,
-            &container.status(),
-            Some(size),
-        ));
+        let status = container.status();
+        rows.push(json!(Row::new(&app, container, &status, Some(size))));
     }
     let mut volumes = Vec::new();
     let all = app.containers.volumes().all().into_iter();

@@ -71,6 +71,7 @@ fn run(cli: &Cli) -> Result<bool> {
         }
         return Ok(true);
     }
+    tests::interrupt::watch()?;
     let begin = Instant::now();
     let pair = Pair::start()?;
     let report = Report::of(&pair, &cases, |case, run| match run {

@@ -136,7 +136,7 @@ impl Report {
     pub fn of(pair: &Pair, cases: &[Case], mut each: impl FnMut(&Case, &Result<Run>)) -> Self {
         let mut report = Report::default();
         for case in cases {
-            let run = pair.run(case);
+            let run = crate::interrupt::check().and_then(|()| pair.run(case));
             each(case, &run);
             report.cases += 1;
             match run {

@@ -20,7 +20,7 @@ use measure::{Alternate, Bar, Row, Unit};
 use output::Through;
 use std::process::ExitCode;
 use std::time::Instant;
-use tests::places;
+use tests::{interrupt, places};
 
 /// Benchmarks as ratios against floors and peers; a table, and target/bench.json.
 #[derive(Parser)]
@@ -268,6 +268,7 @@ fn run(cli: &Cli) -> Result<bool> {
         }
         return Ok(true);
     }
+    interrupt::watch()?;
     let begin = Instant::now();
     let mut lab = Lab::default();
     if benches.iter().any(|b| !b.name.starts_with("registry-")) {
@@ -290,7 +291,7 @@ fn run(cli: &Cli) -> Result<bool> {
             runs: cli.runs.map_or(b.runs, usize::from),
             warm: b.warm,
         };
-        match (b.measure)(&mut lab, &order) {
+        match interrupt::check().and_then(|()| (b.measure)(&mut lab, &order)) {
             Ok(more) => rows.extend(more),
             Err(e) => {
                 eprintln!("bench: {} could not be measured: {e:#}", b.name);

@@ -1,5 +1,6 @@
 //! Pairs of measurements, and what is told of them.
 
+use ::tests::interrupt;
 use anyhow::Result;
 use serde_json::{Value, json};
 
@@ -233,6 +234,7 @@ impl Alternate<'_> {
             self.tell("warm-up", o, r);
         }
         for n in 1..=self.runs {
+            interrupt::check()?;
             let (o, r) = (ours()?, reference()?);
             self.tell(&format!("{n}/{}", self.runs), o, r);
             row.ours.push(o);
