@@ -1,7 +1,7 @@
-//! `vch down`: ends the VMs, then the endpoint, then the simulated host.
+//! `vch down`: ends the VMs, then the endpoint, then its registry and the simulated host.
 
 use crate::state::StateDir;
-use crate::{Error, hypervisor, parts, process, up};
+use crate::{Error, hypervisor, parts, process, registry, up};
 use rustix::process::Signal;
 use std::path::Path;
 use std::time::Duration;
@@ -39,6 +39,8 @@ pub async fn run(state: &Path, seconds: u64) -> Result<(), Error> {
         .map_or(Ok(()), |p| p.process.stop("endpoint", PATIENCE));
     let left = parts::endpoint_words(dir.path());
     let endpoint = endpoint.and(process::stop_those_with(&left, "endpoint", PATIENCE));
+    // Behind the endpoint, which may be in the middle of a push.
+    let own = registry::end(&dir, &record);
     // Those that were started while the others were ended.
     let late = match (&vms, up::ensure_hostsim(&dir, &mut record)) {
         (Ok(()), Ok(h)) => hypervisor::shut_down(dir.path(), &h, &record.vch, Duration::ZERO).await,
@@ -54,5 +56,9 @@ pub async fn run(state: &Path, seconds: u64) -> Result<(), Error> {
     record.ports = None;
     record.namespaces = None;
     dir.save(&record)?;
-    vms.and(endpoint).and(late).and(hostsim).and(network)
+    vms.and(endpoint)
+        .and(own)
+        .and(late)
+        .and(hostsim)
+        .and(network)
 }

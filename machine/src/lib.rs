@@ -13,6 +13,7 @@ pub mod parts;
 pub mod ports;
 pub mod process;
 pub mod registries;
+pub mod registry;
 pub mod state;
 pub mod status;
 pub mod up;

@@ -31,7 +31,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// End a virtual container host: its containers' VMs, the endpoint, the simulated host. Images and containers stay
+    /// End a virtual container host: its containers' VMs, the endpoint, its registry, the simulated host. Images, containers
+    /// and what is in the registry stay
     Down {
         #[command(flatten)]
         state: State,
@@ -84,7 +85,7 @@ struct Up {
     /// Folder with the boot files (kernel, initrd.img, boot.iso) [default: $MOORING_BOOT, else `boot` beside the programs' folder]
     #[arg(long, value_name = "DIR", env = "MOORING_BOOT")]
     boot: Option<PathBuf>,
-    /// Folder with the programs hostsim and endpoint [default: where vch is]
+    /// Folder with the programs hostsim, endpoint and registry [default: where vch is]
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
     /// The simulated host announces nothing that ESXi lacks: serial link, boot from the ISO, and no upload of images (so that
@@ -115,6 +116,11 @@ struct Up {
     tls_ca: Option<PathBuf>,
     #[command(flatten, next_help_heading = "Container networks")]
     container_networks: ContainerNetworks,
+    /// Start a registry of its own beside it, that the endpoint trusts, on this port of loopback (0: a free one, the same
+    /// from then on). Made at the first time, with a CA and an administrator; what is in it stays with the state folder
+    #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = "5443", require_equals = true,
+          help_heading = "Registries")]
+    registry: Option<u16>,
     #[command(flatten, next_help_heading = "Registries")]
     registries: Registries,
     /// A further argument for hostsim; may be repeated
@@ -196,6 +202,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
                     .iter()
                     .map(|s| share(s))
                     .collect::<Result<_, _>>()?,
+                registry: args.registry,
                 registries: args.registries.whole()?,
                 hostsim_args: args.hostsim_arg,
                 endpoint_args: args.endpoint_arg,

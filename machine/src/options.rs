@@ -120,7 +120,7 @@ pub struct Options {
     pub memory_mib: u64,
     /// Folder with the boot files.
     pub boot: PathBuf,
-    /// Folder with the programs hostsim and endpoint.
+    /// Folder with the programs hostsim, endpoint and registry.
     pub programs: PathBuf,
     /// What hostsim announces of that which ESXi does not have.
     #[serde(default, deserialize_with = "strict")]
@@ -140,6 +140,9 @@ pub struct Options {
     /// Folders of this machine of which containers may have parts, `PATH[:ro]`.
     #[serde(default)]
     pub shares: Vec<String>,
+    /// The port of a registry of its own on loopback; 0: a free one.
+    #[serde(default)]
+    pub registry: Option<u16>,
     /// Registries.
     #[serde(default)]
     pub registries: Registries,
@@ -166,6 +169,7 @@ impl Default for Options {
             networks: NETWORKS,
             container_networks: ContainerNetworks::default(),
             shares: Vec::new(),
+            registry: None,
             registries: Registries::default(),
             hostsim_args: Vec::new(),
             endpoint_args: Vec::new(),

@@ -20,7 +20,8 @@ pub struct Registries {
     /// A mirror of Docker Hub, asked before it: https://HOST[:PORT]; may be repeated
     #[arg(long, value_name = "URL")]
     pub registry_mirror: Vec<String>,
-    /// Further authorities (PEM) of registries' certificates: FILE, or HOST[:PORT]=FILE for one registry; may be repeated
+    /// Further authorities (PEM) of registries' certificates: FILE, or HOST[:PORT]=FILE for one registry, which
+    /// is not spoken to without TLS then; may be repeated
     #[arg(long, value_name = "[REGISTRY=]FILE")]
     pub registry_ca: Vec<String>,
     /// Pull only images that are signed with this key (ECDSA P-256 in PEM, as cosign makes it): FILE for all registries, and

@@ -23,7 +23,7 @@ const MOMENT: Duration = Duration::from_secs(2);
 pub struct Part {
     /// Its process.
     pub process: Process,
-    /// What it said when it was ready (hostsim: URL and thumbprint; endpoint: DOCKER_HOST).
+    /// What it said when it was ready (hostsim: URL and thumbprint; endpoint: DOCKER_HOST; registry: URL).
     pub ready: String,
 }
 
@@ -51,6 +51,9 @@ pub struct Record {
     /// What holds published ports, where the network is on bridges.
     #[serde(default)]
     pub ports: Option<Part>,
+    /// The registry beside the endpoint, where one was asked for.
+    #[serde(default)]
+    pub registry: Option<Part>,
     /// The simulated ESXi host.
     pub hostsim: Option<Part>,
     /// The Docker endpoint.
@@ -69,6 +72,7 @@ impl Record {
             namespaces: None,
             uplink: None,
             ports: None,
+            registry: None,
             hostsim: None,
             endpoint: None,
         }

@@ -2,20 +2,22 @@
 
 use crate::network::{Kind, holder};
 use crate::state::{self, Part};
-use crate::{Error, uplink};
+use crate::{Error, registry, uplink};
 use serde::Serialize;
 use std::path::Path;
 
 /// One part of a virtual container host, as `vch status --json` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PartStatus {
-    /// `namespaces` (without root), `uplink` and `ports` (on bridges), `hostsim` or `endpoint`.
+    /// `namespaces` (without root), `uplink` and `ports` (on bridges), `hostsim`, `registry` (where it was asked
+    /// for) or `endpoint`.
     pub name: &'static str,
     /// Its process ID, while it runs.
     pub pid: Option<u32>,
     /// `running`, `dead` (was started, and is gone) or `not started`.
     pub state: &'static str,
-    /// What it serves: the folder of links to the namespaces, the uplink's network namespace, the socket of `ports`, hostsim's URL and thumbprint, the endpoint's DOCKER_HOST.
+    /// What it serves: the folder of links to the namespaces, the uplink's network namespace, the socket of `ports`, hostsim's URL and
+    /// thumbprint, the registry's URL, the endpoint's DOCKER_HOST.
     pub serves: Option<String>,
 }
 
@@ -72,13 +74,14 @@ pub fn read(state: &Path) -> Result<Status, Error> {
         let ports = record.as_ref().and_then(|r| r.ports.as_ref());
         parts.push(part(crate::ports::NAME, ports));
     }
-    parts.extend([
-        part("hostsim", record.as_ref().and_then(|r| r.hostsim.as_ref())),
-        part(
-            "endpoint",
-            record.as_ref().and_then(|r| r.endpoint.as_ref()),
-        ),
-    ]);
+    let hostsim = record.as_ref().and_then(|r| r.hostsim.as_ref());
+    parts.push(part("hostsim", hostsim));
+    if record.as_ref().is_some_and(registry::is_wanted) {
+        let own = record.as_ref().and_then(|r| r.registry.as_ref());
+        parts.push(part(registry::NAME, own));
+    }
+    let endpoint = record.as_ref().and_then(|r| r.endpoint.as_ref());
+    parts.push(part("endpoint", endpoint));
     Ok(Status {
         network_why: record.as_ref().and_then(|r| r.network_why.clone()),
         vch: record.map(|r| r.vch),

@@ -6,7 +6,7 @@ use crate::options::{Network, Options};
 use crate::parts::{self, Hypervisor};
 use crate::process;
 use crate::state::{Part, Record, StateDir};
-use crate::{Error, down, hypervisor, ports, uplink};
+use crate::{Error, down, hypervisor, ports, registry, uplink};
 use rustix::process::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,7 @@ pub async fn run(state: &Path, options: Options, detach: bool) -> Result<(), Err
     };
     dir.save(&record)?;
     ensure(&dir, &mut record).await?;
+    registry::announce(&dir, &record);
     announce(&record);
     if detach {
         return Ok(());
@@ -64,6 +65,8 @@ pub(crate) async fn ensure(dir: &StateDir, record: &mut Record) -> Result<(), Er
     let files = BootFiles::find(&record.options.boot)?;
     ensure_network(dir, record)?;
     let hypervisor = ensure_hostsim(dir, record)?;
+    // Before the endpoint, which is told its address and whom to trust there.
+    registry::ensure(dir, record)?;
     if record.endpoint.as_ref().is_some_and(|p| p.process.alive()) {
         return Ok(());
     }
@@ -82,7 +85,7 @@ pub(crate) async fn ensure(dir: &StateDir, record: &mut Record) -> Result<(), Er
         &hypervisor,
         names,
         bridges.as_ref(),
-        &record.options,
+        &registry::trusted(dir, record),
     );
     let (program, args) = as_root(bridges.as_ref(), &program, args);
     let (process, ready) = process::start("endpoint", &program, &args, &folder.join("log"))?;
@@ -111,7 +114,7 @@ fn as_root(bridges: Option<&Layout>, program: &Path, args: Vec<String>) -> (Path
     }
 }
 
-fn runs(part: Option<&Part>) -> bool {
+pub(crate) fn runs(part: Option<&Part>) -> bool {
     part.is_some_and(|p| p.process.alive())
 }
 
@@ -267,7 +270,7 @@ fn announce(record: &Record) {
     }
 }
 
-fn progress(what: &str) {
+pub(crate) fn progress(what: &str) {
     eprintln!("{what} …");
 }
 
@@ -320,6 +323,7 @@ fn status_line(record: &Record) {
         (holder::NAME, &record.namespaces),
         (uplink::NAME, &record.uplink),
         (ports::NAME, &record.ports),
+        (registry::NAME, &record.registry),
     ]
     .into_iter()
     .filter_map(|(name, part)| Some((name, part.as_ref()?.process.pid)))
@@ -338,6 +342,7 @@ async fn any_ended(record: &Record) -> &'static str {
         () = ended(record.namespaces.as_ref()) => holder::NAME,
         () = ended(record.uplink.as_ref()) => uplink::NAME,
         () = ended(record.ports.as_ref()) => ports::NAME,
+        () = ended(record.registry.as_ref()) => registry::NAME,
         () = ended(record.hostsim.as_ref()) => "hostsim",
         () = ended(record.endpoint.as_ref()) => "endpoint",
     }

@@ -93,9 +93,20 @@ impl Registry {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(folder: &Path) -> Result<Arc<Self>, OpenError> {
+        Self::open_at(folder, None)
+    }
+
+    /// As [`Registry::open`], to be served at another address than the settings say.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_at(folder: &Path, listen: Option<&str>) -> Result<Arc<Self>, OpenError> {
         // Of all that speaks TLS outwards; the first one stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let settings = Settings::load(folder)?;
+        let mut settings = Settings::load(folder)?;
+        if let Some(listen) = listen {
+            settings.listen = listen.to_owned();
+        }
         let lock = Self::lock(folder)?;
         let metadata = Arc::new(Metadata::open(&folder.join(METADATA))?);
         let staging = Folder::open_at(folder)?;

@@ -3,12 +3,14 @@
 //! A tag that no rule is about stays. One that rules are about goes, unless one of these keeps it, or it is immutable. The
 //! manifest goes with its last tag, unless an index needs it.
 
+use crate::audit::{self, Draft};
 use crate::digest::Digest;
 use crate::glob;
-use crate::metadata::{self, AuditEntry, Project, Read, RetentionRule, TagRow, now};
+use crate::metadata::{self, Project, Read, RetentionRule, TagRow, now};
 use crate::names::{RepositoryName, Tag};
 use crate::registry::Registry;
 use crate::webhooks::{self, Event};
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -97,11 +99,16 @@ pub fn plan(db: &Read<'_>, project: &Project) -> metadata::Result<Vec<Removal>> 
     Ok(plan)
 }
 
-/// Removes what goes; what went. A tag that was pushed again meanwhile stays.
+/// Removes what goes; what went. A tag that was pushed again meanwhile stays. What each job removes is in the entry that
+/// is written with it.
 ///
 /// # Errors
 /// When the metadata cannot be read or written.
-pub async fn run(registry: &Registry, project: Project) -> metadata::Result<Vec<Removal>> {
+pub async fn run(
+    registry: &Registry,
+    project: Project,
+    draft: &Draft,
+) -> metadata::Result<Vec<Removal>> {
     let planned = registry
         .metadata
         .read_long::<_, metadata::Error>(move |db| plan(db, &project))
@@ -109,15 +116,20 @@ pub async fn run(registry: &Registry, project: Project) -> metadata::Result<Vec<
     let mut gone = Vec::new();
     for batch in planned.chunks(BATCH as usize) {
         let batch = batch.to_vec();
-        let removed: Vec<Removal> = registry
-            .metadata
-            .write(move |db| {
+        let removed: Vec<Removal> = draft
+            .commit(&registry.metadata, StatusCode::OK, move |db, entry| {
                 let mut removed = Vec::new();
                 for removal in batch {
                     if remove(db, &removal)? {
                         removed.push(removal);
                     }
                 }
+                let names: Vec<String> = removed
+                    .iter()
+                    .map(|r| format!("{}:{}", r.repository, r.tag))
+                    .collect();
+                let text = format!("{} tags removed: {}", names.len(), names.join(", "));
+                entry.detail = Some(audit::bounded(&text));
                 Ok::<_, metadata::Error>(removed)
             })
             .await?;
@@ -171,26 +183,9 @@ pub async fn run_all(registry: &Arc<Registry>) -> metadata::Result<u64> {
         };
         last.clone_from(&end.name);
         for project in batch {
-            let name = project.name.clone();
-            let gone = run(registry, project).await?;
-            if gone.is_empty() {
-                continue;
-            }
-            removed += gone.len() as u64;
-            let entry = AuditEntry {
-                user: "system".into(),
-                via: "none".into(),
-                source: "system".into(),
-                project: Some(name),
-                operation: "retention.run.create".into(),
-                status: 200,
-                detail: Some(format!("{} tags removed on schedule", gone.len())),
-                ..AuditEntry::default()
-            };
-            registry
-                .metadata
-                .write(move |db| db.add_audit(&entry))
-                .await?;
+            let name = Some(project.name.as_str());
+            let draft = Draft::system(&registry.audit, "retention.run.create", name);
+            removed += run(registry, project, &draft).await?.len() as u64;
         }
     }
 }

@@ -37,6 +37,7 @@ mod run;
 mod serial;
 mod shares;
 mod tokens;
+mod up_registry;
 mod used_up;
 mod volumes;
 
@@ -98,6 +99,7 @@ fn main() {
         container_networks::tests,
         limits::tests,
         pause::tests,
+        up_registry::tests,
         used_up::tests,
         volumes::tests,
         nfs::tests,

@@ -1,7 +1,7 @@
 //! Passwords: argon2id hashes in PHC form, and generated ones.
 
 use argon2::password_hash::phc::PasswordHash;
-use argon2::{Argon2, PasswordHasher, PasswordVerifier};
+use argon2::{Argon2, Params, PasswordHasher, PasswordVerifier};
 
 /// Shortest password that is taken.
 pub const MIN_LENGTH: usize = 10;
@@ -90,6 +90,25 @@ pub fn verify(password: &str, hash: &str) -> bool {
     })
 }
 
+/// Whether a text is a hash as [`hash`] makes it, and checking a password against it costs no more than against ours.
+#[must_use]
+pub fn is_hash(text: &str) -> bool {
+    // As PHC strings are bounded.
+    if text.len() > 512 {
+        return false;
+    }
+    let Ok(hash) = PasswordHash::new(text) else {
+        return false;
+    };
+    let cheap = Params::try_from(&hash).is_ok_and(|params| {
+        let most = Params::default();
+        params.m_cost() <= most.m_cost()
+            && params.t_cost() <= most.t_cost()
+            && params.p_cost() <= most.p_cost()
+    });
+    cheap && hash.algorithm.as_str() == "argon2id" && hash.salt.is_some() && hash.hash.is_some()
+}
+
 /// A random password: 24 characters that are easy to copy, 139 bits.
 ///
 /// # Errors
@@ -130,6 +149,16 @@ mod tests {
         ] {
             assert!(check(user, bad).is_err(), "{bad}");
         }
+        assert!(is_hash(&kept));
+        for (from, to) in [
+            ("argon2id", "argon2d"),
+            ("m=19456", "m=4000000"),
+            ("t=2", "t=100000"),
+        ] {
+            assert!(kept.contains(from), "{kept}");
+            assert!(!is_hash(&kept.replace(from, to)), "{to}");
+        }
+        assert!(!is_hash("") && !is_hash("$argon2id$v=19$m=19456,t=2,p=1"));
         check("al", "always all right").unwrap();
         assert!(hash("short").is_err());
         assert!(hash(&"x".repeat(MAX_LENGTH + 1)).is_err());

@@ -2,6 +2,7 @@
 //! password or lost their role meanwhile must not change anything with it.
 
 use super::{Action, Principal, Target, Verdict, authorise};
+use crate::audit::Draft;
 use crate::metadata::{self, Read};
 use crate::names::RepositoryName;
 
@@ -14,6 +15,8 @@ pub struct Permit {
     pub action: Action,
     /// Where.
     pub repository: RepositoryName,
+    /// What is written down when it is used.
+    pub draft: Draft,
 }
 
 /// The right was lost, or was never there.

@@ -3,7 +3,9 @@
 //! asks for the owner's rights each time.
 
 use super::{Action, Principal, Target, secret};
-use crate::metadata::{self, Metadata, TokenKey, now};
+use crate::audit::Draft;
+use crate::metadata::{self, AuditEntry, Metadata, TokenKey, Write, now};
+use http::StatusCode;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -266,9 +268,9 @@ impl Tokens {
     ///
     /// # Errors
     /// See [`TokenError`].
-    pub async fn rotate(&self, revoke: bool) -> Result<(), TokenError> {
+    pub async fn rotate(&self, revoke: bool, draft: &Draft) -> Result<(), TokenError> {
         let _one = self.rotating.lock().await;
-        self.new_key(revoke).await.map(|_| ())
+        self.new_key(revoke, draft).await.map(|_| ())
     }
 
     /// Removes keys whose last tokens have expired.
@@ -297,10 +299,11 @@ impl Tokens {
         if let Some(key) = self.metadata.read(|db| db.signing_key())?.filter(young) {
             return Ok(key);
         }
-        self.new_key(false).await
+        // One that is made because it is time changes nothing for anybody.
+        self.new_key(false, &Draft::default()).await
     }
 
-    async fn new_key(&self, revoke: bool) -> Result<TokenKey, TokenError> {
+    async fn new_key(&self, revoke: bool, draft: &Draft) -> Result<TokenKey, TokenError> {
         let fail = |e: getrandom::Error| TokenError::Make(e.to_string());
         let key = TokenKey {
             id: hex::encode(&secret::random().map_err(fail)?[..8]),
@@ -310,9 +313,9 @@ impl Tokens {
         };
         let kept = key.clone();
         let old = if revoke { i64::MAX } else { Self::over() };
-        self.metadata
-            .write(move |db| db.add_token_key(&kept, old))
-            .await?;
+        let status = StatusCode::NO_CONTENT;
+        let add = move |db: &Write<'_>, _: &mut AuditEntry| db.add_token_key(&kept, old);
+        draft.commit(&self.metadata, status, add).await?;
         Ok(key)
     }
 }

@@ -81,6 +81,7 @@ async fn answer(
     search: Search,
     project: Option<ProjectId>,
 ) -> Result<Response, Failure> {
+    registry.audit.settled().await;
     let (mut filter, limit, format) = search.filter();
     filter.project_row = project;
     if let Some(format) = format {
@@ -149,12 +150,12 @@ pub(super) async fn forget(
     if forget.keep_days == 0 {
         return Err(Failure::bad_request("the audit log keeps at least one day"));
     }
-    let before = now() - i64::from(forget.keep_days) * DAY - 1;
-    let entries = audit::forget(&registry, before).await?;
-    audit::tell_detail(format!(
-        "{entries} entries older than {} days",
-        forget.keep_days
-    ));
+    let days = forget.keep_days;
+    let before = now() - i64::from(days) * DAY - 1;
+    let detail = move |entries| format!("{entries} entries older than {days} days");
+    let entries = audit::forget(&registry, before, &caller.draft, detail).await?;
+    // For the entry of a time when there was none.
+    audit::tell_detail(detail(entries));
     Ok(Json(Forgotten { entries }))
 }
 

@@ -2,12 +2,13 @@
 
 use super::Failure;
 use crate::access::{Action, Principal, Target, Verdict, authorise};
-use crate::audit::{self, Operation, Source};
-use crate::metadata::{Project, Write};
+use crate::audit::{self, Draft, Happened, Operation, Source};
+use crate::metadata::{AuditEntry, Project, Write};
 use crate::registry::Registry;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http::StatusCode;
 use http::request::Parts;
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ pub struct Caller {
     pub principal: Principal,
     /// From where.
     pub source: Source,
+    /// What is written down with a change.
+    pub draft: Draft,
     registry: Arc<Registry>,
 }
 
@@ -43,13 +46,20 @@ pub(super) async fn watch(
         operation.name = "audit.export".into();
         operation.quiet = false;
     }
+    if operation.name == "archive.read" {
+        // So do the hashes of all passwords.
+        operation.name = "archive.export".into();
+        operation.quiet = false;
+    }
+    let draft = Draft::new(&registry.audit, &principal, &source, &operation);
+    request.extensions_mut().insert(draft.clone());
     request.extensions_mut().insert(principal.clone());
     let log = registry.audit.clone();
     // On a task of its own: a client that hangs up must not leave a change without its entry.
     let answer = registry.work.spawn(async move {
         let (response, told) = audit::listen(next.run(request)).await;
         let status = response.status();
-        log.write(&principal, &source, operation, status, told)
+        log.write(&draft, &principal, &source, operation, status, told)
             .await;
         response
     });
@@ -72,6 +82,7 @@ impl FromRequestParts<Arc<Registry>> for Caller {
         Ok(Caller {
             principal: principal?,
             source,
+            draft: parts.extensions.get().cloned().unwrap_or_default(),
             registry: registry.clone(),
         })
     }
@@ -102,7 +113,7 @@ impl Caller {
             .ok_or_else(|| no_project(name))
     }
 
-    /// Makes a change in a project, if the caller may when it is made.
+    /// Makes a change in a project, if the caller may when it is made; its entry is written with it, with this status.
     ///
     /// # Errors
     /// As [`Caller::project`], and what the change says.
@@ -110,41 +121,64 @@ impl Caller {
         &self,
         action: Action,
         name: &str,
+        status: StatusCode,
         change: impl FnOnce(&Write<'_>, Project) -> Result<T, E> + Send + 'static,
     ) -> Result<T, Failure>
     where
-        T: Send + 'static,
+        T: Happened + Send + 'static,
+        E: Into<Failure>,
+    {
+        self.change_telling(action, name, status, |db, project, _| change(db, project))
+            .await
+    }
+
+    /// As [`Caller::change`], for a change that has something to add to its entry.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn change_telling<T, E>(
+        &self,
+        action: Action,
+        name: &str,
+        status: StatusCode,
+        change: impl FnOnce(&Write<'_>, Project, &mut AuditEntry) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, Failure>
+    where
+        T: Happened + Send + 'static,
         E: Into<Failure>,
     {
         let (principal, name) = (self.principal.clone(), name.to_owned());
-        let change = move |db: &Write<'_>| {
+        let change = move |db: &Write<'_>, entry: &mut AuditEntry| {
             let verdict = authorise(db, &principal, action, Target::Project(&name))?;
             allowed(verdict)?;
             let project = db.project(&name)?.ok_or_else(|| no_project(&name))?;
-            change(db, project).map_err(Into::into)
+            change(db, project, entry).map_err(Into::into)
         };
-        self.registry.metadata.write(change).await
+        let metadata = &self.registry.metadata;
+        self.draft.commit(metadata, status, change).await
     }
 
-    /// Makes a change of the registry, if the caller may when it is made.
+    /// Makes a change of the registry, if the caller may when it is made; with its entry, as [`Caller::change`].
     ///
     /// # Errors
     /// As [`Caller::may`], and what the change says.
     pub async fn change_registry<T, E>(
         &self,
         action: Action,
+        status: StatusCode,
         change: impl FnOnce(&Write<'_>) -> Result<T, E> + Send + 'static,
     ) -> Result<T, Failure>
     where
-        T: Send + 'static,
+        T: Happened + Send + 'static,
         E: Into<Failure>,
     {
         let principal = self.principal.clone();
-        let change = move |db: &Write<'_>| {
+        let change = move |db: &Write<'_>, _: &mut AuditEntry| {
             allowed(authorise(db, &principal, action, Target::Registry)?)?;
             change(db).map_err(Into::into)
         };
-        self.registry.metadata.write(change).await
+        let metadata = &self.registry.metadata;
+        self.draft.commit(metadata, status, change).await
     }
 
     /// Refuses what the caller may not do.

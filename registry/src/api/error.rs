@@ -81,6 +81,14 @@ impl Failure {
         Failure::internal(format!("a request was not answered: {e}"))
     }
 
+    /// With where it is, in a longer text.
+    pub(super) fn at(self, place: &str) -> Self {
+        Failure {
+            message: format!("{place}: {}", self.message),
+            ..self
+        }
+    }
+
     fn internal(message: impl std::fmt::Display) -> Self {
         tracing::error!("{message}");
         Failure::new(

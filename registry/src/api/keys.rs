@@ -29,6 +29,6 @@ pub(super) async fn rotate(
 ) -> Result<StatusCode, Failure> {
     audit::tell_change(&rotate);
     caller.may(Action::Administer, Target::Registry)?;
-    registry.tokens.rotate(rotate.revoke).await?;
+    registry.tokens.rotate(rotate.revoke, &caller.draft).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,6 +1,7 @@
 //! The administration API, `/api/v1/`: JSON in and out. The portal and the command line use nothing else. Its description
 //! (OpenAPI 3.1) is made from the handlers, and served at `/api/v1/openapi.json`.
 
+pub mod archive;
 pub mod audit;
 mod caller;
 mod collection;
@@ -84,6 +85,7 @@ fn paths() -> OpenApiRouter<Arc<Registry>> {
         .routes(routes!(rules::run_retention))
         .routes(routes!(webhooks::list, webhooks::add))
         .routes(routes!(webhooks::remove))
+        .routes(routes!(archive::export, archive::import))
         .routes(routes!(collection::collect))
         .routes(routes!(keys::rotate))
         .routes(routes!(audit::search))

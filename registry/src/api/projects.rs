@@ -114,7 +114,7 @@ pub(super) async fn create(
     caller.may(Action::Projects, Target::Registry)?;
     let name: ProjectName = new.name.parse()?;
     let made = caller
-        .change_registry(Action::Projects, move |db| {
+        .change_registry(Action::Projects, StatusCode::CREATED, move |db| {
             let id = db
                 .create_project(&name, new.public)?
                 .ok_or_else(|| Failure::conflict(format!("there is a project {name} already")))?;
@@ -170,9 +170,12 @@ pub(super) async fn set_quota(
     audit::tell_change(&quota);
     caller.project(Action::Projects, &name)?;
     caller
-        .change(Action::Projects, &name, move |db, project| {
-            db.set_quota(project.id, quota.bytes)
-        })
+        .change(
+            Action::Projects,
+            &name,
+            StatusCode::NO_CONTENT,
+            move |db, project| db.set_quota(project.id, quota.bytes),
+        )
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -190,9 +193,12 @@ pub(super) async fn change(
     caller.project(Action::Configure, &name)?;
     if let Some(public) = change.public {
         caller
-            .change(Action::Configure, &name, move |db, project| {
-                db.set_public(&project.name, public)
-            })
+            .change(
+                Action::Configure,
+                &name,
+                StatusCode::NO_CONTENT,
+                move |db, project| db.set_public(&project.name, public),
+            )
             .await?;
     }
     Ok(StatusCode::NO_CONTENT)
@@ -214,9 +220,12 @@ pub(super) async fn remove(
     }
     let wanted = name.clone();
     match caller
-        .change(Action::Projects, &name, move |db, _project| {
-            db.remove_project(&wanted)
-        })
+        .change(
+            Action::Projects,
+            &name,
+            StatusCode::NO_CONTENT,
+            move |db, _project| db.remove_project(&wanted),
+        )
         .await?
     {
         RemoveProject::Done => Ok(StatusCode::NO_CONTENT),
@@ -260,10 +269,15 @@ pub(super) async fn set_member(
     audit::tell_detail(new.role.name());
     caller.project(Action::Members, &name)?;
     caller
-        .change(Action::Members, &name, move |db, project| {
-            let found = db.user(&user)?.ok_or_else(|| no_user(&user))?;
-            Ok::<_, Failure>(db.set_member(project.id, found.id, new.role)?)
-        })
+        .change(
+            Action::Members,
+            &name,
+            StatusCode::NO_CONTENT,
+            move |db, project| {
+                let found = db.user(&user)?.ok_or_else(|| no_user(&user))?;
+                Ok::<_, Failure>(db.set_member(project.id, found.id, new.role)?)
+            },
+        )
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -278,14 +292,19 @@ pub(super) async fn remove_member(
 ) -> Result<StatusCode, Failure> {
     caller.project(Action::Members, &name)?;
     caller
-        .change(Action::Members, &name, move |db, project| {
-            let found = db.user(&user)?.ok_or_else(|| no_user(&user))?;
-            if db.remove_member(project.id, found.id)? {
-                return Ok(());
-            }
-            let name = project.name;
-            Err(Failure::not_found(format!("{user} is no member of {name}")))
-        })
+        .change(
+            Action::Members,
+            &name,
+            StatusCode::NO_CONTENT,
+            move |db, project| {
+                let found = db.user(&user)?.ok_or_else(|| no_user(&user))?;
+                if db.remove_member(project.id, found.id)? {
+                    return Ok(());
+                }
+                let name = project.name;
+                Err(Failure::not_found(format!("{user} is no member of {name}")))
+            },
+        )
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -139,18 +139,23 @@ pub(super) async fn remove(
     caller.project(Action::Delete, &project)?;
     let name = whole(&project, &name)?;
     caller
-        .change(Action::Delete, &project, move |db, _project| {
-            let found = db.repository(&name)?.ok_or_else(|| no_repository(&name))?;
-            for tag in db.tags_by_age(found.id)? {
-                if db.is_immutable(found.project, &name, &tag.name)? {
-                    let tag = tag.name;
-                    return Err(Failure::conflict(format!(
-                        "tag {tag} of {name} is immutable"
-                    )));
+        .change(
+            Action::Delete,
+            &project,
+            StatusCode::NO_CONTENT,
+            move |db, _project| {
+                let found = db.repository(&name)?.ok_or_else(|| no_repository(&name))?;
+                for tag in db.tags_by_age(found.id)? {
+                    if db.is_immutable(found.project, &name, &tag.name)? {
+                        let tag = tag.name;
+                        return Err(Failure::conflict(format!(
+                            "tag {tag} of {name} is immutable"
+                        )));
+                    }
                 }
-            }
-            Ok(db.remove_repository(found.id)?)
-        })
+                Ok(db.remove_repository(found.id)?)
+            },
+        )
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -200,9 +205,12 @@ async fn set(
     audit::tell_detail(format!("on {digest}"));
     let label = label.to_owned();
     let done = caller
-        .change(Action::Label, project, move |db, _project| {
-            db.label(&name, &digest, &label, give)
-        })
+        .change(
+            Action::Label,
+            project,
+            StatusCode::NO_CONTENT,
+            move |db, _project| db.label(&name, &digest, &label, give),
+        )
         .await?;
     done.then_some(StatusCode::NO_CONTENT)
         .ok_or_else(|| Failure::not_found("there is no such manifest or no such label here"))
@@ -251,6 +259,25 @@ pub(super) async fn labels(
     Ok(Json(found.collect()))
 }
 
+/// Whether a label may be called and look so.
+///
+/// # Errors
+/// 400 with what would be right.
+pub(super) fn check_label(name: &str, color: &str) -> Result<(), Failure> {
+    // A comma would divide it in lists.
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ' ');
+    if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+        return Err(Failure::bad_request(
+            "a label's name is 1 to 64 letters, digits, spaces, . _ and -",
+        ));
+    }
+    let digits = color.strip_prefix('#').unwrap_or_default();
+    if digits.len() != 6 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(Failure::bad_request("a colour is #rrggbb"));
+    }
+    Ok(())
+}
+
 /// Makes a label, or gives it another colour.
 #[utoipa::path(put, path = "/projects/{project}/labels/{label}", tag = "labels",
     params(("project" = String, Path), ("label" = String, Path)), request_body = NewLabel,
@@ -261,21 +288,14 @@ pub(super) async fn set_label(
     Json(new): Json<NewLabel>,
 ) -> Result<StatusCode, Failure> {
     caller.project(Action::Configure, &project)?;
-    // A comma would divide it in lists.
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ' ');
-    if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
-        return Err(Failure::bad_request(
-            "a label's name is 1 to 64 letters, digits, spaces, . _ and -",
-        ));
-    }
-    let digits = new.color.strip_prefix('#').unwrap_or_default();
-    if digits.len() != 6 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Err(Failure::bad_request("a colour is #rrggbb"));
-    }
+    check_label(&name, &new.color)?;
     caller
-        .change(Action::Configure, &project, move |db, project| {
-            db.set_label(project.id, &name, &new.color)
-        })
+        .change(
+            Action::Configure,
+            &project,
+            StatusCode::NO_CONTENT,
+            move |db, project| db.set_label(project.id, &name, &new.color),
+        )
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -291,9 +311,12 @@ pub(super) async fn remove_label(
     caller.project(Action::Configure, &project)?;
     let wanted = name.clone();
     let done = caller
-        .change(Action::Configure, &project, move |db, project| {
-            db.remove_label(project.id, &wanted)
-        })
+        .change(
+            Action::Configure,
+            &project,
+            StatusCode::NO_CONTENT,
+            move |db, project| db.remove_label(project.id, &wanted),
+        )
         .await?;
     done.then_some(StatusCode::NO_CONTENT)
         .ok_or_else(|| Failure::not_found(format!("there is no label {name}")))

@@ -89,6 +89,41 @@ fn end(days: Option<u32>) -> Result<i64, Failure> {
     Ok(now() + i64::from(days) * DAY)
 }
 
+/// What a robot may do, as it is kept: in order, each once, with what an action needs.
+///
+/// # Errors
+/// 400 when there is none, or one that there is not.
+pub(super) fn actions(mut actions: Vec<String>) -> Result<Vec<String>, Failure> {
+    let known = |a: &String| matches!(a.as_str(), "pull" | "push" | "delete");
+    if actions.is_empty() || !actions.iter().all(known) {
+        return Err(Failure::bad_request(
+            "a robot's actions are one or more of pull, push and delete",
+        ));
+    }
+    if actions.iter().any(|a| a == "push") {
+        // A push looks at what is there.
+        actions.push("pull".into());
+    }
+    actions.sort();
+    actions.dedup();
+    Ok(actions)
+}
+
+/// Whether a secret that is taken over may be good until then; it may have expired.
+///
+/// # Errors
+/// 400.
+pub(super) fn check_end(expires: i64) -> Result<(), Failure> {
+    // A day for clocks that differ.
+    let most = now() + i64::from(MOST_DAYS + 1) * DAY;
+    if !(0..=most).contains(&expires) {
+        return Err(Failure::bad_request(format!(
+            "its secret is good for more than {MOST_DAYS} days"
+        )));
+    }
+    Ok(())
+}
+
 fn unknown(project: &str, name: &str) -> Failure {
     Failure::not_found(format!("there is no robot {name} in {project}"))
 }
@@ -133,19 +168,7 @@ pub(super) async fn create(
     caller.project(Action::Robots, &project)?;
     // Of the same form as a project's.
     let name: ProjectName = new.name.parse()?;
-    let known = |a: &String| matches!(a.as_str(), "pull" | "push" | "delete");
-    if new.actions.is_empty() || !new.actions.iter().all(known) {
-        return Err(Failure::bad_request(
-            "a robot's actions are one or more of pull, push and delete",
-        ));
-    }
-    let mut actions = new.actions;
-    if actions.iter().any(|a| a == "push") {
-        // A push looks at what is there.
-        actions.push("pull".into());
-    }
-    actions.sort();
-    actions.dedup();
+    let actions = actions(new.actions)?;
     let expires = end(new.days)?;
     let row = NewRow {
         name: name.as_str().to_owned(),
@@ -156,9 +179,12 @@ pub(super) async fn create(
     let text = secret::generate(PREFIX)?;
     let hash = secret::hash(&text);
     let made = caller
-        .change(Action::Robots, &project, move |db, found| {
-            db.create_robot(found.id, &row, &hash)
-        })
+        .change(
+            Action::Robots,
+            &project,
+            StatusCode::CREATED,
+            move |db, found| db.create_robot(found.id, &row, &hash),
+        )
         .await?;
     if !made {
         return Err(Failure::conflict(format!(
@@ -189,9 +215,12 @@ pub(super) async fn renew(
     let hash = secret::hash(&text);
     let wanted = name.clone();
     let done = caller
-        .change(Action::Robots, &project, move |db, found| {
-            db.renew_robot(found.id, &wanted, &hash, expires)
-        })
+        .change(
+            Action::Robots,
+            &project,
+            StatusCode::OK,
+            move |db, found| db.renew_robot(found.id, &wanted, &hash, expires),
+        )
         .await?;
     if !done {
         return Err(unknown(&project, &name));
@@ -216,9 +245,12 @@ pub(super) async fn change(
     caller.project(Action::Robots, &project)?;
     let wanted = name.clone();
     let done = caller
-        .change(Action::Robots, &project, move |db, found| {
-            db.disable_robot(found.id, &wanted, change.disabled)
-        })
+        .change(
+            Action::Robots,
+            &project,
+            StatusCode::NO_CONTENT,
+            move |db, found| db.disable_robot(found.id, &wanted, change.disabled),
+        )
         .await?;
     done.then_some(StatusCode::NO_CONTENT)
         .ok_or_else(|| unknown(&project, &name))
@@ -235,9 +267,12 @@ pub(super) async fn remove(
     caller.project(Action::Robots, &project)?;
     let wanted = name.clone();
     let done = caller
-        .change(Action::Robots, &project, move |db, found| {
-            db.remove_robot(found.id, &wanted)
-        })
+        .change(
+            Action::Robots,
+            &project,
+            StatusCode::NO_CONTENT,
+            move |db, found| db.remove_robot(found.id, &wanted),
+        )
         .await?;
     done.then_some(StatusCode::NO_CONTENT)
         .ok_or_else(|| unknown(&project, &name))

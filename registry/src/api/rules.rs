@@ -3,7 +3,7 @@
 use super::json::Json;
 use super::{Caller, ErrorBody, Failure};
 use crate::access::Action;
-use crate::audit;
+use crate::audit::{self, Done};
 use crate::glob;
 use crate::metadata::{self, RetentionRule};
 use crate::registry::Registry;
@@ -55,7 +55,7 @@ pub struct Retention {
     pub keep_days: Option<u32>,
 }
 
-fn check(patterns: [&str; 2], there: usize) -> Result<(), Failure> {
+pub(super) fn check(patterns: [&str; 2], there: usize) -> Result<(), Failure> {
     if patterns.iter().any(|p| p.is_empty() || p.len() > glob::MAX) {
         return Err(Failure::bad_request(format!(
             "a pattern has 1 to {} bytes",
@@ -66,6 +66,19 @@ fn check(patterns: [&str; 2], there: usize) -> Result<(), Failure> {
         return Err(Failure::conflict(format!(
             "a project has at most {MOST} of these rules"
         )));
+    }
+    Ok(())
+}
+
+/// Whether a rule of retention says what it keeps.
+///
+/// # Errors
+/// 400.
+pub(super) fn keeps(latest: Option<u32>, days: Option<u32>) -> Result<(), Failure> {
+    if latest.is_none() && days.is_none() {
+        return Err(Failure::bad_request(
+            "a rule says what it keeps: keep_latest, keep_days or both (keep_latest 0 keeps nothing)",
+        ));
     }
     Ok(())
 }
@@ -106,16 +119,24 @@ pub(super) async fn add_immutable(
     audit::tell_change(&rule);
     caller.project(Action::Configure, &project)?;
     let (repositories, tags) = (rule.repositories.clone(), rule.tags.clone());
-    rule.id = caller
-        .change(Action::Configure, &project, move |db, project| {
-            check(
-                [&repositories, &tags],
-                db.immutable_rules(project.id)?.len(),
-            )?;
-            Ok::<_, Failure>(db.add_immutable_rule(project.id, &repositories, &tags)?)
-        })
-        .await?;
-    audit::tell_change(&rule);
+    let status = StatusCode::CREATED;
+    rule = caller
+        .change_telling(
+            Action::Configure,
+            &project,
+            status,
+            move |db, project, entry| {
+                check(
+                    [&repositories, &tags],
+                    db.immutable_rules(project.id)?.len(),
+                )?;
+                rule.id = db.add_immutable_rule(project.id, &repositories, &tags)?;
+                entry.detail = Some(audit::of_change(&rule));
+                Ok::<_, Failure>(Done(rule))
+            },
+        )
+        .await?
+        .0;
     Ok((StatusCode::CREATED, Json(rule)))
 }
 
@@ -129,9 +150,12 @@ pub(super) async fn remove_immutable(
 ) -> Result<StatusCode, Failure> {
     caller.project(Action::Configure, &project)?;
     let done = caller
-        .change(Action::Configure, &project, move |db, project| {
-            db.remove_immutable_rule(project.id, id)
-        })
+        .change(
+            Action::Configure,
+            &project,
+            StatusCode::NO_CONTENT,
+            move |db, project| db.remove_immutable_rule(project.id, id),
+        )
         .await?;
     done.then_some(StatusCode::NO_CONTENT)
         .ok_or_else(|| no_rule(id))
@@ -170,11 +194,7 @@ pub(super) async fn add_retention(
 ) -> Result<(StatusCode, Json<Retention>), Failure> {
     audit::tell_change(&rule);
     caller.project(Action::Configure, &project)?;
-    if rule.keep_latest.is_none() && rule.keep_days.is_none() {
-        return Err(Failure::bad_request(
-            "a rule says what it keeps: keep_latest, keep_days or both (keep_latest 0 keeps nothing)",
-        ));
-    }
+    keeps(rule.keep_latest, rule.keep_days)?;
     let row = RetentionRule {
         id: 0,
         repositories: rule.repositories.clone(),
@@ -182,16 +202,24 @@ pub(super) async fn add_retention(
         keep_latest: rule.keep_latest,
         keep_days: rule.keep_days,
     };
-    rule.id = caller
-        .change(Action::Configure, &project, move |db, project| {
-            check(
-                [&row.repositories, &row.tags],
-                db.retention_rules(project.id)?.len(),
-            )?;
-            Ok::<_, Failure>(db.add_retention_rule(project.id, &row)?)
-        })
-        .await?;
-    audit::tell_change(&rule);
+    let status = StatusCode::CREATED;
+    rule = caller
+        .change_telling(
+            Action::Configure,
+            &project,
+            status,
+            move |db, project, entry| {
+                check(
+                    [&row.repositories, &row.tags],
+                    db.retention_rules(project.id)?.len(),
+                )?;
+                rule.id = db.add_retention_rule(project.id, &row)?;
+                entry.detail = Some(audit::of_change(&rule));
+                Ok::<_, Failure>(Done(rule))
+            },
+        )
+        .await?
+        .0;
     Ok((StatusCode::CREATED, Json(rule)))
 }
 
@@ -205,9 +233,12 @@ pub(super) async fn remove_retention(
 ) -> Result<StatusCode, Failure> {
     caller.project(Action::Configure, &project)?;
     let done = caller
-        .change(Action::Configure, &project, move |db, project| {
-            db.remove_retention_rule(project.id, id)
-        })
+        .change(
+            Action::Configure,
+            &project,
+            StatusCode::NO_CONTENT,
+            move |db, project| db.remove_retention_rule(project.id, id),
+        )
         .await?;
     done.then_some(StatusCode::NO_CONTENT)
         .ok_or_else(|| no_rule(id))
@@ -236,7 +267,8 @@ pub(super) async fn run_retention(
     if !run.dry_run {
         // Who changes the rules may delete, too; asked for by its name all the same.
         caller.project(Action::Delete, &project.name)?;
-        let gone = retention::run(&registry, project).await?;
+        let gone = retention::run(&registry, project, &caller.draft).await?;
+        // For the entry of a run that removed none; the others' say what went.
         audit::tell_detail(format!("{} tags removed", gone.len()));
         return Ok(Json(gone));
     }

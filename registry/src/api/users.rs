@@ -5,7 +5,7 @@ use super::json::{Json, Query};
 use super::{Caller, ErrorBody, Failure, Page};
 use crate::access::{Action, Principal, Role, Target, password};
 use crate::audit;
-use crate::metadata::{self, ChangeUser, Write};
+use crate::metadata::{self, AuditEntry, ChangeUser, Write};
 use crate::names::check_user;
 use crate::registry::Registry;
 use axum::extract::{Path, State};
@@ -156,7 +156,7 @@ pub(super) async fn create(
     let (hash, password) = hashed(&registry, &caller, &new.name, new.password).await?;
     let name = new.name.clone();
     let made = caller
-        .change_registry(Action::Users, move |db| {
+        .change_registry(Action::Users, StatusCode::CREATED, move |db| {
             db.create_user(&name, &hash, new.administrator)
         })
         .await?;
@@ -218,7 +218,7 @@ pub(super) async fn change(
     caller.may(Action::Users, Target::Registry)?;
     let wanted = name.clone();
     let done = caller
-        .change_registry(Action::Users, move |db| {
+        .change_registry(Action::Users, StatusCode::NO_CONTENT, move |db| {
             db.change_user(&wanted, change.administrator, change.disabled)
         })
         .await?;
@@ -253,18 +253,24 @@ pub(super) async fn set_password(
     let wanted = name.clone();
     let done = match proved {
         Some(Principal::User { generation, .. }) => {
-            let change = move |db: &Write<'_>| {
+            let change = move |db: &Write<'_>, _: &mut AuditEntry| {
                 let still = db.user(&wanted)?.is_some_and(|u| u.is_good(generation));
                 if !still {
                     return Err(Failure::sign_in("the password was changed meanwhile"));
                 }
                 Ok(db.set_password(&wanted, &hash)?)
             };
-            registry.metadata.write(change).await?
+            let status = StatusCode::OK;
+            caller
+                .draft
+                .commit(&registry.metadata, status, change)
+                .await?
         }
         _ => {
             caller
-                .change_registry(Action::Users, move |db| db.set_password(&wanted, &hash))
+                .change_registry(Action::Users, StatusCode::OK, move |db| {
+                    db.set_password(&wanted, &hash)
+                })
                 .await?
         }
     };
@@ -284,7 +290,9 @@ pub(super) async fn remove(
     caller.may(Action::Users, Target::Registry)?;
     let wanted = name.clone();
     let done = caller
-        .change_registry(Action::Users, move |db| db.remove_user(&wanted))
+        .change_registry(Action::Users, StatusCode::NO_CONTENT, move |db| {
+            db.remove_user(&wanted)
+        })
         .await?;
     changed(done, &name)?;
     Ok(StatusCode::NO_CONTENT)

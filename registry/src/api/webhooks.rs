@@ -16,6 +16,29 @@ use utoipa::ToSchema;
 const MOST: usize = 10;
 /// Shortest and longest secret.
 const SECRET: std::ops::RangeInclusive<usize> = 16..=256;
+/// What a secret that is made here begins with.
+pub(super) const PREFIX: &str = "hook_";
+
+/// Whether a project that has `there` webhooks may have one more, of this target and secret.
+///
+/// # Errors
+/// 400, or 409 when it has all it may have.
+pub(super) fn check(url: &str, secret: Option<&str>, there: usize) -> Result<(), Failure> {
+    if !webhooks::is_target(url) {
+        return Err(Failure::bad_request(
+            "a webhook's address is http://HOST… or https://HOST…, without name and password",
+        ));
+    }
+    if secret.is_some_and(|secret| !SECRET.contains(&secret.len())) {
+        return Err(Failure::bad_request("a secret has 16 to 256 bytes"));
+    }
+    if there >= MOST {
+        return Err(Failure::conflict(format!(
+            "a project has at most {MOST} webhooks"
+        )));
+    }
+    Ok(())
+}
 
 /// Who is told.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -85,28 +108,26 @@ pub(super) async fn add(
     let host = new.url.parse::<http::Uri>().ok();
     audit::tell_detail(host.as_ref().and_then(|u| u.host()).unwrap_or_default());
     caller.project(Action::Projects, &project)?;
-    if !webhooks::is_target(&new.url) {
-        return Err(Failure::bad_request(
-            "a webhook's address is http://HOST… or https://HOST…, without name and password",
-        ));
-    }
+    check(&new.url, new.secret.as_deref(), 0)?;
     let secret = match new.secret {
-        Some(secret) if SECRET.contains(&secret.len()) => secret,
-        Some(_) => return Err(Failure::bad_request("a secret has 16 to 256 bytes")),
-        None => secret::generate("hook_")?,
+        Some(secret) => secret,
+        None => secret::generate(PREFIX)?,
     };
     let (url, kept) = (new.url, secret.clone());
+    let status = StatusCode::CREATED;
     let id = caller
-        .change(Action::Projects, &project, move |db, project| {
-            if db.webhooks(project.id)?.len() >= MOST {
-                return Err(Failure::conflict(format!(
-                    "a project has at most {MOST} webhooks"
-                )));
-            }
-            Ok(db.add_webhook(project.id, &url, &kept)?)
-        })
+        .change_telling(
+            Action::Projects,
+            &project,
+            status,
+            move |db, project, entry| {
+                check(&url, Some(&kept), db.webhooks(project.id)?.len())?;
+                let id = db.add_webhook(project.id, &url, &kept)?;
+                entry.target = Some(id.to_string());
+                Ok::<_, Failure>(id)
+            },
+        )
         .await?;
-    audit::tell_target(&id.to_string());
     Ok((StatusCode::CREATED, Json(MadeWebhook { id, secret })))
 }
 
@@ -119,9 +140,12 @@ pub(super) async fn remove(
     Path((project, id)): Path<(String, i64)>,
 ) -> Result<StatusCode, Failure> {
     let gone = caller
-        .change(Action::Projects, &project, move |db, project| {
-            db.remove_webhook(project.id, id)
-        })
+        .change(
+            Action::Projects,
+            &project,
+            StatusCode::NO_CONTENT,
+            move |db, project| db.remove_webhook(project.id, id),
+        )
         .await?;
     gone.then_some(StatusCode::NO_CONTENT)
         .ok_or_else(|| Failure::not_found(format!("there is no webhook {id} in this project")))

@@ -9,7 +9,7 @@ use crate::server::tls::generate;
 use crate::settings::{Settings, TlsSettings};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -30,6 +30,10 @@ pub(crate) struct Init {
     /// Address and port to serve on
     #[arg(long, default_value = "127.0.0.1:5000", value_name = "ADDRESS")]
     listen: String,
+    /// For this machine alone: a certificate for localhost and 127.0.0.1, and the administrator's password is kept, too, in
+    /// init.json, for `registry guide`. Where there is a registry already, nothing is done
+    #[arg(long, conflicts_with_all = ["certificate", "hosts"])]
+    local: bool,
     /// Generate a CA and a certificate for these names and addresses (repeatable)
     #[arg(long = "generate-certificate", value_name = "HOST")]
     hosts: Vec<String>,
@@ -41,18 +45,26 @@ pub(crate) struct Init {
     key: Option<PathBuf>,
 }
 
+/// Seconds that a registry of one machine waits for transfers when it ends: who has it wants to go.
+const LOCAL_PATIENCE: u32 = 20;
+
 /// What was made.
-#[derive(Debug, Serialize)]
-struct Made {
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Made {
     data: PathBuf,
-    administrator: String,
-    /// Only when it was generated: it is shown once and kept nowhere.
-    password: Option<String>,
+    pub(super) administrator: String,
+    /// Only when it was generated: it is shown once and kept nowhere but, with `--local`, in a file.
+    pub(super) password: Option<String>,
     /// The example users, if asked for.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty")]
     examples: Vec<Example>,
     /// Only when it was generated: clients have to trust it.
-    ca: Option<PathBuf>,
+    pub(super) ca: Option<PathBuf>,
+}
+
+impl Made {
+    /// The file that has it, where it is kept.
+    pub(super) const FILE: &str = "init.json";
 }
 
 /// A user to try it with.
@@ -84,6 +96,9 @@ pub(crate) fn run(common: &Common, init: &Init) -> Result<()> {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).with_context(at)?;
     let folder = &folder.canonicalize().with_context(at)?;
     let settings_path = folder.join(Settings::FILE);
+    if init.local && settings_path.exists() {
+        return common.done("it is there already");
+    }
     ensure!(
         !settings_path.exists(),
         "{} is there already: this folder has a registry; `registry user` changes its users",
@@ -130,10 +145,12 @@ pub(crate) fn run(common: &Common, init: &Init) -> Result<()> {
     let settings = Settings {
         listen: init.listen.clone(),
         tls,
+        shutdown_seconds: match init.local {
+            true => LOCAL_PATIENCE,
+            false => Settings::default().shutdown_seconds,
+        },
         ..Settings::default()
     };
-    // The last thing: a folder with settings is a whole registry.
-    durably(&settings_path, &toml::to_string_pretty(&settings)?, 0o600)?;
     let made = Made {
         data: folder.clone(),
         administrator: init.admin.clone(),
@@ -141,6 +158,12 @@ pub(crate) fn run(common: &Common, init: &Init) -> Result<()> {
         examples,
         ca,
     };
+    if init.local {
+        let text = serde_json::to_string_pretty(&made)?;
+        durably(&folder.join(Made::FILE), &text, 0o600)?;
+    }
+    // The last thing: a folder with settings is a whole registry.
+    durably(&settings_path, &toml::to_string_pretty(&settings)?, 0o600)?;
     common.print(&made, text)
 }
 
@@ -169,10 +192,14 @@ fn tls(folder: &Path, init: &Init) -> Result<(Option<TlsSettings>, Option<PathBu
         };
         return Ok((Some(tls), None));
     }
-    if init.hosts.is_empty() {
+    let hosts = match init.local {
+        true => vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
+        false => init.hosts.clone(),
+    };
+    if hosts.is_empty() {
         return Ok((None, None));
     }
-    let made = generate::certificates(&init.hosts)?;
+    let made = generate::certificates(&hosts)?;
     durably(&folder.join("ca.key"), &made.ca_key, 0o600)?;
     durably(&folder.join("ca.crt"), &made.ca, 0o644)?;
     durably(&folder.join("server.key"), &made.key, 0o600)?;

@@ -1,9 +1,11 @@
 //! The command line. What is not about the folder itself goes through the administration API: of the process that serves
 //! the folder, or of this one if none does.
 
+mod archive;
 mod audit;
 mod call;
 mod gc;
+mod guide;
 mod init;
 mod key;
 mod label;
@@ -123,6 +125,8 @@ enum Command {
     Init(init::Init),
     /// Serve it
     Serve(serve::Serve),
+    /// Tell how to log in, push and pull
+    Guide(guide::Guide),
     /// Local users
     #[command(subcommand)]
     User(user::User),
@@ -155,6 +159,9 @@ enum Command {
     Audit(audit::Audit),
     /// The last lines of the log of the process that serves
     Log(audit::Log),
+    /// Users, roles, robots and projects' settings as one file, for another registry
+    #[command(subcommand)]
+    Archive(archive::Archive),
     /// Collect garbage now
     Gc(gc::Gc),
     /// Write a repository into a folder, as an OCI image layout
@@ -170,6 +177,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Init(init) => init::run(&cli.common, &init),
         Command::Serve(serve) => serve::run(&cli.common, &serve),
+        Command::Guide(guide) => guide::run(&cli.common, &guide),
         Command::User(user) => user::run(&cli.common, user),
         Command::Project(project) => project::run(&cli.common, project),
         Command::Robot(robot) => robot::run(&cli.common, robot),
@@ -181,6 +189,7 @@ pub fn main() -> ExitCode {
         Command::Key(key) => key::run(&cli.common, &key),
         Command::Audit(audit) => audit::run(&cli.common, audit),
         Command::Log(log) => audit::log(&cli.common, &log),
+        Command::Archive(archive) => archive::run(&cli.common, archive),
         Command::Gc(gc) => gc::run(&cli.common, &gc),
         Command::Export(export) => layout::export(&cli.common, &export),
         Command::Import(import) => layout::import(&cli.common, &import),

@@ -19,6 +19,9 @@ pub(crate) struct Serve {
         value_name = "FILTER"
     )]
     log: String,
+    /// Address and port to serve on, in place of what the settings say
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
 }
 
 pub(crate) fn run(common: &Common, serve: &Serve) -> Result<()> {
@@ -29,7 +32,7 @@ pub(crate) fn run(common: &Common, serve: &Serve) -> Result<()> {
         .with_ansi(false)
         .init();
     raise_open_files();
-    let registry = Registry::open(&common.data)?;
+    let registry = Registry::open_at(&common.data, serve.listen.as_deref())?;
     let tls = registry.settings.tls.is_some();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -136,10 +136,10 @@ pub(super) async fn delete(
     call.may(Action::Delete, &name)?;
     let wanted = digest.clone();
     let permit = call.permit(Action::Delete, &name);
+    let metadata = &call.registry.metadata;
     let done = call
-        .registry
-        .metadata
-        .write(move |db| {
+        .draft
+        .commit(metadata, StatusCode::ACCEPTED, move |db, _| {
             permit.check::<Failure>(db)?;
             match db.repository(&name)? {
                 Some(repository) => Ok::<_, Failure>(db.unlink_blob(repository.id, &wanted)?),

@@ -81,10 +81,10 @@ pub(super) async fn put(
     let subject = new.subject.clone();
     let repository = name.clone();
     let permit = call.permit(Action::Push, &name);
+    let metadata = &call.registry.metadata;
     let done = call
-        .registry
-        .metadata
-        .write(move |db| {
+        .draft
+        .commit(metadata, StatusCode::CREATED, move |db, _| {
             permit.check::<Failure>(db)?;
             let found = db
                 .ensure_repository(&repository)?
@@ -197,10 +197,10 @@ pub(super) async fn delete(
     call.may(Action::Delete, &name)?;
     let wanted = reference.clone();
     let permit = call.permit(Action::Delete, &name);
+    let metadata = &call.registry.metadata;
     let done = call
-        .registry
-        .metadata
-        .write(move |db| {
+        .draft
+        .commit(metadata, StatusCode::ACCEPTED, move |db, _| {
             permit.check::<Failure>(db)?;
             let Some(repository) = db.repository(&name)? else {
                 return Ok::<_, Failure>(RemoveManifest::Unknown);

@@ -10,7 +10,7 @@ mod routes;
 mod uploads;
 
 use crate::access::{Action, Permit, Principal, SignInError, Target, Verdict, authorise};
-use crate::audit::{Operation, Told};
+use crate::audit::{Draft, Operation, Told};
 use crate::names::RepositoryName;
 use crate::registry::{Asked, Registry};
 use axum::body::Body;
@@ -41,6 +41,8 @@ struct Call {
     headers: HeaderMap,
     query: Option<String>,
     asked: Asked,
+    /// What is written down with a change.
+    draft: Draft,
 }
 
 impl Call {
@@ -101,6 +103,7 @@ impl Call {
             principal: self.principal.clone(),
             action,
             repository: name.clone(),
+            draft: self.draft.clone(),
         }
     }
 
@@ -165,6 +168,9 @@ pub async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> R
                 .as_ref()
                 .ok()
                 .and_then(|route| Operation::of_distribution(route, &parts.method, query));
+            let draft = operation.as_ref().map_or_else(Draft::default, |operation| {
+                Draft::new(&registry.audit, &principal, &source, operation)
+            });
             let call = Call {
                 registry: registry.clone(),
                 principal: principal.clone(),
@@ -172,6 +178,7 @@ pub async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> R
                 query: query.map(str::to_owned),
                 headers: parts.headers,
                 asked: asked.clone(),
+                draft: draft.clone(),
             };
             let audit = registry.clone();
             let challenge = registry.challenge(&asked, None, None);
@@ -190,7 +197,14 @@ pub async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> R
                 if let Some(operation) = operation {
                     let (audit, status) = (&audit.audit, response.status());
                     audit
-                        .write(&principal, &source, operation, status, Told::default())
+                        .write(
+                            &draft,
+                            &principal,
+                            &source,
+                            operation,
+                            status,
+                            Told::default(),
+                        )
                         .await;
                 }
                 response

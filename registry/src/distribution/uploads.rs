@@ -60,10 +60,10 @@ async fn mount(call: &Call, name: &RepositoryName, digest: &Digest) -> Result<bo
         call.permit(Action::Pull, &from),
     ];
     let (into, digest) = (name.clone(), digest.clone());
+    let metadata = &call.registry.metadata;
     let mounted = call
-        .registry
-        .metadata
-        .write(move |db| {
+        .draft
+        .commit(metadata, StatusCode::CREATED, move |db, _| {
             for permit in &permits {
                 permit.check::<uploads::Error>(db)?;
             }

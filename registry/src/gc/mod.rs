@@ -4,7 +4,7 @@
 //! moment, and only what nothing refers to is removed, both decided by the one writer. The grace time is a courtesy to
 //! pushes that are on their way: their blobs came (or were found to be there) before their manifest.
 
-use crate::audit::Source;
+use crate::audit::{Draft, Source};
 use crate::metadata::{self, Garbage, Place, Read, now};
 use crate::registry::Registry;
 use crate::settings::GcSettings;
@@ -139,6 +139,9 @@ pub async fn collect(registry: &Arc<Registry>, plan: &Plan) -> Result<Report, Er
     empty_trash(registry, false).await?;
     registry.metrics.collected_blobs.inc_by(report.blobs);
     registry.metrics.collected_bytes.inc_by(report.bytes);
+    let bytes = i64::try_from(report.bytes).unwrap_or(i64::MAX);
+    registry.metrics.collected_last.set(bytes);
+    registry.metrics.collected_at.set(now() / 1000);
     Ok(report)
 }
 
@@ -239,13 +242,11 @@ async fn forget_old_entries(registry: &Arc<Registry>) {
         return;
     };
     let before = now() - i64::from(days.max(1)) * 86_400_000 - 1;
-    match audit::forget(registry, before).await {
+    let draft = Draft::system(&registry.audit, "audit.forget.create", None);
+    let detail = move |n| format!("{n} entries older than {days} days");
+    match audit::forget(registry, before, &draft, detail).await {
         Ok(0) => {}
-        Ok(n) => {
-            tracing::info!("{n} entries of the audit log were older than {days} days");
-            let detail = format!("{n} entries older than {days} days");
-            note(registry, "audit.forget.create", detail);
-        }
+        Ok(n) => tracing::info!("{n} entries of the audit log were older than {days} days"),
         Err(e) => tracing::error!("old entries of the audit log cannot be removed: {e}"),
     }
 }

@@ -158,6 +158,32 @@ impl Read<'_> {
     }
 }
 
+impl Read<'_> {
+    /// How many entries there are from before a time.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn count_audit(&self, before: i64) -> Result<u64> {
+        let mut statement = self
+            .0
+            .prepare_cached("SELECT count(*) FROM audit WHERE time < ?1")?;
+        Ok(super::size_out(
+            statement.query_row([before], |row| row.get(0))?,
+        ))
+    }
+
+    /// About how many entries there are: their numbers are without gaps, and the oldest ones go. Costs nothing.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn audit_rows(&self) -> Result<u64> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT coalesce((SELECT max(id) FROM audit) - (SELECT min(id) FROM audit) + 1, 0)",
+        )?;
+        Ok(super::size_out(statement.query_row([], |row| row.get(0))?))
+    }
+}
+
 impl Write<'_> {
     /// Adds an entry; its ID and, when they are 0, its time and count are given here.
     ///

@@ -98,8 +98,13 @@ impl Error {
 
 impl From<rusqlite::Error> for Error {
     fn from(e: rusqlite::Error) -> Self {
+        // Where the index of the log cannot grow, it is for want of room, too.
+        let index = e
+            .sqlite_error()
+            .is_some_and(|e| e.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE);
         match e.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => Error::Full,
+            _ if index => Error::Full,
             _ => Error::Database(Arc::new(e)),
         }
     }
@@ -141,6 +146,19 @@ impl<'a> Deref for Write<'a> {
 
     fn deref(&self) -> &Read<'a> {
         &self.0
+    }
+}
+
+impl Read<'_> {
+    /// Runs a look-up of more than one statement on one view.
+    ///
+    /// # Errors
+    /// Whatever `look` says, or that the database cannot be read.
+    pub fn at_once<T>(&self, look: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        self.0.execute_batch("BEGIN DEFERRED")?;
+        let found = look(self);
+        self.0.execute_batch("ROLLBACK")?;
+        found
     }
 }
 
@@ -233,6 +251,12 @@ impl Metadata {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.writer.waiting()
+    }
+
+    /// Transactions that were committed since the start.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.writer.commits()
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {

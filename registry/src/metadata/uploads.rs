@@ -19,6 +19,15 @@ pub struct UploadRow {
 }
 
 impl Read<'_> {
+    /// How many uploads were begun and not ended.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn open_uploads(&self) -> Result<u64> {
+        let mut statement = self.0.prepare_cached("SELECT count(*) FROM uploads")?;
+        Ok(size_out(statement.query_row([], |row| row.get(0))?))
+    }
+
     /// An upload by its ID.
     ///
     /// # Errors

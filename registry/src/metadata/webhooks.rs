@@ -68,6 +68,17 @@ impl Read<'_> {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
+    /// The targets of a project's webhooks, with what signs what they are told.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn webhook_secrets(&self, project: ProjectId) -> Result<Vec<(String, String)>> {
+        let sql = "SELECT url, secret FROM webhooks WHERE project = ?1 ORDER BY id";
+        let mut statement = self.0.prepare_cached(sql)?;
+        let rows = statement.query_map([project.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
     /// When the next delivery is due after this time, in milliseconds since 1970; `None`: nothing is put off.
     ///
     /// # Errors

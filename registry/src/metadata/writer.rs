@@ -2,7 +2,7 @@
 
 use super::{Error, Read, Result, Write};
 use rusqlite::Connection;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -21,14 +21,21 @@ type Job = Box<dyn FnOnce(Result<&Connection>) -> Answer + Send>;
 pub(super) struct Writer {
     jobs: Option<Sender<Job>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    waiting: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
+}
+
+/// What is told of the thread's work.
+#[derive(Debug, Default)]
+struct Counts {
+    waiting: AtomicUsize,
+    commits: AtomicU64,
 }
 
 impl Writer {
     pub(super) fn start(connection: Connection) -> Self {
         let (jobs, queue) = channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let count = waiting.clone();
+        let counts = Arc::new(Counts::default());
+        let count = counts.clone();
         let thread = std::thread::Builder::new()
             .name("metadata".into())
             .spawn(move || work(&connection, &queue, &count));
@@ -43,7 +50,7 @@ impl Writer {
         Writer {
             jobs: Some(jobs),
             thread: Mutex::new(thread),
-            waiting,
+            counts,
         }
     }
 
@@ -90,14 +97,19 @@ impl Writer {
 
     /// Jobs that were handed in and have not begun.
     pub(super) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.counts.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Transactions that were committed since the start.
+    pub(super) fn commits(&self) -> u64 {
+        self.counts.commits.load(Ordering::Relaxed)
     }
 
     fn hand_in(&self, job: Job) -> Result<(), ()> {
         let jobs = self.jobs.as_ref().ok_or(())?;
-        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.counts.waiting.fetch_add(1, Ordering::Relaxed);
         jobs.send(job).map_err(|_| {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.counts.waiting.fetch_sub(1, Ordering::Relaxed);
         })
     }
 }
@@ -137,7 +149,8 @@ fn savepoint<T, E: From<Error>>(
     result
 }
 
-fn work(connection: &Connection, queue: &Receiver<Job>, waiting: &AtomicUsize) {
+fn work(connection: &Connection, queue: &Receiver<Job>, counts: &Counts) {
+    let waiting = &counts.waiting;
     while let Ok(first) = queue.recv() {
         waiting.fetch_sub(1, Ordering::Relaxed);
         let mut answers: Vec<Answer> = Vec::new();
@@ -161,8 +174,11 @@ fn work(connection: &Connection, queue: &Receiver<Job>, waiting: &AtomicUsize) {
             }
         }
         let committed = commit(connection);
-        if let Err(e) = &committed {
-            tracing::error!("metadata: a commit failed: {e}");
+        match &committed {
+            Ok(()) => {
+                counts.commits.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(e) => tracing::error!("metadata: a commit failed: {e}"),
         }
         for answer in answers {
             answer(committed.clone());

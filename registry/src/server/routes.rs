@@ -2,7 +2,8 @@
 
 use crate::access::{Action, Principal, Target, Verdict, authorise};
 use crate::registry::Registry;
-use crate::{api, distribution, token_service};
+use crate::server::metrics::Moment;
+use crate::{api, distribution, metadata, token_service};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
@@ -83,7 +84,26 @@ async fn ready(State(registry): State<Arc<Registry>>) -> Response {
 
 async fn metrics(State(registry): State<Arc<Registry>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, kind)], registry.metrics.text()).into_response()
+    let load = registry.credentials.hashing.load();
+    let counted = registry
+        .metadata
+        .read::<_, metadata::Error>(|db| Ok((db.open_uploads()?, db.audit_rows()?)));
+    let (uploads, audit_rows) = match counted {
+        Ok(counted) => counted,
+        Err(e) => {
+            return (StatusCode::SERVICE_UNAVAILABLE, format!("{e}\n")).into_response();
+        }
+    };
+    let moment = Moment {
+        hashing: load.hashing as u64,
+        // Who has a turn is counted among those who wait for its end.
+        hashing_waiting: load.waiting.saturating_sub(load.hashing) as u64,
+        uploads,
+        audit_rows,
+        metadata_waiting: registry.metadata.waiting() as u64,
+        metadata_commits: registry.metadata.commits(),
+    };
+    ([(CONTENT_TYPE, kind)], registry.metrics.text(&moment)).into_response()
 }
 
 async fn metrics_for_administrators(

@@ -8,11 +8,13 @@ mod session;
 mod turn;
 
 use crate::access::{Permit, Refused};
+use crate::audit;
 use crate::blobs::{self, Store};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::metadata::{self, Metadata, UploadRow, now};
 use crate::names::RepositoryName;
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::Body;
 use session::Session;
 use std::io;
@@ -360,9 +362,9 @@ impl Uploads {
         self.store.keep(&key).await?;
         let (id, repository) = (key.clone(), session.repository().clone());
         let keeps_first = self.store.keeps_first();
-        let new = self
-            .metadata
-            .write(move |db| {
+        let draft = permit.draft.clone();
+        let new = draft
+            .commit(&self.metadata, StatusCode::CREATED, move |db, _| {
                 permit.check::<Error>(db)?;
                 let repository = db
                     .ensure_repository(&repository)?
@@ -378,7 +380,8 @@ impl Uploads {
                 } else if keeps_first {
                     db.throw_away(&id, size, false)?;
                 }
-                Ok::<_, Error>(new)
+                // A blob that was there already is one that was pushed.
+                Ok::<_, Error>(audit::Done(new))
             })
             .await;
         if let (Err(Error::Quota(_) | Error::Refused(_)), true) = (&new, keeps_first) {
@@ -388,7 +391,7 @@ impl Uploads {
                 .write(move |db| db.throw_away(&id, size, false))
                 .await?;
         }
-        let new = new?;
+        let audit::Done(new) = new?;
         // The blob is there; what is left is tidying, which the next start does if this fails.
         let tidied = if new {
             self.store.settle(&key)

@@ -7,14 +7,9 @@ use registry::metadata::{AuditEntry, AuditFilter, now};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// All entries, the oldest first. Those of reads are written by the same thread before this is answered.
+/// All entries, the oldest first.
 async fn entries(r: &Running) -> Vec<AuditEntry> {
-    // Behind all that was handed in before.
-    r.registry
-        .metadata
-        .write(|db| db.set_setting("test", b""))
-        .await
-        .unwrap();
+    r.registry.audit.settled().await;
     let mut all = r
         .registry
         .metadata
@@ -228,6 +223,51 @@ async fn the_log_is_searched_by_its_columns_and_only_by_those_who_may() {
         .api(Method::POST, "/audit/forget", json!({"keep_days": 1}))
         .await;
     assert_eq!(done["entries"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_share_commits_and_are_in_the_log_before_what_follows_them() {
+    let r = Running::start().await;
+    let name = "default-project/a";
+    let mut digests = Vec::new();
+    for n in 0..60u8 {
+        digests.push(r.client.push_blob(name, &[n]).await);
+    }
+    let commits = r.registry.metadata.commits();
+    let begun = tokio::time::Instant::now();
+    let pull = async |client: Remote, digest: &registry::digest::Digest| {
+        let answer = client.get(&format!("/v2/{name}/blobs/{digest}")).await;
+        assert_eq!(answer.status().as_u16(), 200);
+    };
+    // By a name that is not hashed, so that they come fast.
+    let anyone = r.client.anonymous();
+    let pulls = digests.iter().map(|digest| pull(anyone.clone(), digest));
+    futures_util::future::join_all(pulls).await;
+    r.client
+        .delete(&format!("/v2/{name}/blobs/{}", digests[0]))
+        .await;
+    let all = entries(&r).await;
+    let commits = r.registry.metadata.commits() - commits;
+    // One a tenth of a second, those of the change, and those that this test waits for.
+    let most = begun.elapsed().as_millis() as u64 / 100 + 6;
+    assert!(
+        commits <= most,
+        "{commits} commits for 60 reads and a change"
+    );
+    assert_eq!(all.len(), 121);
+    let operations: Vec<&str> = all[60..].iter().map(|e| e.operation.as_str()).collect();
+    assert_eq!(operations[..60], ["blob.pull"; 60]);
+    assert_eq!(operations[60], "blob.delete");
+    // By themselves they follow in a moment; the clock only says how long is waited for it.
+    pull(r.client.clone(), &digests[1]).await;
+    let there = async || r.registry.metadata.read(|db| db.audit_rows()).unwrap();
+    let within = tokio::time::Duration::from_secs(60);
+    let follow = async {
+        while there().await < 122 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(within, follow).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -307,3 +307,33 @@ fn every_command_has_help() {
         assert!(String::from_utf8_lossy(&output.stdout).contains("Usage:"));
     }
 }
+
+#[test]
+fn a_registry_of_one_machine_is_made_once_and_tells_how_it_is_used() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let made = registry(&data, &["init", "--local", "--listen", "127.0.0.1:0"]).unwrap();
+    let password = made["password"].as_str().unwrap();
+    let file = data.join("init.json");
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let again = registry(&data, &["init", "--local"]).unwrap();
+    assert_eq!(again["done"], true);
+    let guide = registry(&data, &["guide", "--address", "localhost:5443"]).unwrap();
+    assert_eq!(guide["password"], password);
+    assert_eq!(guide["log_in"], "docker login -u admin localhost:5443");
+    assert!(guide["trust"].as_str().unwrap().contains("ca.crt"));
+    let trusted = registry(&data, &["guide", "--trusted"]).unwrap();
+    assert!(trusted["trust"].is_null());
+    // Who has the password deletes the file, as they are told.
+    std::fs::remove_file(file).unwrap();
+    let guide = registry(&data, &["guide"]).unwrap();
+    assert!(guide["password"].is_null());
+    // One that was cut off is gone on with.
+    std::fs::remove_file(data.join("registry.toml")).unwrap();
+    let made = registry(&data, &["init", "--local"]).unwrap();
+    assert_ne!(made["password"], password);
+    let process = Process::start_at(&data, "127.0.0.1:0");
+    assert!(process.base.starts_with("https://127.0.0.1:"));
+}

@@ -14,14 +14,25 @@ const NAME: &str = "default-project/crash";
 /// A registry in a process of its own.
 pub struct Process {
     child: Child,
+    pub base: String,
     pub client: Remote,
 }
 
 impl Process {
     pub fn start(folder: &std::path::Path) -> Self {
+        Self::spawn(folder, &[])
+    }
+
+    /// At this address, whatever the settings say.
+    pub fn start_at(folder: &std::path::Path, address: &str) -> Self {
+        Self::spawn(folder, &["--listen", address])
+    }
+
+    fn spawn(folder: &std::path::Path, more: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_registry"))
             .args(["serve", "--log", "warn", "--data"])
             .arg(folder)
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -35,6 +46,7 @@ impl Process {
             .expect("it says where it serves");
         Process {
             client: Remote::new(base),
+            base: base.to_owned(),
             child,
         }
     }

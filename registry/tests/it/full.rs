@@ -81,6 +81,16 @@ async fn a_full_disk_is_507_reads_go_on_and_it_recovers_by_itself() {
     assert_eq!(header(&r.client.get(&at).await, "range"), "0-0");
     assert_eq!(r.client.delete(&at).await.status(), StatusCode::NO_CONTENT);
 
+    let config = r.client.push_blob(NAME, b"{}").await;
+    let image0 = image(&config, &[], &serde_json::json!({}));
+    let put = r
+        .client
+        .put_manifest(NAME, "v0", OCI_MANIFEST, image0.clone())
+        .await;
+    assert_eq!(put.status(), StatusCode::CREATED);
+    // The key that signs tokens is made with the first one.
+    r.client.with_token(&[]).await;
+
     // Nothing at all is free: the metadata cannot be written either.
     let at = begin().await;
     let filler = small.0.path().join("filler");
@@ -97,6 +107,53 @@ async fn a_full_disk_is_507_reads_go_on_and_it_recovers_by_itself() {
             .unwrap();
         assert_eq!(push.status(), StatusCode::INSUFFICIENT_STORAGE);
     }
+    // Everything else that changes something is refused in the form of its API, and leaves nothing.
+    let tag = format!("/v2/{NAME}/manifests/v0");
+    for again in 0..20 {
+        let more = serde_json::json!({"annotations": {"n": again.to_string().repeat(1000)}});
+        let body = image(&config, &[], &more);
+        for reference in ["v2".to_owned(), sha256(&body).to_string()] {
+            let put = r
+                .client
+                .put_manifest(NAME, &reference, OCI_MANIFEST, body.clone())
+                .await;
+            let answer = refused(put, 507, "UNKNOWN").await;
+            let message = answer["errors"][0]["message"].as_str().unwrap();
+            assert!(message.contains("disk"), "{message}");
+        }
+        refused(r.client.delete(&tag).await, 507, "UNKNOWN").await;
+        let begun = r.client.post(&format!("/v2/{NAME}/blobs/uploads/")).await;
+        refused(begun, 507, "UNKNOWN").await;
+        let project = serde_json::json!({"name": format!("p{again}")});
+        let (status, answer) = r.client.api(Method::POST, "/projects", project).await;
+        assert_eq!((status, answer["code"].as_str()), (507, Some("full")));
+        let quota = serde_json::json!({"bytes": 1});
+        let path = "/projects/default-project/quota";
+        let (status, answer) = r.client.api(Method::PUT, path, quota).await;
+        assert_eq!((status, answer["code"].as_str()), (507, Some("full")));
+    }
+    assert_eq!(
+        r.client.get("/readyz").await.status(),
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    // Reads go on, also those by a token and those of the API.
+    let token = r
+        .client
+        .with_token(&[&format!("repository:{NAME}:pull")])
+        .await;
+    for client in [&r.client, &token, &r.client.anonymous()] {
+        assert_eq!(client.get(&tag).await.bytes().await.unwrap(), image0);
+        assert_eq!(client.head(&tag).await.status(), StatusCode::OK);
+    }
+    let (status, log) = r
+        .client
+        .api(
+            Method::GET,
+            "/audit?operation=push",
+            serde_json::json!(null),
+        )
+        .await;
+    assert_eq!((status, log.as_array().unwrap().len()), (200, 1));
     assert_eq!(r.client.get(&path).await.text().await.unwrap(), "here");
     assert_eq!(r.client.get("/healthz").await.status(), StatusCode::OK);
 
@@ -109,6 +166,29 @@ async fn a_full_disk_is_507_reads_go_on_and_it_recovers_by_itself() {
         StatusCode::CREATED
     );
     r.client.push_image(NAME, "v1", &[b"layer"]).await;
+    let put = r
+        .client
+        .put_manifest(NAME, "v2", OCI_MANIFEST, image0.clone())
+        .await;
+    assert_eq!(put.status(), StatusCode::CREATED);
+    assert_eq!(r.client.delete(&tag).await.status(), StatusCode::ACCEPTED);
+    let project = serde_json::json!({"name": "later"});
+    assert_eq!(
+        r.client.api(Method::POST, "/projects", project).await.0,
+        201
+    );
+    // What was refused is not there, and neither are its entries.
+    let (_, projects) = r
+        .client
+        .api(Method::GET, "/projects", serde_json::json!(null))
+        .await;
+    assert_eq!(projects.as_array().unwrap().len(), 3, "{projects}");
+    let quota = r.client.api(
+        Method::GET,
+        "/projects/default-project",
+        serde_json::json!(null),
+    );
+    assert_eq!(quota.await.1["quota"], serde_json::json!(null));
     assert_eq!(r.client.get("/readyz").await.status(), StatusCode::OK);
     let Running {
         registry,

@@ -5,12 +5,14 @@
 )]
 
 mod accounts;
+mod archive;
 mod audit;
 mod blobs;
 mod clients;
 mod collection;
 mod command;
 mod crash;
+mod crash_audit;
 mod full;
 mod hangups;
 mod harness;

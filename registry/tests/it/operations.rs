@@ -25,6 +25,63 @@ async fn health_readiness_and_metrics() {
     }
 }
 
+/// The value of a metric without labels.
+fn value(text: &str, name: &str) -> u64 {
+    let line = text
+        .lines()
+        .find_map(|l| l.strip_prefix(&format!("{name} ")));
+    line.unwrap_or_else(|| panic!("no {name} in\n{text}"))
+        .parse()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gauges_tell_what_is_open_and_all_metrics_are_listed() {
+    let r = Running::start().await;
+    let name = "default-project/a";
+    let scrape = async || r.client.get("/metrics").await.text().await.unwrap();
+    let text = scrape().await;
+    assert_eq!(value(&text, "registry_uploads_open"), 0);
+    assert_eq!(value(&text, "registry_gc_last_run_timestamp_seconds"), 0);
+    let rows = value(&text, "registry_audit_rows");
+
+    let at = r.client.post(&format!("/v2/{name}/blobs/uploads/")).await;
+    let at = header(&at, "location").to_owned();
+    r.client.push_blob(name, &bytes(1, 1000)).await;
+    let text = scrape().await;
+    assert_eq!(value(&text, "registry_uploads_open"), 1);
+    assert_eq!(value(&text, "registry_audit_rows"), rows + 1);
+    assert_eq!(value(&text, "registry_hashing_waiting"), 0);
+
+    r.client.delete(&at).await;
+    let all = serde_json::json!({"grace_minutes": 0});
+    let (status, _) = r.client.api(reqwest::Method::POST, "/gc", all).await;
+    assert_eq!(status, 200);
+    let text = scrape().await;
+    assert_eq!(value(&text, "registry_uploads_open"), 0);
+    assert_eq!(value(&text, "registry_gc_last_bytes"), 1000);
+    assert_eq!(value(&text, "registry_gc_bytes_total"), 1000);
+    assert!(value(&text, "registry_gc_last_run_timestamp_seconds") > 1_700_000_000);
+
+    // The list in the documents has all of them, and no others.
+    let listed = include_str!("../../../docs/registry-metrics.md");
+    let mut listed: Vec<&str> = listed
+        .lines()
+        .filter_map(|l| l.strip_prefix("| `")?.split('`').next())
+        .collect();
+    let mut found: Vec<String> = text
+        .lines()
+        .filter_map(|l| l.strip_prefix("# TYPE "))
+        .map(|l| match l.split_once(' ').unwrap() {
+            (name, "counter") => format!("{name}_total"),
+            (name, _) => name.to_owned(),
+        })
+        .collect();
+    listed.sort_unstable();
+    found.sort();
+    assert_eq!(found, listed);
+}
+
 fn write_certificates(folder: &Path) -> Certificate {
     let made = generate::certificates(&["localhost".into(), "127.0.0.1".into()]).unwrap();
     std::fs::write(folder.join("server.crt"), made.certificate).unwrap();

@@ -325,7 +325,9 @@ impl RegistryClient {
             HUB => DEFAULT_DOMAIN,
             host => host,
         });
-        Ok((self.http(Trust::Proven(files))?, is_loopback(host)))
+        // Or whoever has the port could go round the authority.
+        let plain = is_loopback(host) && !self.settings.has_own_authority(host);
+        Ok((self.http(Trust::Proven(files))?, plain))
     }
 
     /// The registry's base URL and its answer to `GET /v2/`. Loopback registries may speak plain HTTP, as with Docker;

@@ -22,7 +22,7 @@ pub struct RegistrySettings {
     #[arg(long, value_name = "URL", value_parser = mirror)]
     pub registry_mirror: Vec<String>,
     /// Authorities (PEM) that registries' certificates may be signed by beside the machine's own: FILE, or HOST[:PORT]=FILE
-    /// for one registry. Repeatable.
+    /// for one registry, which is not spoken to without TLS then. Repeatable.
     #[arg(long, value_name = "[REGISTRY=]FILE", value_parser = authority)]
     pub registry_ca: Vec<Authority>,
     /// Images are pulled only where they are signed with this key (ECDSA P-256 in PEM, as cosign makes it): FILE for all
@@ -223,6 +223,13 @@ impl RegistrySettings {
     /// Files with authorities for a registry.
     pub(super) fn authorities(&self, registry: &str) -> Vec<PathBuf> {
         files(&self.registry_ca, registry)
+    }
+
+    /// Whether an authority was named for this registry: it speaks TLS, and is not asked without.
+    pub(super) fn has_own_authority(&self, registry: &str) -> bool {
+        let registry = registry.to_ascii_lowercase();
+        let own = |a: &Authority| a.registry.as_deref().is_some_and(|p| means(p, &registry));
+        self.registry_ca.iter().any(own)
     }
 
     /// Files with keys, one of which a registry's images must be signed with; none where they need not be.
@@ -436,6 +443,8 @@ mod tests {
         };
         assert_eq!(settings.authorities("a.example:5000").len(), 2);
         assert_eq!(settings.authorities("b.example").len(), 1);
+        assert!(settings.has_own_authority("a.example:5000"));
+        assert!(!settings.has_own_authority("b.example"));
         assert!(authority("a.example=").is_err());
     }
 }
