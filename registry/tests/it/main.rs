@@ -5,8 +5,10 @@
 )]
 
 mod accounts;
+mod actors;
 mod audit;
 mod blobs;
+mod cells;
 mod clients;
 mod collection;
 mod command;
@@ -14,6 +16,7 @@ mod crash;
 mod full;
 mod hangups;
 mod harness;
+mod hostile;
 mod lists;
 mod manifests;
 mod operations;
@@ -21,8 +24,10 @@ mod oracle;
 mod policies;
 mod referrers;
 mod refusals;
+mod replays;
 mod roles;
 mod s3;
+mod spec;
 mod tokens;
 mod uploads;
 mod webhooks;
