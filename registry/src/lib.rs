@@ -24,6 +24,8 @@ mod bodies;
 pub mod cli;
 pub mod digest;
 pub mod distribution;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod gc;
 pub mod glob;
 pub mod metadata;

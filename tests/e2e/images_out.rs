@@ -300,8 +300,21 @@ fn push() -> Result<()> {
     let lines = relay.lines().join("\n");
     ensure!(lines.matches("POST ").count() == 4, "uploads: {lines}");
     ensure!(lines.to_lowercase().contains("content-range: "), "{lines}");
+    // Into another repository there: nothing is sent again.
+    let other = format!("{}/default-project/other", relay.address);
+    docker.ok(&["tag", &name, &other])?;
+    let out = docker.ok(&["push", &other])?;
+    all_are(&out, "Mounted from default-project/odd")?;
     docker.ok(&["rmi", "-f", &docker.inspect(&name, "{{.Id}}")?])?;
+    // Its public project is for everybody to pull from, with nobody's password.
+    docker.ok(&["logout", &relay.address])?;
     docker.ok(&["pull", &name])?;
+    let out = docker.run(&["push", &name])?.exits(1)?;
+    ensure!(
+        out.errors().contains("unauthorized") || out.errors().contains("denied"),
+        "{}",
+        out.errors()
+    );
     equal(
         "output",
         docker.ok(&["run", "--rm", &name, "echo", "there and back"])?,

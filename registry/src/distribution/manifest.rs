@@ -45,7 +45,7 @@ fn invalid(message: impl Into<String>) -> Failure {
 }
 
 /// Parses a manifest that is pushed as `content_type`.
-pub(super) fn parse(
+pub(crate) fn parse(
     body: Vec<u8>,
     content_type: Option<&str>,
     digest: Digest,

@@ -3,7 +3,7 @@
 mod blobs;
 pub mod error;
 mod lists;
-mod manifest;
+pub(crate) mod manifest;
 mod manifests;
 mod referrers;
 mod routes;

@@ -1,7 +1,7 @@
 //! `/token`: where clients of the distribution API get their tokens, by `GET` ("Token Authentication Specification") and
 //! by `POST` ("Token Authentication via OAuth2").
 
-mod scope;
+pub(crate) mod scope;
 
 use crate::access::{Principal, SignInError, secret, tokens};
 use crate::audit::Source;
@@ -29,10 +29,10 @@ const REFRESH: i64 = 30 * 24 * 3600 * 1000;
 const REFRESH_PREFIX: &str = "refresh_";
 
 /// `application/x-www-form-urlencoded`, in a query or a body.
-struct Form(Vec<(String, String)>);
+pub(crate) struct Form(Vec<(String, String)>);
 
 impl Form {
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let decode = |s: &str| {
             let spaced = s.replace('+', " ");
             percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
@@ -52,7 +52,7 @@ impl Form {
             .map(|(_, v)| v.as_str())
     }
 
-    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0
             .iter()
             .filter(move |(k, _)| k == name)

@@ -11,7 +11,7 @@ const MOST: usize = 64;
 const MOST_ACTIONS: usize = 8;
 
 /// What was asked for, as far as it has the form. What has not is left out: granting less is no error.
-pub(super) fn parse<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<Grant> {
+pub(crate) fn parse<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<Grant> {
     texts
         .flat_map(|text| text.split(' '))
         .filter(|text| !text.is_empty())
@@ -38,7 +38,7 @@ fn one(text: &str) -> Option<Grant> {
 }
 
 /// What of it this principal gets now.
-pub(super) fn grant(
+pub(crate) fn grant(
     read: &Read<'_>,
     principal: &Principal,
     asked: Vec<Grant>,

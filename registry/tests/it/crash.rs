@@ -289,7 +289,7 @@ async fn check(client: &Remote, said: &Said) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_loses_nothing_that_was_acknowledged_and_leaves_nothing_half_made() {
-    let kills = if soak() { 1000 } else { 10 };
+    let kills = count(10, 1000);
     let mut random = Random(seed());
     let folder = TempDir::new().unwrap();
     init(folder.path(), &settings());

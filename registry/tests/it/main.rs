@@ -5,9 +5,11 @@
 )]
 
 mod accounts;
+mod actors;
 mod archive;
 mod audit;
 mod blobs;
+mod cells;
 mod clients;
 mod collection;
 mod command;
@@ -16,6 +18,7 @@ mod crash_audit;
 mod full;
 mod hangups;
 mod harness;
+mod hostile;
 mod lists;
 mod manifests;
 mod operations;
@@ -23,8 +26,10 @@ mod oracle;
 mod policies;
 mod referrers;
 mod refusals;
+mod replays;
 mod roles;
 mod s3;
+mod spec;
 mod tokens;
 mod uploads;
 mod webhooks;

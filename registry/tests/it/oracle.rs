@@ -1,16 +1,23 @@
-//! Pushes, mounts, tags, deletes and collections in random order, beside an oracle of sets.
+//! Pushes, mounts, tags, deletes, reads and collections in random order, by users of all roles in three projects, beside
+//! an oracle of sets.
 
+use crate::actors::{Access, Actor, PROJECTS, Right, actors, make_project};
 use crate::harness::*;
 use registry::gc::{self, Plan};
 use reqwest::{Method, StatusCode};
 use std::collections::{BTreeMap, BTreeSet};
 
-const REPOSITORIES: usize = 3;
+const REPOSITORIES: usize = 4;
 const BLOBS: u64 = 8;
 const TAGS: usize = 3;
 
-fn name(n: usize) -> String {
-    format!("default-project/r{n}")
+pub fn name(n: usize) -> String {
+    format!("{}/r{n}", PROJECTS[project(n)])
+}
+
+/// The project of a repository.
+pub fn project(n: usize) -> usize {
+    n.saturating_sub(1)
 }
 
 fn blob(n: u64) -> Vec<u8> {
@@ -27,10 +34,10 @@ struct Held {
 }
 
 #[derive(Default)]
-struct Repository {
+pub struct Repository {
     blobs: BTreeSet<u64>,
     manifests: BTreeMap<String, Held>,
-    tags: BTreeMap<String, String>,
+    pub tags: BTreeMap<String, String>,
 }
 
 impl Repository {
@@ -71,16 +78,36 @@ impl Repository {
     }
 }
 
-/// One step: does it, and asserts that the registry answers as the oracle does.
-async fn step(r: &Running, oracle: &mut [Repository], random: &mut Random) {
+/// All that the registry should hold.
+struct Oracle {
+    repositories: Vec<Repository>,
+    access: Access,
+}
+
+/// One step by somebody: does it, and asserts that the registry answers as the oracle does.
+async fn step(r: &Running, who: &[Remote], oracle: &mut Oracle, random: &mut Random) {
+    // The administrator does most of it, so that there is something to do it with.
+    let actor = match random.below(2) {
+        0 => Actor::Admin,
+        _ => Actor::ALL[random.below(Actor::ALL.len())],
+    };
+    let client = &who[actor as usize];
     let at = random.below(REPOSITORIES);
     let repository = name(at);
     let n = random.next() % BLOBS;
     let digest = sha256(&blob(n));
-    match random.below(12) {
+    let may = |access: &Access, action| access.may(actor, action, project(at));
+    let held = &mut oracle.repositories;
+    match random.below(15) {
         0..=2 => {
-            r.client.push_blob(&repository, &blob(n)).await;
-            oracle[at].blobs.insert(n);
+            let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
+            let push = client.request(Method::POST, &path).body(blob(n));
+            let may = may(&oracle.access, Right::Push);
+            let status = push.send().await.unwrap().status().as_u16();
+            assert_eq!(status, actor.answer(may, 201), "{actor:?} pushes a blob");
+            if may {
+                held[at].blobs.insert(n);
+            }
         }
         3 => {
             let from = random.below(REPOSITORIES);
@@ -88,14 +115,17 @@ async fn step(r: &Running, oracle: &mut [Repository], random: &mut Random) {
                 "/v2/{repository}/blobs/uploads/?mount={digest}&from={}",
                 name(from)
             );
-            let answer = r.client.post(&path).await;
-            let there = oracle[from].blobs.contains(&n);
-            assert_eq!(answer.status() == StatusCode::CREATED, there, "mount");
-            if there {
-                oracle[at].blobs.insert(n);
-            } else {
+            let may = may(&oracle.access, Right::Push);
+            let there = oracle.access.may(actor, Right::Pull, project(from))
+                && held[from].blobs.contains(&n);
+            let answer = client.post(&path).await;
+            let wanted = actor.answer(may, if there { 201 } else { 202 });
+            assert_eq!(answer.status().as_u16(), wanted, "{actor:?} mounts");
+            if may && there {
+                held[at].blobs.insert(n);
+            } else if may {
                 assert_eq!(
-                    r.client.delete(header(&answer, "location")).await.status(),
+                    client.delete(header(&answer, "location")).await.status(),
                     StatusCode::NO_CONTENT
                 );
             }
@@ -109,16 +139,16 @@ async fn step(r: &Running, oracle: &mut [Repository], random: &mut Random) {
                 .map(|n| (sha256(&blob(*n)), blob(*n).len()))
                 .collect();
             let (config, _) = layers.remove(0);
-            let held = Held {
+            let new = Held {
                 body: image(&config, &layers, &serde_json::json!({})),
                 kind: OCI_MANIFEST,
                 blobs,
                 children: BTreeSet::new(),
             };
-            put(r, oracle, at, held, random).await;
+            put(client, actor, oracle, at, new, random).await;
         }
         7 => {
-            let all: Vec<&String> = oracle[at].manifests.keys().collect();
+            let all: Vec<&String> = held[at].manifests.keys().collect();
             if all.is_empty() {
                 return;
             }
@@ -126,118 +156,144 @@ async fn step(r: &Running, oracle: &mut [Repository], random: &mut Random) {
                 .map(|_| all[random.below(all.len())].clone())
                 .collect();
             let listed: Vec<_> = children.iter().map(|d| (d.parse().unwrap(), 1)).collect();
-            let held = Held {
+            let new = Held {
                 body: index(&listed),
                 kind: OCI_INDEX,
                 blobs: BTreeSet::new(),
                 children,
             };
-            put(r, oracle, at, held, random).await;
+            put(client, actor, oracle, at, new, random).await;
         }
         8 => {
-            let answer = r
-                .client
-                .delete(&format!("/v2/{repository}/blobs/{digest}"))
-                .await;
-            let held = &mut oracle[at];
+            let path = format!("/v2/{repository}/blobs/{digest}");
+            let answer = client.delete(&path).await;
+            let may = may(&oracle.access, Right::Delete);
+            let held = &mut held[at];
             let wanted = if !held.blobs.contains(&n) {
-                StatusCode::NOT_FOUND
+                404
             } else if held.needs_blob(n) {
-                StatusCode::METHOD_NOT_ALLOWED
+                405
             } else {
-                held.blobs.remove(&n);
-                StatusCode::ACCEPTED
+                if may {
+                    held.blobs.remove(&n);
+                }
+                202
             };
-            assert_eq!(answer.status(), wanted, "delete blob");
+            let wanted = actor.answer(may, wanted);
+            assert_eq!(answer.status().as_u16(), wanted, "{actor:?} deletes a blob");
         }
         9 => {
             let tag = format!("t{}", random.below(TAGS));
-            let answer = r
-                .client
-                .delete(&format!("/v2/{repository}/manifests/{tag}"))
-                .await;
-            let there = oracle[at].tags.remove(&tag).is_some();
-            assert_eq!(answer.status() == StatusCode::ACCEPTED, there, "delete tag");
+            let path = format!("/v2/{repository}/manifests/{tag}");
+            let answer = client.delete(&path).await;
+            let may = may(&oracle.access, Right::Delete);
+            let there = held[at].tags.contains_key(&tag);
+            if may {
+                held[at].tags.remove(&tag);
+            }
+            let wanted = actor.answer(may, if there { 202 } else { 404 });
+            assert_eq!(answer.status().as_u16(), wanted, "{actor:?} deletes a tag");
         }
         10 => {
-            let all: Vec<String> = oracle[at].manifests.keys().cloned().collect();
+            let all: Vec<String> = held[at].manifests.keys().cloned().collect();
             if all.is_empty() {
                 return;
             }
             let digest = &all[random.below(all.len())];
-            let answer = r
-                .client
-                .delete(&format!("/v2/{repository}/manifests/{digest}"))
-                .await;
-            let held = &mut oracle[at];
+            let path = format!("/v2/{repository}/manifests/{digest}");
+            let answer = client.delete(&path).await;
+            let may = may(&oracle.access, Right::Delete);
+            let held = &mut held[at];
             let needed = held.needs_manifest(digest);
-            if !needed {
+            if may && !needed {
                 held.manifests.remove(digest);
                 held.tags.retain(|_, d| d != digest);
             }
+            let wanted = actor.answer(may, if needed { 405 } else { 202 });
             assert_eq!(
-                answer.status() == StatusCode::ACCEPTED,
-                !needed,
-                "delete manifest"
+                answer.status().as_u16(),
+                wanted,
+                "{actor:?} deletes a manifest"
             );
         }
-        _ => {
-            let untagged = random.below(2) == 0;
-            let plan = Plan {
-                grace: -1,
-                untagged: untagged.then_some(-1),
-                dry_run: false,
-            };
-            let told = gc::collect(
-                &r.registry,
-                &Plan {
-                    dry_run: true,
-                    ..plan
-                },
-            )
-            .await
-            .unwrap();
-            let done = gc::collect(&r.registry, &plan).await.unwrap();
-            assert_eq!(
-                told,
-                gc::Report {
-                    dry_run: true,
-                    ..done
-                },
-                "the dry run told it"
-            );
-            oracle.iter_mut().for_each(|held| held.collect(untagged));
-            let stored: BTreeSet<u64> = oracle
-                .iter()
-                .flat_map(|h| h.blobs.iter().copied())
-                .collect();
-            assert_eq!(
-                files(r),
-                stored.len(),
-                "nothing is kept for ever, nothing is lost"
-            );
+        11 => {
+            let answer = client
+                .get(&format!("/v2/{repository}/blobs/{digest}"))
+                .await;
+            let there = held[at].blobs.contains(&n);
+            let may = may(&oracle.access, Right::Pull);
+            let wanted = actor.answer(may, if there { 200 } else { 404 });
+            assert_eq!(answer.status().as_u16(), wanted, "{actor:?} reads a blob");
+            oracle
+                .access
+                .lists(actor, client, &oracle.repositories)
+                .await;
         }
+        12 => oracle.access.publish(actor, client, random).await,
+        13 => oracle.access.name_member(actor, client, random).await,
+        _ => collect(r, held, random).await,
     }
 }
 
-async fn put(r: &Running, oracle: &mut [Repository], at: usize, held: Held, random: &mut Random) {
-    let digest = sha256(&held.body).to_string();
+async fn collect(r: &Running, repositories: &mut [Repository], random: &mut Random) {
+    let untagged = random.below(2) == 0;
+    let plan = Plan {
+        grace: -1,
+        untagged: untagged.then_some(-1),
+        dry_run: false,
+    };
+    let dry = Plan {
+        dry_run: true,
+        ..plan
+    };
+    let told = gc::collect(&r.registry, &dry).await.unwrap();
+    let done = gc::collect(&r.registry, &plan).await.unwrap();
+    let wanted = gc::Report {
+        dry_run: true,
+        ..done
+    };
+    assert_eq!(told, wanted, "the dry run told it");
+    repositories
+        .iter_mut()
+        .for_each(|held| held.collect(untagged));
+    let stored: BTreeSet<u64> = repositories
+        .iter()
+        .flat_map(|h| h.blobs.iter().copied())
+        .collect();
+    assert_eq!(
+        files(r),
+        stored.len(),
+        "nothing is kept for ever, nothing is lost"
+    );
+}
+
+async fn put(
+    client: &Remote,
+    actor: Actor,
+    oracle: &mut Oracle,
+    at: usize,
+    new: Held,
+    random: &mut Random,
+) {
+    let digest = sha256(&new.body).to_string();
     let tag = (random.below(3) > 0).then(|| format!("t{}", random.below(TAGS)));
     let reference = tag.as_deref().unwrap_or(&digest);
-    let answer = r
-        .client
-        .put_manifest(&name(at), reference, held.kind, held.body.clone())
+    let answer = client
+        .put_manifest(&name(at), reference, new.kind, new.body.clone())
         .await;
-    let there = held.blobs.is_subset(&oracle[at].blobs);
+    let held = &mut oracle.repositories[at];
+    let may = oracle.access.may(actor, Right::Push, project(at));
+    let there = new.blobs.is_subset(&held.blobs);
+    let wanted = actor.answer(may, if there { 201 } else { 400 });
     assert_eq!(
-        answer.status() == StatusCode::CREATED,
-        there,
-        "put manifest"
+        answer.status().as_u16(),
+        wanted,
+        "{actor:?} puts a manifest"
     );
-    if there {
-        oracle[at].manifests.insert(digest.clone(), held);
+    if may && there {
+        held.manifests.insert(digest.clone(), new);
         if let Some(tag) = tag {
-            oracle[at].tags.insert(tag, digest);
+            held.tags.insert(tag, digest);
         }
     }
 }
@@ -290,27 +346,35 @@ async fn compare(r: &Running, oracle: &[Repository]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_steps_agree_with_an_oracle() {
-    let steps = if soak() { 1_000_000 } else { 300 };
+    let steps = count(400, 1_000_000);
     let mut r = Running::start().await;
-    let mut oracle: Vec<Repository> = (0..REPOSITORIES).map(|_| Repository::default()).collect();
+    make_project(&r.client).await;
+    let mut who = actors(&r.client).await;
+    let mut oracle = Oracle {
+        repositories: (0..REPOSITORIES).map(|_| Repository::default()).collect(),
+        access: Access::default(),
+    };
     let mut random = Random(seed());
     for n in 1..=steps {
-        step(&r, &mut oracle, &mut random).await;
+        step(&r, &who, &mut oracle, &mut random).await;
         if n % 100 == 0 {
-            compare(&r, &oracle).await;
+            compare(&r, &oracle.repositories).await;
         }
         if n % 10_000 == 0 || n == 200 {
             r = r.restart().await;
+            who.iter_mut()
+                .for_each(|w| w.base.clone_from(&r.client.base));
         }
     }
-    compare(&r, &oracle).await;
+    compare(&r, &oracle.repositories).await;
 }
 
 /// Many at once, with a collection that leaves no grace time always under way: what was acknowledged last holds together.
 #[tokio::test(flavor = "multi_thread")]
 async fn pushes_mounts_tags_and_deletes_beside_collections_leave_nothing_dangling() {
-    let rounds = if soak() { 20_000 } else { 25 };
+    let rounds = count(100, 80_000) / 4;
     let r = Running::start().await;
+    make_project(&r.client).await;
     let stop = tokio_util::sync::CancellationToken::new();
     let (registry, until) = (r.registry.clone(), stop.clone());
     let collecting = tokio::spawn(async move {

@@ -17,21 +17,21 @@ async fn start() -> Running {
 }
 
 /// The claims of a token, unverified.
-fn claims(token: &str) -> Value {
+pub fn claims(token: &str) -> Value {
     use base64::Engine as _;
     let part = token.split('.').nth(1).unwrap();
     let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part);
     serde_json::from_slice(&bytes.unwrap()).unwrap()
 }
 
-fn signed(key: &TokenKey, algorithm: Algorithm, claims: &Value) -> String {
+pub fn signed(key: &TokenKey, algorithm: Algorithm, claims: &Value) -> String {
     let mut header = Header::new(algorithm);
     header.kid = Some(key.id.clone());
     jsonwebtoken::encode(&header, claims, &EncodingKey::from_secret(&key.secret)).unwrap()
 }
 
 /// A good token of `viewer` for pulls, its claims, and the key that signed it.
-async fn good(r: &Running) -> (String, Value, TokenKey) {
+pub async fn good(r: &Running) -> (String, Value, TokenKey) {
     let viewer = r.client.signed_in("viewer", PASSWORD);
     let token = viewer.ask_token(&[PULL], "").await["token"]
         .as_str()
