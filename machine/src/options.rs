@@ -140,6 +140,9 @@ pub struct Options {
     /// Folders of this machine of which containers may have parts, `PATH[:ro]`.
     #[serde(default)]
     pub shares: Vec<String>,
+    /// Folders on NFS servers for volumes, as the endpoint reads them.
+    #[serde(default)]
+    pub volume_stores: Vec<String>,
     /// Registries.
     #[serde(default)]
     pub registries: Registries,
@@ -166,6 +169,7 @@ impl Default for Options {
             networks: NETWORKS,
             container_networks: ContainerNetworks::default(),
             shares: Vec::new(),
+            volume_stores: Vec::new(),
             registries: Registries::default(),
             hostsim_args: Vec::new(),
             endpoint_args: Vec::new(),
