@@ -60,7 +60,6 @@ impl Containers {
     }
 
     /// Sends the stop signal; how long its end is to be waited for (`None`: for ever), or nothing where it is stopped.
-    #[expect(clippy::option_option, reason = "nothing to wait for, or no limit")]
     async fn begin_stop(
         self: &Arc<Self>,
         container: &Arc<Container>,
