@@ -2,6 +2,7 @@
 
 use crate::images::registry::RegistrySettings;
 use crate::networks::{choose::AddressPool, external::ContainerNetworks};
+use crate::volumes::stores::Store;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -128,6 +129,11 @@ pub struct Serve {
     /// Capacity of a volume that names none, such as 10G. Its disk takes room as it is written to.
     #[arg(long, value_name = "SIZE", default_value = "10G", value_parser = volume_capacity)]
     pub volume_capacity: u64,
+    /// A folder on an NFS server in which volumes may be (`docker volume create --opt VolumeStore=NAME`), as
+    /// nfs://SERVER/PATH[?OPTIONS]:NAME. Options, parted by &: uid and gid, as whom the endpoint makes folders there [default:
+    /// 0], and those of nfs(5), for the containers' VMs. The name `default` takes the datastore's place. Repeatable.
+    #[arg(long, value_name = "URL:NAME")]
+    pub volume_store: Vec<Store>,
     /// CPUs of a container VM, where the container asks for none.
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     pub cpus: u32,

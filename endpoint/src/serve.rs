@@ -19,7 +19,7 @@ use crate::{
         NetworkSetup, Networks, choose::DEFAULT_POOLS, dns::forward::resolv_conf, router::Router,
     },
     timestamps,
-    volumes::Volumes,
+    volumes::{Volumes, stores},
     vsphere::{Boot, Capabilities, Vsphere, VsphereError},
 };
 use serde::Deserialize;
@@ -162,10 +162,16 @@ async fn serve(settings: Serve) -> Result<Running, ServeError> {
     let (link, listening) = links(&settings, vsphere.capabilities()).await?;
     let setup = setup(&settings, vsphere.capabilities(), link)?;
     let networks = networks(&settings, &vsphere, events.clone()).await?;
-    let capacity = settings.volume_capacity;
-    let volumes = Volumes::open(vsphere.clone(), &settings.vch_id, capacity, events.clone())
-        .await
-        .map_err(|error| ServeError::Volumes(error.message))?;
+    let stores = stores::by_name(&settings.volume_store).map_err(ServeError::Setting)?;
+    let volumes = Volumes::open(
+        vsphere.clone(),
+        &settings.vch_id,
+        settings.volume_capacity,
+        &stores,
+        events.clone(),
+    )
+    .await
+    .map_err(|error| ServeError::Volumes(error.message))?;
     let changes = KeptChanges::open(vsphere.clone(), &settings.vch_id)
         .await
         .map(Arc::new)

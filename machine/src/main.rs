@@ -105,6 +105,11 @@ struct Up {
     /// from here; may be repeated, `:ro` behind it forbids writing
     #[arg(long, value_name = "PATH[:ro]", conflicts_with = "strict")]
     share: Vec<String>,
+    /// A folder on an NFS server in which volumes may be made (`docker volume create --opt VolumeStore=NAME`). Options are
+    /// parted by &: uid and gid, as whom the endpoint makes folders there, and those of nfs(5). The name `default` takes the
+    /// datastore's place; may be repeated
+    #[arg(long, value_name = "nfs://SERVER/PATH[?OPTIONS]:NAME")]
+    volume_store: Vec<String>,
     /// Certificate (PEM) of the Docker API at --docker tcp://…
     #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
     tls_cert: Option<PathBuf>,
@@ -203,6 +208,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
                     .map(|s| share(s))
                     .collect::<Result<_, _>>()?,
                 registry: args.registry,
+                volume_stores: args.volume_store,
                 registries: args.registries.whole()?,
                 hostsim_args: args.hostsim_arg,
                 endpoint_args: args.endpoint_arg,

@@ -143,6 +143,9 @@ pub struct Options {
     /// The port of a registry of its own on loopback; 0: a free one.
     #[serde(default)]
     pub registry: Option<u16>,
+    /// Folders on NFS servers for volumes, as the endpoint reads them.
+    #[serde(default)]
+    pub volume_stores: Vec<String>,
     /// Registries.
     #[serde(default)]
     pub registries: Registries,
@@ -170,6 +173,7 @@ impl Default for Options {
             container_networks: ContainerNetworks::default(),
             shares: Vec::new(),
             registry: None,
+            volume_stores: Vec::new(),
             registries: Registries::default(),
             hostsim_args: Vec::new(),
             endpoint_args: Vec::new(),

@@ -148,6 +148,9 @@ pub fn endpoint(
         args.extend(endpoint_network(bridges));
     }
     args.extend(options.container_networks.args());
+    for store in &options.volume_stores {
+        args.extend(["--volume-store".into(), store.clone()]);
+    }
     args.extend(options.registries.args());
     args.extend(options.endpoint_args.iter().cloned());
     args

@@ -1,10 +1,13 @@
 //! A container's life: create, start, stop, kill, restart, rename, list, inspect, remove.
 
 use crate::exec::sleeper;
-use crate::hosts::{BUSYBOX, Hosts, Link, equal, holds, logs_come_to_hold, on, on_both, started};
+use crate::hosts::{
+    BUSYBOX, Hosts, Link, actions, equal, holds, logs_come_to_hold, on, on_both, started,
+};
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use std::sync::Arc;
+use tests::command::eventually;
 use tests::docker::Docker;
 
 pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
@@ -73,7 +76,20 @@ fn stop(docker: &Docker) -> Result<()> {
     // One that does not listen is killed.
     let (deaf, _gone) = started(docker, "trap '' TERM; echo up; while :; do sleep 0.1; done")?;
     logs_come_to_hold(docker, &deaf, "up")?;
-    docker.ok(&["stop", "-t", "1", &deaf])?;
+    // Who waits for ever keeps nobody else from stopping it.
+    let mut patient = docker.command(&["stop", "-t", "-1", &deaf]);
+    let mut patient = patient.stdout(std::process::Stdio::null()).spawn()?;
+    eventually("the first stop has sent its signal", || {
+        let told = actions(docker, &format!("container={deaf}"))?;
+        Ok(told.iter().any(|action| action == "kill"))
+    })?;
+    let stopped = docker.ok(&["stop", "-t", "1", &deaf]);
+    if stopped.is_err() {
+        patient.kill()?;
+    }
+    let waited = patient.wait()?;
+    stopped?;
+    ensure!(waited.success(), "the patient stop: {waited}");
     equal(
         "exit code",
         docker.inspect(&deaf, "{{.State.ExitCode}}")?,

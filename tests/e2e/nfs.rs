@@ -1,28 +1,97 @@
 //! Volumes on an NFS server, which a container's VM mounts over the container's own network.
 
-use crate::hosts::{BUSYBOX, Hosts, Link, equal, holds, on};
-use anyhow::{Result, ensure};
+use crate::hosts::{BUSYBOX, Hosts, alone, equal, holds, load};
+use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tests::docker::Docker;
 use tests::nfs::NfsServer;
+use tests::vch::{Settings, Vch};
 
-pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
-    // One server, one after the other.
-    vec![on(
-        hosts,
-        Link::Vsock,
-        "volumes::on_an_nfs_server",
-        |docker| {
-            let mut server = NfsServer::start()?;
-            both_versions(docker, &server)?;
-            filled(docker, &server)?;
-            unreachable(docker, &server)?;
-            killed(docker, &mut server)
-        },
-    )]
+pub fn tests(_hosts: &Arc<Hosts>) -> Vec<Trial> {
+    vec![alone("volumes::on_an_nfs_server", || {
+        let mut server = NfsServer::start()?;
+        // A host of its own: it has stores on this server.
+        let mut settings = Settings::link("vsock");
+        for (name, options) in [("nas", ""), ("old", "?vers=3&uid=0&gid=0")] {
+            std::fs::create_dir(server.export().join(name))?;
+            let (address, export) = (&server.address, server.export());
+            let store = format!("nfs://{address}{}/{name}{options}:{name}", export.display());
+            settings.more.extend(["--volume-store".into(), store]);
+        }
+        let vch = Vch::start(settings)?;
+        let docker = &vch.docker;
+        load(docker, "busybox")?;
+        stores(docker, &server)?;
+        both_versions(docker, &server)?;
+        filled(docker, &server)?;
+        unreachable(docker, &server)?;
+        killed(docker, &mut server)
+    })]
+}
+
+/// The one folder of the host's in a store.
+fn folder(server: &NfsServer, store: &str) -> Result<PathBuf> {
+    let mut all = std::fs::read_dir(server.export().join(store))?;
+    let first = all.next().context("nothing is in the store")??.path();
+    ensure!(all.next().is_none(), "more than one folder is in {store}");
+    Ok(first)
+}
+
+/// Many files, a deep folder, and a link that leads out.
+fn litter(folder: &Path, outside: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder.join("a/b/c/d/e/f/g/h/i/j/k"))?;
+    std::fs::create_dir_all(folder.join("z/y"))?;
+    // More than a page of each protocol's.
+    for n in 0..1200 {
+        let name = format!("a file with a name that takes some room, number {n}");
+        std::fs::write(folder.join(name), "")?;
+    }
+    std::fs::write(folder.join("a/b/file"), "x")?;
+    Ok(symlink(outside, folder.join("out"))?)
+}
+
+/// A volume in a store is a folder that the endpoint makes and deletes, and nothing beside it.
+fn stores(docker: &Docker, server: &NfsServer) -> Result<()> {
+    let outside = server.export().join("outside");
+    std::fs::create_dir(&outside)?;
+    std::fs::write(outside.join("kept"), "")?;
+    let create = |store: &str, more: &[&str], name: &str| {
+        let store = format!("VolumeStore={store}");
+        docker.run(&[&["volume", "create", "--opt", &store], more, &[name]].concat())
+    };
+    for (store, more, why) in [
+        ("no", &[][..], "this host has default, nas, old"),
+        (
+            "nas",
+            &["--opt", "Capacity=1G"],
+            "has the room that there is",
+        ),
+    ] {
+        let out = create(store, more, "refused")?;
+        ensure!(out.code != 0, "it was created");
+        holds(&out.errors(), why)?;
+    }
+    for store in ["nas", "old"] {
+        create(store, &[], "first")?.ok()?;
+        let at = folder(server, store)?;
+        let place = docker.ok(&["volume", "inspect", "--format", "{{.Mountpoint}}", "first"])?;
+        let want = format!("{}:{}/first", server.address, at.display());
+        equal("place", place, want)?;
+        litter(&at.join("first"), &outside)?;
+        docker.ok(&["volume", "rm", "first"])?;
+        equal("what is left", std::fs::read_dir(&at)?.count(), 0)?;
+        // What an endpoint that was killed has left is not the next one's.
+        litter(&at.join("again"), &outside)?;
+        create(store, &[], "again")?.ok()?;
+        equal("new", std::fs::read_dir(at.join("again"))?.count(), 0)?;
+        docker.ok(&["volume", "rm", "again"])?;
+    }
+    ensure!(outside.join("kept").exists(), "a link was followed");
+    Ok(())
 }
 
 fn create(docker: &Docker, server: &NfsServer, name: &str, o: &str, below: &str) -> Result<()> {
@@ -40,6 +109,7 @@ fn both_versions(docker: &Docker, server: &NfsServer) -> Result<()> {
     create(docker, server, "four", "vers=4,rw", "a")?;
     create(docker, server, "three", "vers=3,noatime", "b")?;
     create(docker, server, "read", "vers=4.1,ro", "a")?;
+    docker.ok(&["volume", "create", "--opt", "VolumeStore=nas", "stored"])?;
     let place = docker.ok(&["volume", "inspect", "--format", "{{.Mountpoint}}", "four"])?;
     let export = server.export();
     equal(
@@ -51,7 +121,8 @@ fn both_versions(docker: &Docker, server: &NfsServer) -> Result<()> {
     let script = "set -e; grep -E ' /(four|three) ' /proc/mounts; \
         echo one > /four/1; chown 7:8 /four/1; mkdir /three/d; echo x > /three/d/f; \
         touch /again/no 2>&1 && exit 1; touch /read/no 2>&1 && exit 1; \
-        timeout 60 sh -c 'until [ -e /four/2 ]; do sleep 0.2; done'; cat /four/2";
+        echo stored > /etc/one; \
+        timeout 60 sh -c 'until [ -e /four/2 ]; do sleep 0.2; done'; cat /four/2; cat /etc/two";
     let one = docker.ok(&[
         "run",
         "-d",
@@ -63,17 +134,22 @@ fn both_versions(docker: &Docker, server: &NfsServer) -> Result<()> {
         "three:/three:nocopy",
         "-v",
         "read:/read",
+        "-v",
+        "stored:/etc",
         BUSYBOX,
         "sh",
         "-c",
         script,
     ])?;
     let gone = docker.container(&one);
-    let other =
-        "timeout 60 sh -c 'until [ -s /v/1 ]; do sleep 0.2; done'; cat /v/1; echo two > /v/2";
-    // An address that is a name to the endpoint, and a part of the volume.
-    let seen = docker.ok(&["run", "--rm", "-v", "four:/v", BUSYBOX, "sh", "-c", other])?;
-    equal("what the first wrote", seen, "one".into())?;
+    let other = "timeout 60 sh -c 'until [ -s /v/1 ]; do sleep 0.2; done'; cat /v/1; ls /s; cat /s/one; \
+         echo too > /s/two; echo two > /v/2";
+    let args = ["run", "--rm", "-v", "four:/v", "-v", "stored:/s", BUSYBOX];
+    let seen = docker.ok(&[&args[..], &["sh", "-c", other]].concat())?;
+    // The store's volume was filled from the first one's image.
+    for part in ["one\n", "passwd\n", "\nstored"] {
+        holds(&seen, part)?;
+    }
     equal("exit", docker.ok(&["wait", &one])?, "0".into())?;
     let told = docker.ok(&["logs", &one])?;
     for part in [
@@ -84,6 +160,7 @@ fn both_versions(docker: &Docker, server: &NfsServer) -> Result<()> {
         "noatime",
         "local_lock=all",
         "two",
+        "too",
     ] {
         holds(&told, part)?;
     }
@@ -103,7 +180,9 @@ fn both_versions(docker: &Docker, server: &NfsServer) -> Result<()> {
     let in_use = docker.run(&["volume", "rm", "four"])?.errors();
     holds(&in_use, "volume is in use")?;
     drop(gone);
-    docker.ok(&["volume", "rm", "four", "three", "read"])?;
+    docker.ok(&["volume", "rm", "four", "three", "read", "stored"])?;
+    let left = std::fs::read_dir(folder(server, "nas")?)?.count();
+    equal("what is left in the store", left, 0)?;
     ensure!(
         export.join("a/1").exists(),
         "the server's files went with the volume"
@@ -204,5 +283,9 @@ fn killed(docker: &Docker, server: &mut NfsServer) -> Result<()> {
         begin.elapsed()
     );
     drop(gone);
-    docker.ok(&["volume", "rm", "lost"]).map(drop)
+    docker.ok(&["volume", "rm", "lost"])?;
+    let args = ["volume", "create", "--opt", "VolumeStore=nas", "none"];
+    let out = docker.run(&args)?;
+    ensure!(out.code != 0, "created without the server");
+    holds(&out.errors(), "cannot reach the volume store \"nas\" at ")
 }

@@ -529,10 +529,16 @@ fn down_and_up() -> Result<()> {
         docker.ok(&["start", "-a", "one"])?,
         "1\n1".into(),
     )?;
+    // A disk that somebody has deleted: what to do is said, and can be done.
+    std::fs::remove_file(vch.vch_folder()?.join("volumes/lasting/volume.vmdk"))?;
+    let why = "the disk of volume lasting, ";
+    holds(&docker.ok(&["volume", "inspect", "lasting"])?, why)?;
+    holds(&refused(docker, &["start", "one"])?, why)?;
     docker.ok(&["rm", "-v", "one", "on"])?;
     equal(
         "volumes",
         docker.ok(&["volume", "ls", "-q"])?,
         "held\nlasting".into(),
-    )
+    )?;
+    docker.ok(&["volume", "rm", "lasting"]).map(drop)
 }

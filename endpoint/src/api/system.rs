@@ -106,6 +106,7 @@ async fn info(State(app): State<Arc<App>>, version: ApiVersion) -> Result<Respon
             ["Datastore", app.vsphere.datastore()],
             ["Link", setup.link.place()],
             ["VM memory", format!("{} MiB", setup.memory_mib)],
+            ["Volume stores", app.containers.volumes().store_names()],
         ],
         "Plugins": { "Volume": ["local"], "Network": ["bridge", "null"], "Authorization": null, "Log": ["json-file"] },
         "MemoryLimit": true,

@@ -94,7 +94,14 @@ async fn create(State(app): State<Arc<App>>, JsonBody(body): JsonBody<Value>) ->
 
 async fn inspect(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response> {
     let volumes = app.containers.volumes();
-    Ok(ok(describe(volumes, &*volumes.find(&name)?)))
+    let record = volumes.find(&name)?;
+    let mut shown = describe(volumes, &record);
+    if record.nfs().is_none()
+        && let Some(why) = volumes.lost(&name).await
+    {
+        shown["Status"]["Error"] = why.into();
+    }
+    Ok(ok(shown))
 }
 
 async fn remove(

@@ -289,7 +289,7 @@ impl Containers {
             image,
             attachments.clone(),
         );
-        spec.mounts = mounts;
+        spec.mounts.clone_from(&mounts);
         spec.shares = shares;
         let made = self.make(spec, name.clone(), image.chain.capacity).await;
         match made {
@@ -305,6 +305,7 @@ impl Containers {
                 self.index().given_up.insert(id.clone());
                 self.release_name(&name, &id);
                 self.networks.detach(&attachments);
+                let error = self.volumes.explain(error, &mounts).await;
                 self.give_up(&id).await;
                 Err(error)
             }

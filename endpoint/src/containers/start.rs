@@ -159,7 +159,8 @@ impl Containers {
             status.on = true;
         });
         if let Err(error) = self.vsphere.power_on(&container.vm).await {
-            let error = Error::from(error);
+            let mounts = &container.spec.mounts;
+            let error = self.volumes.explain(error.into(), mounts).await;
             container.modify(|status| status.on = false);
             self.start_failed(container, boot, 128, error.clone());
             return Err(error);

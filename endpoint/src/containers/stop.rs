@@ -23,46 +23,81 @@ impl Containers {
         signal: Option<&str>,
         timeout: Option<i64>,
     ) -> Result<()> {
-        let _operation = container.operation.lock().await;
-        self.stop_locked(container, signal, timeout).await
+        let operation = container.operation.lock().await;
+        let Some(limit) = self.begin_stop(container, signal, timeout).await? else {
+            return Ok(());
+        };
+        // It may take its time, or never end: others may pause it, or stop it at once, meanwhile.
+        drop(operation);
+        let boot = container.status().record.boots;
+        let ended =
+            move |status: &Status| !status.live() || status.gone || status.record.boots != boot;
+        if container.until(limit, ended).await.is_none() {
+            let _operation = container.operation.lock().await;
+            if !ended(&container.status()) {
+                self.force_stop(container).await?;
+            }
+        }
+        self.emit(container, "stop", &[]);
+        Ok(())
     }
 
+    /// Stops it with the operation held, up to its end.
     async fn stop_locked(
         self: &Arc<Self>,
         container: &Arc<Container>,
         signal: Option<&str>,
         timeout: Option<i64>,
     ) -> Result<()> {
+        if let Some(limit) = self.begin_stop(container, signal, timeout).await? {
+            let ended = |status: &Status| !status.live() || status.gone;
+            if container.until(limit, ended).await.is_none() {
+                self.force_stop(container).await?;
+            }
+            self.emit(container, "stop", &[]);
+        }
+        Ok(())
+    }
+
+    /// Sends the stop signal; how long its end is to be waited for (`None`: for ever), or nothing where it is stopped.
+    async fn begin_stop(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        signal: Option<&str>,
+        timeout: Option<i64>,
+    ) -> Result<Option<Option<Duration>>> {
         let signal = match signal {
             Some(text) => signals::parse(text)?,
             None => container.spec.stop_signal(),
         };
         let status = container.status();
         if status.revive {
-            return self.give_up_restart(container).await;
+            return self.give_up_restart(container).await.map(|()| None);
         }
         if !status.live() {
             return Err(Error::not_modified());
         }
         self.keep_down(container).await;
-        let ended = |status: &Status| !status.live() || status.gone;
         let timeout = timeout.unwrap_or_else(|| container.spec.stop_timeout());
         // Between two runs there is no process: its tether ends the VM at once.
         if container.status().running() && self.signal(container, signal).await.is_ok() {
             self.emit(container, "kill", &[("signal", signal.to_string())]);
             self.unpause_to_end(container).await;
-            let limit = u64::try_from(timeout).ok().map(Duration::from_secs);
-            if container.until(limit, ended).await.is_none()
-                && self.signal(container, signals::KILL).await.is_ok()
-            {
-                self.emit(container, "kill", &[("signal", signals::KILL.to_string())]);
+            return Ok(Some(u64::try_from(timeout).ok().map(Duration::from_secs)));
+        }
+        Ok(Some(Some(KILL_LIMIT)))
+    }
+
+    /// SIGKILL where the stop signal was not enough, then power-off.
+    async fn force_stop(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        if container.status().running() && self.signal(container, signals::KILL).await.is_ok() {
+            self.emit(container, "kill", &[("signal", signals::KILL.to_string())]);
+            let ended = |status: &Status| !status.live() || status.gone;
+            if container.until(Some(KILL_LIMIT), ended).await.is_some() {
+                return Ok(());
             }
         }
-        if container.until(Some(KILL_LIMIT), ended).await.is_none() {
-            self.cut(container).await?;
-        }
-        self.emit(container, "stop", &[]);
-        Ok(())
+        self.cut(container).await
     }
 
     /// Stops a container whose VM was to be started again by its policy.

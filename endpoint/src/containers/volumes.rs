@@ -197,6 +197,7 @@ impl Containers {
         shares: &[SharedMount],
         made: &mut BTreeMap<String, MountPoint>,
     ) -> Result<()> {
+        let in_memory = requested.in_memory;
         for (container, read_only) in requested.from {
             let other = self.other(&container)?;
             for mut mount in other.spec.mounts.clone() {
@@ -217,7 +218,8 @@ impl Containers {
         for path in config.volumes.iter().flatten().map(|(path, _)| path) {
             let wanted = mounts::anonymous_at(path)?;
             let shared = shares.iter().any(|share| share.target == wanted.target);
-            if !shared && !made.contains_key(&wanted.target) {
+            let taken = shared || in_memory.contains(&wanted.target);
+            if !taken && !made.contains_key(&wanted.target) {
                 let mount = self.volumes.mount(wanted, id).await?;
                 made.insert(mount.target.clone(), mount);
             }

@@ -8,7 +8,9 @@ pub mod mounts;
 pub mod nfs;
 pub mod record;
 pub mod request;
+mod server;
 pub mod shares;
+pub mod stores;
 
 use crate::{
     errors::{Error, Kind, Result},
@@ -18,13 +20,14 @@ use crate::{
     vsphere::Vsphere,
 };
 use mounts::{MountPoint, Wanted};
-use record::{ANONYMOUS, DRIVER, VolumeRecord};
+use record::{ANONYMOUS, DRIVER, STORE, VolumeRecord};
 use request::VolumeRequest;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use stores::{Placed, Store};
 use vim::DatastorePath;
 
 /// What the name of a volume's record begins with; the volume's name follows.
@@ -44,7 +47,7 @@ struct Entry {
 #[derive(Debug, Default)]
 struct State {
     volumes: BTreeMap<String, Entry>,
-    /// Names of volumes whose disks are being deleted.
+    /// Names of volumes whose disks or folders are being deleted.
     leaving: BTreeSet<String>,
 }
 
@@ -58,6 +61,8 @@ pub struct Volumes {
     events: Events,
     /// Bytes of a volume that names no capacity.
     capacity: u64,
+    /// Stores beside the datastore, by name: where this VCH's folders in them are.
+    stores: BTreeMap<String, Placed>,
     state: Mutex<State>,
     /// Held for each change of the records.
     change: tokio::sync::Mutex<()>,
@@ -79,6 +84,7 @@ impl Volumes {
         vsphere: Arc<Vsphere>,
         vch: &str,
         capacity: u64,
+        stores: &BTreeMap<String, Store>,
         events: Events,
     ) -> Result<Arc<Self>> {
         let base = DatastorePath::new(vsphere.datastore(), format!("mooring/{vch}"));
@@ -105,6 +111,10 @@ impl Volumes {
             records,
             events,
             capacity,
+            stores: stores
+                .values()
+                .map(|store| (store.name.clone(), store.of(vch)))
+                .collect(),
             state: Mutex::new(state),
             change: tokio::sync::Mutex::new(()),
         });
@@ -114,8 +124,12 @@ impl Volumes {
                     volume = name,
                     "left by an interrupted create or rm: deleted"
                 );
-                this.clone().delete_disk(name).await;
+                this.clone().delete(name, None).await;
             }
+        }
+        // A server may be away for long: nobody waits for it here.
+        for store in this.stores.values() {
+            tokio::spawn(this.clone().sweep_store(store.clone()));
         }
         Ok(this)
     }
@@ -169,6 +183,30 @@ impl Volumes {
             .size)
     }
 
+    /// Why a volume cannot be mounted, where that is because its disk is not on the datastore any more: what to do.
+    pub async fn lost(&self, name: &str) -> Option<String> {
+        let path = self.disk(name);
+        let client = self.vsphere.client();
+        let found = client
+            .file_head(self.vsphere.datacenter_name(), &path)
+            .await;
+        found.err().filter(vim::Error::is_not_found).map(|_| {
+            format!(
+                "the disk of volume {name}, {path}, is not there any more: put it back from a backup, or give the volume up (remove its containers, then docker volume rm {name}, and create it anew)"
+            )
+        })
+    }
+
+    /// The error of a VM that could not be made or powered on, with the first of its volumes that has lost its disk.
+    pub async fn explain(&self, error: Error, mounts: &[MountPoint]) -> Error {
+        for (mount, _) in mounts::disks(mounts) {
+            if let Some(why) = self.lost(&mount.volume).await {
+                return Error::new(error.kind, format!("{why} ({})", error.message));
+            }
+        }
+        error
+    }
+
     /// Makes a volume, or gives the one that has the name.
     ///
     /// # Errors
@@ -191,15 +229,21 @@ impl Volumes {
                 crate::containers::random_hex()?
             }
         };
+        let placed = self.store(request.store.as_deref(), request.nfs.is_some())?;
+        if placed.is_some() && request.capacity.is_some() {
+            return Err(Error::bad(format!(
+                "create {name}: invalid option: \"Capacity\": a volume in this store is a folder on an NFS server, and has the room that there is"
+            )));
+        }
         if let Ok(there) = self.find(&name) {
             return Ok(there);
         }
         if self.state().leaving.contains(&name) {
             return Err(Error::conflict(format!(
-                "create {name}: the disk of the volume that had this name is still being deleted; try again in a moment, or use another name"
+                "create {name}: what is left of the volume that had this name is still being deleted; try again in a moment, or use another name"
             )));
         }
-        let remote = request.nfs.is_some();
+        let remote = request.nfs.is_some() || placed.is_some();
         if !remote && !self.vsphere.capabilities().disk_upload {
             return Err(Error::new(
                 Kind::NotImplemented,
@@ -220,6 +264,7 @@ impl Volumes {
             },
             labels,
             options: request.options,
+            placed,
             container: container.map(str::to_owned),
             name: name.clone(),
         });
@@ -236,15 +281,40 @@ impl Volumes {
             }
             Err(error) => {
                 self.state().leaving.insert(name.clone());
-                tokio::spawn(self.clone().take_back(name));
+                tokio::spawn(self.clone().take_back(name, record.placed.clone()));
                 Err(error)
             }
         }
     }
 
-    /// Disk first, record last.
+    /// The stores that can be asked for, for people.
+    pub fn store_names(&self) -> String {
+        let mut all: BTreeSet<&str> = self.stores.keys().map(String::as_str).collect();
+        all.insert(STORE);
+        all.into_iter().collect::<Vec<_>>().join(", ")
+    }
+
+    /// The store that is asked for, where it is not the datastore.
+    fn store(&self, name: Option<&str>, mounted: bool) -> Result<Option<Placed>> {
+        let wanted = name.unwrap_or(STORE);
+        match self.stores.get(wanted) {
+            // A mount of the client's own is in no store.
+            _ if mounted => Ok(None),
+            Some(placed) => Ok(Some(placed.clone())),
+            None if wanted == STORE => Ok(None),
+            None => Err(Error::not_found(format!(
+                "volume store {wanted:?} is not there: this host has {}",
+                self.store_names()
+            ))),
+        }
+    }
+
+    /// Disk or folder first, record last.
     async fn write(&self, record: &VolumeRecord, uuid: [u8; 16]) -> Result<u64> {
         let name = format!("{VOLUME}{}", record.name);
+        if let Some(placed) = &record.placed {
+            placed.make(&record.name).await?;
+        }
         if record.nfs().is_some() {
             return self.records.save(&name, 0, record).await;
         }
@@ -261,26 +331,52 @@ impl Volumes {
     }
 
     /// A creation failed. A record of which it was never heard that it was written goes first.
-    async fn take_back(self: Arc<Self>, name: String) {
+    async fn take_back(self: Arc<Self>, name: String, placed: Option<Placed>) {
         let record = format!("{VOLUME}{name}");
         insist(&name, || self.records.remove(&record, 1)).await;
-        self.delete_disk(name).await;
+        self.delete(name, placed).await;
     }
 
-    /// Deletes the disk of a volume that has no record any more; goes on in the background where that fails.
-    async fn delete_disk(self: Arc<Self>, name: String) {
-        let folder = self.folder.join(&name);
+    /// Deletes the disk of a volume that has no record any more, or its folder in a store; goes on in the background where
+    /// that fails.
+    async fn delete(self: Arc<Self>, name: String, placed: Option<Placed>) {
         self.state().leaving.insert(name.clone());
-        match self.vsphere.delete_folder(&folder).await {
+        match self.try_delete(&name, placed.as_ref()).await {
             Ok(()) => drop(self.state().leaving.remove(&name)),
             Err(error) => {
-                tracing::warn!(volume = name, %error, "a volume's disk is deleted later");
+                tracing::warn!(volume = name, %error, "a volume's disk or folder is deleted later");
                 tokio::spawn(async move {
-                    let delete = async || Ok(self.vsphere.delete_folder(&folder).await?);
-                    insist(&name, delete).await;
+                    insist(&name, || self.try_delete(&name, placed.as_ref())).await;
                     self.state().leaving.remove(&name);
                 });
             }
+        }
+    }
+
+    async fn try_delete(&self, name: &str, placed: Option<&Placed>) -> Result<()> {
+        match placed {
+            Some(placed) => placed.delete(name).await,
+            None => Ok(self.vsphere.delete_folder(&self.folder.join(name)).await?),
+        }
+    }
+
+    /// Deletes the folders of this VCH in a store that no volume has: what an interruption has left.
+    async fn sweep_store(self: Arc<Self>, store: Placed) {
+        for name in insist(&store.store, || store.names()).await {
+            {
+                // Who makes a volume has the folder before the record, and this meanwhile.
+                let _change = self.change.lock().await;
+                let mut state = self.state();
+                if state.volumes.contains_key(&name) || !state.leaving.insert(name.clone()) {
+                    continue;
+                }
+            }
+            tracing::info!(
+                volume = name,
+                store = store.store,
+                "left by an interrupted create or rm: deleted"
+            );
+            self.clone().delete(name, Some(store.clone())).await;
         }
     }
 
@@ -289,8 +385,8 @@ impl Volumes {
     /// # Errors
     /// 404 and 409 in Docker's words, those of the datastore.
     pub async fn remove(self: &Arc<Self>, name: &str) -> Result<()> {
-        let _change = self.change.lock().await;
-        let generation = {
+        let change = self.change.lock().await;
+        let (generation, placed) = {
             let state = self.state();
             let entry = state
                 .volumes
@@ -303,15 +399,21 @@ impl Volumes {
                     users.join(", ")
                 )));
             }
-            entry.generation
+            (entry.generation, entry.record.placed.clone())
         };
         // Who wants to mount it waits for `change`.
         self.records
             .remove(&format!("{VOLUME}{name}"), generation)
             .await?;
-        self.state().volumes.remove(name);
+        {
+            let mut state = self.state();
+            state.volumes.remove(name);
+            state.leaving.insert(name.to_owned());
+        }
         self.tell(name, "destroy", &[]);
-        self.clone().delete_disk(name.to_owned()).await;
+        // A folder with much in it takes a while.
+        drop(change);
+        self.clone().delete(name.to_owned(), placed).await;
         Ok(())
     }
 
@@ -332,7 +434,8 @@ impl Volumes {
         let _change = self.change.lock().await;
         let anonymous = wanted.volume.name.is_none();
         let owner = anonymous.then_some(container);
-        let record = self.create_locked(wanted.volume, owner).await?;
+        let made = self.create_locked(wanted.volume, owner).await;
+        let record = made.map_err(mounts::no_404)?;
         let mount = MountPoint {
             volume: record.name.clone(),
             uuid: record.uuid.clone(),
@@ -446,10 +549,16 @@ impl Volumes {
 }
 
 /// Tries until it works: vSphere is away, and nothing tells of its return; or a VM that is being removed has the disk.
-async fn insist<F: Future<Output = Result<()>>>(volume: &str, mut attempt: impl FnMut() -> F) {
+async fn insist<T, F: Future<Output = Result<T>>>(
+    volume: &str,
+    mut attempt: impl FnMut() -> F,
+) -> T {
     let mut pause = SHORTEST_PAUSE;
-    while let Err(error) = attempt().await {
-        tracing::debug!(volume, %error, "still left of a volume");
+    loop {
+        match attempt().await {
+            Ok(done) => return done,
+            Err(error) => tracing::debug!(volume, %error, "still left of a volume"),
+        }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }

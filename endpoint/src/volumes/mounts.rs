@@ -4,7 +4,7 @@
 use super::nfs;
 use super::request::{VolumeRequest, check_driver, check_name, texts};
 use super::shares::WantedShare;
-use crate::errors::{Error, Result};
+use crate::errors::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,6 +67,8 @@ pub struct Requested {
     pub mounts: Vec<Wanted>,
     /// Paths of the machine.
     pub shares: Vec<WantedShare>,
+    /// Where a file system in memory is: what the image has as a volume there is none.
+    pub in_memory: BTreeSet<String>,
 }
 
 /// One mount.
@@ -94,11 +96,8 @@ impl Requested {
             let text = value.as_str().map(str::to_owned);
             text.ok_or_else(|| Error::bad(format!("invalid {field}: expected strings")))
         };
-        check_driver(
-            host.get("VolumeDriver")
-                .and_then(Value::as_str)
-                .unwrap_or(""),
-        )?;
+        let driver = host.get("VolumeDriver").and_then(Value::as_str);
+        check_driver(driver.unwrap_or("")).map_err(no_404)?;
         let mut requested = Self::default();
         for entry in list("VolumesFrom")? {
             requested
@@ -118,16 +117,33 @@ impl Requested {
             }
             Ok(())
         };
+        // What is wrong with them is told where they are read (`containers::options::tmpfs`).
+        let tmpfs = host.get("Tmpfs").and_then(Value::as_object);
+        let memory = tmpfs.into_iter().flatten().map(|(path, _)| clean(path));
+        let mut in_memory: BTreeSet<String> = memory.collect();
         for entry in list("Binds")? {
             add(bind(&text(entry, "Binds")?)?)?;
         }
         for entry in list("Mounts")? {
-            // A file system in memory is no volume (`containers::options::tmpfs`).
-            if entry["Type"] != "tmpfs" {
-                add(mount(entry)?)?;
+            check_fields(entry)?;
+            match entry["Target"].as_str() {
+                Some(target) if entry["Type"] == "tmpfs" => drop(in_memory.insert(clean(target))),
+                _ => add(mount(entry)?)?,
             }
         }
+        if let Some(twice) = in_memory.intersection(&targets).next() {
+            return Err(Error::bad(format!("Duplicate mount point: {twice}")));
+        }
+        requested.in_memory = in_memory;
         Ok(requested)
+    }
+}
+
+/// At `docker create` a 404 would have the client pull the image.
+pub(super) fn no_404(error: Error) -> Error {
+    match error.kind {
+        Kind::NotFound => Error::bad(error.message),
+        _ => error,
     }
 }
 
@@ -368,6 +384,7 @@ fn mount(entry: &Value) -> Result<Asked> {
             "" | "private" | "rprivate" => {}
             word => return Err(no_propagation(word)),
         }
+        check_recursion(options)?;
         return Ok(Asked::Share(WantedShare {
             option: format!("--mount type=bind,source={source}"),
             source: clean(source),
@@ -378,7 +395,7 @@ fn mount(entry: &Value) -> Result<Asked> {
         }));
     }
     let driver = &options["DriverConfig"];
-    check_driver(driver["Name"].as_str().unwrap_or(""))?;
+    check_driver(driver["Name"].as_str().unwrap_or("")).map_err(no_404)?;
     let read_only = flag(entry, "ReadOnly")?;
     let source = name(text("Source")?)?;
     let subpath = options["Subpath"].as_str().unwrap_or("").to_owned();
@@ -412,6 +429,89 @@ fn mount(entry: &Value) -> Result<Asked> {
         read_only,
         mode: String::new(),
     }))
+}
+
+/// Fields of an entry of `Mounts`, and of the objects in it: nothing is ignored.
+const FIELDS: [(&str, &[&str]); 6] = [
+    (
+        "",
+        &[
+            "Type",
+            "Source",
+            "Target",
+            "ReadOnly",
+            "Consistency",
+            "BindOptions",
+            "VolumeOptions",
+            "TmpfsOptions",
+            "ImageOptions",
+            "ClusterOptions",
+        ],
+    ),
+    (
+        "BindOptions",
+        &[
+            "Propagation",
+            "NonRecursive",
+            "CreateMountpoint",
+            "ReadOnlyNonRecursive",
+            "ReadOnlyForceRecursive",
+        ],
+    ),
+    (
+        "VolumeOptions",
+        &["NoCopy", "Labels", "DriverConfig", "Subpath"],
+    ),
+    ("TmpfsOptions", &["SizeBytes", "Mode", "Options"]),
+    ("ImageOptions", &["Subpath"]),
+    ("ClusterOptions", &[]),
+];
+
+/// Refuses what is not known of an entry of `Mounts`, whatever its type.
+fn check_fields(entry: &Value) -> Result<()> {
+    for (name, known) in FIELDS {
+        let part = match name {
+            "" => Some(entry),
+            name => entry.get(name),
+        };
+        for (field, value) in part.and_then(Value::as_object).into_iter().flatten() {
+            if !known.contains(&field.as_str()) && !value.is_null() {
+                return Err(Error::not_yet(&format!("Mounts: the field {name}.{field}")));
+            }
+        }
+    }
+    // What one side writes the other sees at once, so each of them holds.
+    match entry["Consistency"].as_str().unwrap_or("") {
+        "" | "default" | "consistent" | "cached" | "delegated" => Ok(()),
+        word => Err(Error::bad(format!(
+            "invalid mount config: consistency {word:?} is not known; it may be consistent, cached or delegated"
+        ))),
+    }
+}
+
+/// Refuses what a path of the machine cannot be: what is mounted below it on the machine is seen with it, and a read-only
+/// mount is so for all of it.
+fn check_recursion(options: &Value) -> Result<()> {
+    for (field, option, why) in [
+        (
+            "NonRecursive",
+            "bind-recursive=disabled",
+            "what is mounted below the folder is a part of what the VM gets",
+        ),
+        (
+            "ReadOnlyNonRecursive",
+            "bind-recursive=writable",
+            "a read-only folder is so with all that is in it",
+        ),
+    ] {
+        if options[field] == true {
+            return Err(Error::new(
+                Kind::NotImplemented,
+                format!("--mount with {option} is not supported by Mooring: {why}; leave it out"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Go's `filepath.IsLocal`, with the empty path for "all of it".

@@ -210,3 +210,53 @@ fn a_disk_is_attached_once_and_written_to_if_one_mount_does() {
         .collect();
     assert_eq!(found, [("b", true), ("a", false)]);
 }
+
+#[test]
+fn nothing_in_a_mount_is_ignored() {
+    let bind = |options: Value| json!({"Type": "bind", "Source": "/srv", "Target": "/x", "BindOptions": options});
+    for (mount, part) in [
+        (
+            bind(json!({"NonRecursive": true})),
+            "bind-recursive=disabled",
+        ),
+        (
+            bind(json!({"ReadOnlyNonRecursive": true})),
+            "bind-recursive=writable",
+        ),
+        (bind(json!({"Surprise": true})), "BindOptions.Surprise"),
+        (
+            json!({"Type": "volume", "Target": "/x", "VolumeOptions": {"Size": 1}}),
+            "VolumeOptions.Size",
+        ),
+        (
+            json!({"Type": "tmpfs", "Target": "/x", "TmpfsOptions": {"Size": 1}}),
+            "TmpfsOptions.Size",
+        ),
+        (
+            json!({"Type": "volume", "Target": "/tmpfs"}),
+            "Duplicate mount point: /tmpfs",
+        ),
+        (
+            json!({"Type": "volume", "Target": "/x", "VolumeOptions": {"DriverConfig": {"Name": "nosuch"}}}),
+            "plugin \"nosuch\" not found",
+        ),
+        (
+            json!({"Type": "volume", "Target": "/x", "Owner": "me"}),
+            "Owner",
+        ),
+        (
+            json!({"Type": "volume", "Target": "/x", "Consistency": "eventual"}),
+            "eventual",
+        ),
+    ] {
+        let error = read(json!({ "Mounts": [mount], "Tmpfs": {"/tmpfs/": ""} })).unwrap_err();
+        // Not that it is not found: the client would pull the image.
+        assert_ne!(error.kind, Kind::NotFound);
+        assert!(error.message.contains(part), "{}", error.message);
+    }
+    let taken = [
+        bind(json!({"ReadOnlyForceRecursive": true, "NonRecursive": false})),
+        json!({"Type": "volume", "Target": "/y", "Consistency": "cached"}),
+    ];
+    assert!(read(json!({ "Mounts": taken })).is_ok());
+}

@@ -1,10 +1,10 @@
 //! What is written down of a volume.
 
-use super::nfs;
+use super::{nfs, stores::Placed};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The name of the one volume store there is.
+/// The name of the volume store that is there always: the datastore, unless the administrator has given it to another.
 pub const STORE: &str = "default";
 /// The driver's name, as clients ask for it.
 pub const DRIVER: &str = "local";
@@ -26,6 +26,9 @@ pub struct VolumeRecord {
     pub labels: BTreeMap<String, String>,
     /// Driver options, as the client gave them.
     pub options: BTreeMap<String, String>,
+    /// It is a folder in a store of the administrator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed: Option<Placed>,
     /// The container that it was made for, without a name: without that container it is nobody's. None once it was
     /// kept on purpose (`docker rm` without `-v`).
     #[serde(default)]
@@ -35,6 +38,9 @@ pub struct VolumeRecord {
 impl VolumeRecord {
     /// Where it is, if that is an NFS server.
     pub fn nfs(&self) -> Option<nfs::Source> {
+        if let Some(placed) = &self.placed {
+            return Some(placed.source(&self.name));
+        }
         // What an older endpoint has taken was read with the same words.
         nfs::Source::read(&self.options).ok().flatten()
     }

@@ -1,7 +1,7 @@
 //! `docker volume create`: names, options, capacities.
 
 use super::nfs;
-use super::record::{DRIVER, STORE};
+use super::record::DRIVER;
 use crate::errors::{Error, Result};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -21,6 +21,8 @@ pub struct VolumeRequest {
     pub name: Option<String>,
     /// Bytes; `None`: the endpoint's default.
     pub capacity: Option<u64>,
+    /// The store that it is to be in; `None`: the default one. Whether there is such a store is seen when it is made.
+    pub store: Option<String>,
     /// It is on an NFS server, and no disk.
     pub nfs: Option<nfs::Source>,
     /// Labels.
@@ -87,7 +89,7 @@ impl VolumeRequest {
     /// # Errors
     /// 400 for an option that is not known, or has a wrong value.
     pub fn with_options(options: BTreeMap<String, String>) -> Result<Self> {
-        let mut capacity = None;
+        let (mut capacity, mut store) = (None, None);
         let nfs = nfs::Source::read(&options)?;
         for (name, value) in &options {
             match name.to_ascii_lowercase().as_str() {
@@ -99,12 +101,7 @@ impl VolumeRequest {
                     )));
                 }
                 "capacity" => capacity = Some(read_capacity(value)?),
-                "volumestore" if value == STORE => {}
-                "volumestore" => {
-                    return Err(Error::not_found(format!(
-                        "volume store {value:?} is not there: this host has {STORE:?}"
-                    )));
-                }
+                "volumestore" => store = Some(value.clone()),
                 _ => {
                     return Err(Error::bad(format!(
                         "invalid option: {name:?}: the options are Capacity and VolumeStore, or type, o and device for NFS"
@@ -115,6 +112,7 @@ impl VolumeRequest {
         Ok(Self {
             name: None,
             capacity,
+            store,
             nfs,
             labels: BTreeMap::new(),
             options,
@@ -270,11 +268,6 @@ mod tests {
                 json!({"DriverOpts": {"type": "nfs", "device": ":/x", "o": "addr=nas", "Capacity": "1G"}}),
                 Kind::BadParameter,
                 "is no disk",
-            ),
-            (
-                json!({"DriverOpts": {"VolumeStore": "ssd"}}),
-                Kind::NotFound,
-                "ssd",
             ),
             (json!({"Labels": 1}), Kind::BadParameter, "Labels"),
             (json!([]), Kind::BadParameter, "object"),

@@ -12,7 +12,7 @@ pub(super) const REFUSED: &[(&str, &[(&str, &str)])] = &[
         &[("CgroupParent", "--cgroup-parent"), ("Cgroup", "Cgroup")],
     ),
     (
-        "leave it out",
+        "a VM has its disks to itself, and vSphere shares out the storage; leave it out",
         &[
             ("BlkioWeight", "--blkio-weight"),
             ("BlkioWeightDevice", "--blkio-weight-device"),
@@ -20,11 +20,22 @@ pub(super) const REFUSED: &[(&str, &[(&str, &str)])] = &[
             ("BlkioDeviceWriteBps", "--device-write-bps"),
             ("BlkioDeviceReadIOps", "--device-read-iops"),
             ("BlkioDeviceWriteIOps", "--device-write-iops"),
+        ],
+    ),
+    (
+        "the guest's kernel has no groups of real-time processes; leave it out",
+        &[
             ("CpuRealtimePeriod", "--cpu-rt-period"),
             ("CpuRealtimeRuntime", "--cpu-rt-runtime"),
-            ("CpusetMems", "--cpuset-mems"),
-            ("OomKillDisable", "--oom-kill-disable"),
         ],
+    ),
+    (
+        "a VM has one memory node; leave it out",
+        &[("CpusetMems", "--cpuset-mems")],
+    ),
+    (
+        "a container that has used up its VM's memory would stand still for ever; use --memory, and --oom-score-adj for which process goes first",
+        &[("OomKillDisable", "--oom-kill-disable")],
     ),
     (
         "use --cpus: the VM has only the CPUs it was given",
@@ -39,7 +50,7 @@ pub(super) const REFUSED: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
-        "use --memory",
+        "the VM has the memory that it was given; use --memory",
         &[
             ("KernelMemory", "--kernel-memory"),
             ("KernelMemoryTCP", "KernelMemoryTCP"),

@@ -15,16 +15,32 @@ pub struct Resources {
     pub pids: Option<u64>,
 }
 
+/// What can be changed.
+const CHANGED: [&str; 9] = [
+    "Memory",
+    "MemorySwap",
+    "MemorySwappiness",
+    "NanoCpus",
+    "CpuCount",
+    "CpuPeriod",
+    "CpuQuota",
+    "PidsLimit",
+    "RestartPolicy",
+];
+
 /// Checks a body of `containers/{id}/update`.
 ///
 /// # Errors
 /// 400 for a wrong value, 501 for an option that is not supported and not at its default.
 pub fn check_update(body: &Map<String, Value>) -> Result<Resources> {
     for (name, value) in body {
-        let taken = table::TAKEN.contains(&name.as_str());
+        let taken = CHANGED.contains(&name.as_str());
         if !taken && !is_default(value) {
-            let (option, advice) =
-                table::refusal(name).unwrap_or((name, "no such option is known"));
+            let known = match table::TAKEN.contains(&name.as_str()) {
+                true => "it is as it was created: make a new container",
+                false => "no such option is known",
+            };
+            let (option, advice) = table::refusal(name).unwrap_or((name, known));
             return Err(refused(option, advice));
         }
     }
@@ -65,6 +81,10 @@ mod tests {
             (json!({"Memory": 5}), "at least 64m"),
             (json!({"NanoCpus": 5}), "whole CPUs"),
             (json!({"Surprise": 5}), "no such option"),
+            (
+                json!({"Ulimits": [{"Name": "nofile"}]}),
+                "as it was created",
+            ),
         ] {
             let error = check(body).unwrap_err();
             assert!(error.message.contains(words), "{}", error.message);

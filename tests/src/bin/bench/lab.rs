@@ -3,6 +3,7 @@
 use crate::floors::Floors;
 use crate::http::Client;
 use crate::registry::Pair;
+use crate::share;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use tests::docker::Docker;
@@ -60,6 +61,8 @@ impl Setup {
 pub struct Lab {
     floors: Option<Floors>,
     host: Option<(Setup, Vch)>,
+    /// A host that shares a folder, which a container has.
+    shared: Option<(Vch, tempfile::TempDir)>,
     dockerd: Option<Dockerd>,
     registry: Option<Registry>,
     registries: Option<Pair>,
@@ -84,6 +87,7 @@ impl Lab {
     pub fn host(&mut self, setup: Setup) -> Result<&Vch> {
         if self.host.as_ref().is_none_or(|(is, _)| *is != setup) {
             self.host = None;
+            self.shared = None;
             eprintln!(
                 "bench: starting a virtual container host (link {}, {:?} kernel, {})",
                 setup.link,
@@ -104,6 +108,29 @@ impl Lab {
             self.host = Some((setup, vch));
         }
         Ok(&self.host.as_ref().context("made above")?.1)
+    }
+
+    /// A client of a host with a container that runs and has a folder of the machine.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn shared(&mut self) -> Result<Docker> {
+        if self.shared.is_none() {
+            self.host = None;
+            eprintln!("bench: starting a virtual container host that shares a folder");
+            let folder = tempfile::Builder::new().prefix("bench-share-").tempdir()?;
+            let mut settings = Settings::link("vsock");
+            let path = folder.path().display().to_string();
+            settings.more = vec!["--share".into(), path.clone()];
+            let vch = Vch::start(settings)?;
+            load(&vch.docker)?;
+            let mount = format!("{path}:{}", share::SHARED);
+            let run = ["run", "-d", "--name", share::CONTAINER, "-v", &mount];
+            let args = [&run[..], &[BUSYBOX, "sleep", "1000000"]].concat();
+            vch.docker.ok(&args)?;
+            self.shared = Some((vch, folder));
+        }
+        Ok(self.shared.as_ref().context("made above")?.0.docker.clone())
     }
 
     /// A raw client of the host with this setup.

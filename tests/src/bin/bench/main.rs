@@ -10,6 +10,7 @@ mod measure;
 mod objects;
 mod output;
 mod registry;
+mod share;
 mod sizes;
 mod tcp;
 
@@ -136,6 +137,7 @@ fn benches() -> Vec<Bench> {
     ));
     all.extend(against_dockerd());
     all.extend(over_tcp());
+    all.extend(shares());
     all.extend(registries());
     all.push(Bench::sizes("resident", sizes::resident));
     all.push(Bench::sizes("free-128m-guest", sizes::free));
@@ -178,6 +180,23 @@ fn over_tcp() -> Vec<Bench> {
         }
     }
     all
+}
+
+/// A folder of the machine, over the container's own disk.
+fn shares() -> Vec<Bench> {
+    use share::What;
+    let all = [
+        ("write", What::Write, Unit::Rate),
+        ("read", What::Read, Unit::Rate),
+        ("files", What::Files, Unit::Seconds),
+    ];
+    let bench = |(name, what, unit)| {
+        let name = format!("share-9p-{name}");
+        Bench::new(name, unit, Bar::None, 5, move |lab, order| {
+            share::share(lab, what, order)
+        })
+    };
+    all.into_iter().map(bench).collect()
 }
 
 /// Those of the registry, which need no VM.
