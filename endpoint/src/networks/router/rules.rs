@@ -8,7 +8,8 @@ use std::net::IpAddr;
 /// The table's name.
 pub const TABLE: &str = "mooring";
 
-/// The commands for `nft -f` that put the table into force. `outside`: a program holds the ports of the machine.
+/// The commands for `nft -f` that put the table into force. Protocols are numbers or nft's own keywords: an appliance need
+/// have no /etc/protocols. `outside`: a program holds the ports of the machine.
 pub fn text(
     trunk: &str,
     public: &str,
@@ -35,7 +36,7 @@ pub fn text(
 /// all but the name servers, which are for members only.
 fn input(out: &mut String, trunk: &str, outside: bool, networks: &[RouterNetwork]) {
     out.push_str("\tchain input {\n\t\ttype filter hook input priority filter; policy drop;\n");
-    out.push_str("\t\tmeta l4proto ipv6-icmp icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept\n");
+    out.push_str("\t\ticmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept\n");
     not_forged(out, trunk);
     out.push_str("\t\tct state established,related accept\n\t\tct state invalid drop\n\t\tiifname \"lo\" accept\n");
     for network in networks {
@@ -44,7 +45,7 @@ fn input(out: &mut String, trunk: &str, outside: bool, networks: &[RouterNetwork
             let family = family(*address);
             let _ = writeln!(
                 out,
-                "\t\tiifname \"{link}\" {family} daddr {address} meta l4proto {{ tcp, udp }} th dport 53 accept"
+                "\t\tiifname \"{link}\" {family} daddr {address} meta l4proto {{ 6, 17 }} th dport 53 accept"
             );
             let echo = if address.is_ipv4() {
                 "icmp type echo-request"
