@@ -22,6 +22,7 @@ use crate::{
     volumes::{Volumes, stores},
     vsphere::{Boot, Capabilities, Vsphere, VsphereError},
 };
+use ipnet::IpNet;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap, io, net::Ipv4Addr, os::unix::fs::DirBuilderExt, path::PathBuf,
@@ -372,13 +373,18 @@ async fn networks(
         settings.dns.clone()
     };
     let defaults = || DEFAULT_POOLS.iter().filter_map(|pool| pool.parse().ok());
-    let own = match &router {
+    let mut own = match &router {
         Some(router) => router
             .own_subnets()
             .await
             .map_err(|e| ServeError::Networks(e.to_string()))?,
         None => Vec::new(),
     };
+    if router.is_some() && settings.publish_api.is_none() {
+        // It goes the same ways as what it routes: a network must not take those to what it needs itself.
+        own.extend(servers.iter().copied().map(IpNet::from));
+        own.extend(addresses_of(&settings.vsphere).await);
+    }
     let setup = NetworkSetup {
         bridge: settings.port_group.clone(),
         pool: settings.network_pool.clone(),
@@ -401,6 +407,22 @@ async fn networks(
     Ok(Arc::new(
         networks.map_err(|e| ServeError::Networks(e.message))?,
     ))
+}
+
+/// The addresses of a URL's host.
+async fn addresses_of(url: &str) -> Vec<IpNet> {
+    let Ok(url) = url.parse::<http::Uri>() else {
+        return Vec::new();
+    };
+    let host = url.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    match tokio::net::lookup_host((host, 443)).await {
+        Ok(found) => found.map(|at| at.ip().into()).collect(),
+        Err(error) => {
+            tracing::warn!(host, %error, "its address is not kept out of networks' subnets");
+            Vec::new()
+        }
+    }
 }
 
 /// Where tethers dial: the link that new boots use, and the one that VMs may still use that were

@@ -2,7 +2,7 @@
 //! DHCP. The far side is a network namespace on the port group's bridge.
 
 use crate::hosts::{BUSYBOX, Hosts, alone, equal, holds, load};
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use libtest_mimic::Trial;
 use std::sync::Arc;
 use tests::command::eventually;
@@ -60,8 +60,8 @@ fn options(number: usize, level: &str) -> Vec<String> {
     .collect()
 }
 
-fn host(more: Vec<String>) -> Result<Vch> {
-    let mut settings = Settings::link("vsock");
+fn host(link: &'static str, more: Vec<String>) -> Result<Vch> {
+    let mut settings = Settings::link(link);
     settings.more = more;
     let vch = Vch::start(settings)?;
     load(&vch.docker, "busybox")?;
@@ -88,7 +88,7 @@ fn address(docker: &Docker, name: &str, network: &str, field: &str) -> Result<St
 }
 
 /// What comes in and goes out, as a line for each family: pings and pages of port 80 and 81 from a peer's address and
-/// from the router's, and a page from outside.
+/// from the router's, and a page from outside. All at once, since what is kept out is only seen by waiting.
 fn seen(
     docker: &Docker,
     station: &Station,
@@ -97,45 +97,67 @@ fn seen(
     level: &str,
 ) -> Result<String> {
     let stations = addresses(number);
-    let mut out = Vec::new();
-    for (field, [router, peer]) in [
-        ("IPAddress", [&stations[0], &stations[1]]),
-        ("GlobalIPv6Address", [&stations[2], &stations[3]]),
-    ] {
-        let to = address(docker, name, level, field)?;
-        let host = |a: &str| {
-            if a.contains(':') {
-                format!("[{a}]")
-            } else {
-                a.to_owned()
-            }
-        };
-        let mut words = Vec::new();
-        for (who, from) in [("peer", peer), ("router", router)] {
-            if station.pings(from, &to)? {
-                words.push(format!("{who}:ping"));
-            }
-            for port in [80, 81] {
-                if station.gets(from, &format!("http://{}:{port}/", host(&to)))? {
-                    words.push(format!("{who}:{port}"));
+    let mut to = Vec::new();
+    for field in ["IPAddress", "GlobalIPv6Address"] {
+        to.push(address(docker, name, level, field)?);
+    }
+    // Not the filter's business, and so a sign that whoever says nothing is there.
+    ensure!(station.finds(&to[0])?, "no ARP answer of {}", to[0]);
+    let out = std::thread::scope(|scope| -> Result<Vec<String>> {
+        let mut families = Vec::new();
+        for (to, [router, peer]) in to
+            .iter()
+            .zip([[&stations[0], &stations[1]], [&stations[2], &stations[3]]])
+        {
+            let host = |a: &str| match a.contains(':') {
+                true => format!("[{a}]"),
+                false => a.to_owned(),
+            };
+            let mut probes = Vec::new();
+            for (who, from) in [("peer", peer), ("router", router)] {
+                let ping = scope.spawn(move || station.pings(from, to));
+                probes.push((format!("{who}:ping"), ping));
+                for port in [80, 81] {
+                    let url = format!("http://{}:{port}/", host(to));
+                    let get = scope.spawn(move || station.gets(from, &url));
+                    probes.push((format!("{who}:{port}"), get));
                 }
             }
+            let url = format!("http://{}:8000/", host(router));
+            let out = scope.spawn(move || {
+                let fetch = ["exec", name, "timeout", "3", "wget", "-q", "-O", "-", &url];
+                let got = docker.run(&fetch)?;
+                Ok(got.code == 0 && got.text().contains("outside"))
+            });
+            probes.push(("out".to_owned(), out));
+            families.push(probes);
         }
-        let url = format!("http://{}:8000/", host(router));
-        let fetch = ["exec", name, "timeout", "3", "wget", "-q", "-O", "-", &url];
-        let got = docker.run(&fetch)?;
-        if got.code == 0 && got.text().contains("outside") {
-            words.push("out".to_owned());
+        let mut lines = Vec::new();
+        for probes in families {
+            let mut words = Vec::new();
+            for (word, probe) in probes {
+                let came = probe.join().map_err(|_| anyhow!("{word} panicked"))??;
+                words.extend(came.then_some(word));
+            }
+            lines.push(words.join(" "));
         }
-        out.push(words.join(" "));
-    }
+        Ok(lines)
+    })?;
     ensure!(out[0] == out[1], "IPv4 and IPv6 differ: {out:?}");
-    Ok(out.swap_remove(0))
+    ensure!(
+        station.finds(&to[0])?,
+        "no ARP answer of {} afterwards",
+        to[0]
+    );
+    Ok(out[0].clone())
 }
 
 fn levels() -> Result<()> {
     let more = LEVELS.iter().enumerate();
-    let vch = host(more.flat_map(|(n, level)| options(n, level)).collect())?;
+    let vch = host(
+        "vsock",
+        more.flat_map(|(n, level)| options(n, level)).collect(),
+    )?;
     let docker = &vch.docker;
     let mut stations = Vec::new();
     for number in 0..LEVELS.len() {
@@ -197,14 +219,54 @@ fn levels() -> Result<()> {
         )?;
         if level == "published" {
             let own = address(docker, level, level, "IPAddress")?;
+            let six = address(docker, level, level, "GlobalIPv6Address")?;
             equal(
                 "port",
                 docker.ok(&["port", level])?.as_str(),
-                &format!("80/tcp -> {own}:80"),
+                &format!("80/tcp -> {own}:80\n80/tcp -> [{six}]:80"),
             )?;
+            let shown = docker.inspect(level, "{{json .NetworkSettings.Ports}}")?;
+            let place = |ip: &str| format!(r#"{{"HostIp":"{ip}","HostPort":"80"}}"#);
+            let both = format!(r#"{{"80/tcp":[{},{}]}}"#, place(&own), place(&six));
+            equal("ports", shown, both)?;
         }
     }
-    connected(docker, &stations[4])
+    connected(docker, &stations[4])?;
+    ten(docker)
+}
+
+/// A VM has at most ten vNICs: an eleventh network is refused, at create and by connect, and the ten stay.
+fn ten(docker: &Docker) -> Result<()> {
+    let mut nets = Vec::new();
+    for n in 0..6 {
+        nets.push(crate::networks::net(docker, &format!("ten-{n}"), &[])?);
+    }
+    let own = (0..6).map(|n| format!("ten-{n}"));
+    let names: Vec<String> = LEVELS.map(str::to_owned).into_iter().chain(own).collect();
+    let create = |count: usize| {
+        let networks = names[..count].iter().flat_map(|name| ["--network", name]);
+        let all: Vec<&str> = ["create", "--name", "ten"]
+            .into_iter()
+            .chain(networks)
+            .chain([BUSYBOX, "true"])
+            .collect();
+        docker.run(&all)
+    };
+    let out = create(11)?;
+    ensure!(out.code != 0, "eleven were taken");
+    holds(&out.errors(), "11 networks: a VM has at most 10 vNICs")?;
+    create(10)?.ok()?;
+    let _gone = docker.container("ten");
+    let out = docker
+        .run(&["network", "connect", &names[10], "ten"])?
+        .exits(1)?;
+    holds(&out.errors(), "is on 10 networks")?;
+    let count = "{{len .NetworkSettings.Networks}}";
+    equal("networks", docker.inspect("ten", count)?.as_str(), "10")?;
+    // What was refused holds no address.
+    let members = docker.inspect(&names[10], "{{len .Containers}}")?;
+    equal("members", members.as_str(), "0")?;
+    docker.ok(&["start", "-a", "ten"]).map(drop)
 }
 
 fn refusals(docker: &Docker) -> Result<()> {
@@ -246,12 +308,27 @@ fn refusals(docker: &Docker) -> Result<()> {
             ],
             "10.60.3.99 is not among",
         ),
+        (
+            &[
+                "run",
+                "--network",
+                "published",
+                "--name",
+                "local",
+                "-p",
+                "127.0.0.1:80:80",
+                BUSYBOX,
+                "true",
+            ],
+            "leave the address 127.0.0.1 out",
+        ),
         (&["network", "create", "closed"], "already exists"),
     ] {
         let out = docker.run(args)?;
         ensure!(out.code != 0, "{args:?} was taken");
         holds(&out.errors(), words)?;
     }
+    docker.ok(&["rm", "local"])?;
     docker.ok(&["network", "prune", "-f"])?;
     let listed = docker.ok(&[
         "network",
@@ -292,7 +369,10 @@ fn connected(docker: &Docker, station: &Station) -> Result<()> {
     Ok(())
 }
 
-/// Starts a DHCP server in the station with short leases for addresses from one on.
+/// The one that has its address by DHCP.
+const MAC: &str = "00:50:56:00:00:07";
+
+/// Starts a DHCP server in the station with short leases for addresses from one on, the first for [`MAC`].
 fn serve_dhcp(station: &mut Station, folder: &std::path::Path, first: u8) -> Result<()> {
     let path = |name: &str| folder.join(name).display().to_string();
     let _ = std::fs::remove_file(path("leases"));
@@ -300,6 +380,7 @@ fn serve_dhcp(station: &mut Station, folder: &std::path::Path, first: u8) -> Res
     let text = format!(
         "start 10.61.0.{first}\nend 10.61.0.{}\ninterface wire\nlease_file {}\npidfile {}\nmin_lease 5\nauto_time 1\n\
          option subnet 255.255.255.0\noption router 10.61.0.1\noption dns 10.61.0.53\noption domain lab.example\n\
+         static_lease {MAC} 10.61.0.{first}\n\
          option mtu 1400\noption staticroutes 10.99.0.0/16 10.61.0.9, 0.0.0.0/0 10.61.0.1\noption lease 8\n",
         first + 5,
         path("leases"),
@@ -310,7 +391,9 @@ fn serve_dhcp(station: &mut Station, folder: &std::path::Path, first: u8) -> Res
 }
 
 fn dhcp() -> Result<()> {
-    let vch = host(vec!["--container-network".into(), "pg-lab:lab".into()])?;
+    // Over the serial link: filter, leases and ports are told by it as by the other.
+    let lab = vec!["--container-network".into(), "pg-lab:lab".into()];
+    let vch = host("serial", lab)?;
     let docker = &vch.docker;
     let folder = tempfile::tempdir()?;
     let mut station = Station::new(&vch, FIRST, &["10.61.0.1/24"])?;
@@ -322,6 +405,8 @@ fn dhcp() -> Result<()> {
         "asks",
         "--network",
         "lab",
+        "--mac-address",
+        MAC,
         "-p",
         "80",
     ];
@@ -330,8 +415,28 @@ fn dhcp() -> Result<()> {
     let out = docker.run(&["start", "leased"])?;
     holds(&out.errors(), "no server answered within 20 s")?;
 
+    // The server gives an address that somebody has taken by hand: it is not used before he is gone.
+    let squatter = Station::new(&vch, FIRST, &["10.61.0.20/24"])?;
     serve_dhcp(&mut station, folder.path(), 20)?;
-    docker.ok(&["start", "leased"])?;
+    let mut starting = docker.spawn(&["start", "leased"])?;
+    let id = docker.inspect("leased", "{{.Id}}")?;
+    let console = vch
+        .vch_folder()?
+        .join("containers")
+        .join(&id)
+        .join("console.log");
+    eventually("it declines the address", || {
+        ensure!(starting.try_wait()?.is_none(), "it started, or did not");
+        let said = std::fs::read(&console).unwrap_or_default();
+        Ok(String::from_utf8_lossy(&said).contains("10.61.0.20 is another station's"))
+    })?;
+    drop(squatter);
+    let started = starting.wait_with_output()?;
+    ensure!(
+        started.status.success(),
+        "{}",
+        String::from_utf8_lossy(&started.stderr)
+    );
     let got = || address(docker, "leased", "lab", "IPAddress");
     let first = got()?;
     ensure!(
@@ -398,7 +503,7 @@ fn without_filter() -> Result<()> {
     let line =
         wire::config::KERNEL_CMDLINE.replacen(ahci, &format!("{ahci},nf_tables_module_init"), 1);
     more.push(format!("--endpoint-arg=--boot-cmdline={line}"));
-    let vch = host(more)?;
+    let vch = host("vsock", more)?;
     let out = vch
         .docker
         .run(&["run", "--rm", "--network", "published", BUSYBOX, "true"])?;

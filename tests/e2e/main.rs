@@ -2,6 +2,7 @@
 //!
 //! Run by `make e2e` (or `make test`), with a filter: `make e2e ARGS=exec`.
 
+mod appliance;
 mod clients;
 mod commit;
 mod compose;
@@ -96,6 +97,7 @@ fn main() {
         health::tests,
         networks::tests,
         rootless::tests,
+        appliance::tests,
         container_networks::tests,
         limits::tests,
         pause::tests,

@@ -22,9 +22,9 @@ pub fn tests(_: &Arc<Hosts>) -> Vec<Trial> {
     )]
 }
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
 
-fn authority(folder: &Path, name: &str) -> Result<Authority> {
+pub(crate) fn authority(folder: &Path, name: &str) -> Result<Authority> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
@@ -33,7 +33,7 @@ fn authority(folder: &Path, name: &str) -> Result<Authority> {
 }
 
 /// Writes a certificate and its key, `NAME.pem` and `NAME.key`.
-fn certificate(
+pub(crate) fn certificate(
     folder: &Path,
     name: &str,
     issuer: &Authority,

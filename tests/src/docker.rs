@@ -11,6 +11,8 @@ use std::time::Duration;
 pub struct Docker {
     host: String,
     config: PathBuf,
+    /// What every command begins with.
+    options: Vec<String>,
 }
 
 impl Docker {
@@ -19,7 +21,24 @@ impl Docker {
         Docker {
             host: host.into(),
             config: config.to_owned(),
+            options: Vec::new(),
         }
+    }
+
+    /// A client for a host on TCP: files of the authority that it trusts, of the certificate that it shows, and of its key.
+    pub fn with_tls(
+        host: impl Into<String>,
+        config: &Path,
+        [authority, certificate, key]: [&str; 3],
+    ) -> Self {
+        let mut docker = Docker::new(host, config);
+        docker.options = vec![
+            "--tlsverify".to_owned(),
+            format!("--tlscacert={authority}"),
+            format!("--tlscert={certificate}"),
+            format!("--tlskey={key}"),
+        ];
+        docker
     }
 
     /// The Docker host's address.
@@ -45,7 +64,7 @@ impl Docker {
         c.env_remove("DOCKER_CONTEXT")
             .env_remove("DOCKER_TLS_VERIFY")
             .env_remove("DOCKER_CERT_PATH");
-        c.args(args);
+        c.args(&self.options).args(args);
         c
     }
 

@@ -1,6 +1,7 @@
 //! End to end: what the tests, benchmarks and long counts share. Real clients, real VMs.
 
 pub mod admin;
+pub mod appliance;
 pub mod command;
 pub mod compose;
 pub mod differential;

@@ -24,15 +24,7 @@ impl Station {
     /// Those of `ip`.
     pub fn new(vch: &Vch, vlan: u16, addresses: &[&str]) -> Result<Station> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let status = vch.status()?;
-        let parts = status["parts"].as_array().context("parts of vch status")?;
-        let router = parts
-            .iter()
-            .find(|part| part["name"] == "uplink")
-            .and_then(|part| part["serves"].as_str())
-            .context("the uplink serves no namespace")?;
-        let router = router.rsplit('/').next().unwrap_or(router);
-        let switch = router.trim().replace("-router", "-switch");
+        let switch = vch.switch()?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("mooring-test-{}-{number}", std::process::id());
         ip(&["netns", "add", &name])?;
@@ -147,6 +139,17 @@ impl Station {
     pub fn pings(&self, from: &str, to: &str) -> Result<bool> {
         let program = if to.contains(':') { "ping6" } else { "ping" };
         let args = ["busybox", program, "-c", "1", "-W", "2", "-I", from, to];
+        Ok(self.run(&args)?.code == 0)
+    }
+}
+
+impl Station {
+    /// Whether anybody says that an IPv4 address is his (ARP), which no packet filter of his keeps from him.
+    ///
+    /// # Errors
+    /// Where it cannot be asked.
+    pub fn finds(&self, address: &str) -> Result<bool> {
+        let args = ["busybox", "arping", "-f", "-w", "5", "-I", "wire", address];
         Ok(self.run(&args)?.code == 0)
     }
 }

@@ -149,6 +149,22 @@ impl Vch {
             .context("a process ID")
     }
 
+    /// Name of the network namespace that is its virtual switch.
+    ///
+    /// # Errors
+    /// Where its network is not on bridges that root made.
+    pub fn switch(&self) -> Result<String> {
+        let status = self.status()?;
+        let parts = status["parts"].as_array().context("parts of vch status")?;
+        let router = parts
+            .iter()
+            .find(|part| part["name"] == "uplink")
+            .and_then(|part| part["serves"].as_str())
+            .context("the uplink serves no namespace")?;
+        let router = router.rsplit('/').next().unwrap_or(router);
+        Ok(router.trim().replace("-router", "-switch"))
+    }
+
     /// Kills a part with SIGKILL, and waits until it is gone.
     ///
     /// # Errors

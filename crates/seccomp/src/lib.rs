@@ -9,6 +9,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod numbers;
 mod profile;
 mod program;

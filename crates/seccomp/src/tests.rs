@@ -1,36 +1,8 @@
 use super::*;
+use crate::fuzzing::run;
 use crate::numbers::Arch;
 use crate::program::*;
 use proptest::prelude::*;
-
-/// Interprets the program as the kernel would.
-fn run(program: &[Instruction], arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
-    let (mut pc, mut a) = (0usize, 0u32);
-    loop {
-        let i = program[pc];
-        pc += 1;
-        let jump = |taken: bool| usize::from(if taken { i.jump_true } else { i.jump_false });
-        match i.code {
-            LD_W_ABS => {
-                a = match i.k {
-                    OFFSET_NR => number,
-                    OFFSET_ARCH => arch,
-                    at => {
-                        let at = at - OFFSET_ARGS;
-                        (arguments[at as usize / 8] >> (at % 8 * 8)) as u32
-                    }
-                }
-            }
-            AND => a &= i.k,
-            JA => pc += i.k as usize,
-            JEQ => pc += jump(a == i.k),
-            JGT => pc += jump(a > i.k),
-            JGE => pc += jump(a >= i.k),
-            RET => return i.k,
-            other => panic!("unknown instruction {other:#x}"),
-        }
-    }
-}
 
 fn caps(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| format!("CAP_{name}")).collect()
@@ -278,5 +250,26 @@ proptest! {
     #[test]
     fn whatever_it_is_it_is_a_program_or_an_error(json in "\\PC{0,300}") {
         let _ = custom(&json, &caps(&[]));
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_profile_is_compiled_or_refused_and_keeps_the_way_to_the_host_shut(
+        names in proptest::collection::vec("socket|read|io_uring_setup|socketcall|nosuch", 0..4),
+        actions in proptest::collection::vec("ALLOW|LOG|ERRNO|TRAP|TRACE|KILL|NO", 2),
+        index in 0u8..8,
+        value: u64,
+        operator in "EQ|NE|LT|GE|MASKED_EQ",
+        arch in "X86|X86_64|X32",
+    ) {
+        let names = serde_json::to_string(&names).unwrap_or_default();
+        crate::fuzzing::profile(&format!(
+            r#"{{"defaultAction": "SCMP_ACT_{0}", "architectures": ["SCMP_ARCH_{arch}"], "syscalls": [
+                {{"names": {names}, "action": "SCMP_ACT_{1}",
+                  "args": [{{"index": {index}, "value": {value}, "op": "SCMP_CMP_{operator}"}}]}},
+                {{"names": {names}, "action": "SCMP_ACT_ALLOW"}}]}}"#,
+            actions[0], actions[1],
+        ));
     }
 }

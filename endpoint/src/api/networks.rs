@@ -212,20 +212,15 @@ fn active(app: &App, network: &Network) -> Vec<String> {
         .collect()
 }
 
-/// Removes a network on which no running container is.
-async fn remove_unused(app: &App, network: &Network) -> Result<()> {
-    let active = active(app, network);
-    if !active.is_empty() {
-        return Err(Error::new(
-            Kind::Forbidden,
-            format!(
-                "error while removing network: network {} has active endpoints ({})",
-                network.record.name,
-                active.join(", ")
-            ),
-        ));
-    }
-    app.containers.networks().remove(network).await
+/// Removes a network on which no running container is: whole, even if the client goes.
+async fn remove_unused(app: &Arc<App>, network: &Arc<Network>) -> Result<()> {
+    let (app, network) = (app.clone(), network.clone());
+    tokio::spawn(async move {
+        let networks = app.containers.networks();
+        networks.remove(&network, || active(&app, &network)).await
+    })
+    .await
+    .map_err(|e| Error::internal(format!("the request's task ended: {e}")))?
 }
 
 async fn remove(State(app): State<Arc<App>>, Path(text): Path<String>) -> Result<StatusCode> {

@@ -268,7 +268,9 @@ impl Containers {
                 return Err(error);
             }
         };
-        if let Err(error) = external::check_capabilities(&options.cap_add, &attachments) {
+        let fits = external::check_capabilities(&options.cap_add, &attachments)
+            .and_then(|()| attachment::check_macs(&attachments));
+        if let Err(error) = fits {
             self.release_name(&name, &id);
             self.networks.detach(&attachments);
             return Err(error);

@@ -12,7 +12,7 @@ use crate::{
     errors::{Error, Kind, Result},
     networks::{
         NICS_MAX, Network,
-        attachment::{Attachment, Place, Wanted},
+        attachment::{Attachment, Place, Wanted, check_macs},
         dns::Directory,
         external, guest,
         publish::{Binding, PortRequest, port},
@@ -57,9 +57,17 @@ impl Containers {
                 status.name
             )));
         }
+        // Until it is noted where everybody sees it.
+        let _claim = self.networks.claim([network.record.id.as_str()])?;
         let mut place = self.networks.attach(network, wanted)?;
+        place.interface = guest::next_interface(&status.networks);
+        let mut places = status.networks.clone();
+        places.push(place.clone());
         let options = &container.spec.options;
-        let fits = external::check_capabilities(&options.cap_add, std::slice::from_ref(&place))
+        let fits = check_macs(&places)
+            .and_then(|()| {
+                external::check_capabilities(&options.cap_add, std::slice::from_ref(&place))
+            })
             .and_then(|()| match status.live() {
                 true => external::check_running(
                     &status.name,
@@ -73,9 +81,6 @@ impl Containers {
             self.networks.detach(&[place]);
             return Err(error);
         }
-        place.interface = guest::next_interface(&status.networks);
-        let mut places = status.networks.clone();
-        places.push(place.clone());
         let done = self.change_places(container, places).await;
         if let Err(error) = done {
             self.networks.detach(&[place]);
@@ -214,17 +219,10 @@ impl Containers {
         Ok(())
     }
 
-    /// Checks the networks of a container that is about to start, and publishes its ports for that boot.
+    /// Sees to the vNICs of a container that is about to start, and publishes its ports for that boot. The caller has
+    /// claimed its networks.
     pub(super) async fn join(&self, container: &Container, boot: u64) -> Result<Vec<Binding>> {
         let status = container.status();
-        for place in &status.networks {
-            if !self.networks.exists(&place.network) {
-                return Err(Error::not_found(format!(
-                    "network {} not found",
-                    place.network
-                )));
-            }
-        }
         if self.networks.moved(container.id()).is_some() {
             self.settle_nics(container, &status.networks).await?;
         }
@@ -312,19 +310,29 @@ impl Containers {
 
 /// The ports of a container that runs: those that are published, and on external networks its own.
 pub fn ports(container: &Container, status: &Status) -> Vec<Binding> {
-    let mut ports = status.ports.clone();
     let requests = requests(&container.spec).unwrap_or_default();
-    for place in status.networks.iter().filter(|place| place.publishes()) {
-        let Some(IpAddr::V4(address)) = place.place(false).map(|p| p.address) else {
-            continue;
-        };
-        ports.extend(requests.iter().map(|request| Binding {
-            protocol: request.protocol,
-            port: request.port,
-            host: IpAddr::V4(address),
-            host_port: request.port,
-            target: IpAddr::V4(address),
-        }));
+    let mut ports = status.ports.clone();
+    ports.extend(own_ports(&requests, &status.networks));
+    ports
+}
+
+/// The ports that are open at a container's own addresses, IPv4 and IPv6.
+fn own_ports(requests: &[PortRequest], places: &[Attachment]) -> Vec<Binding> {
+    let open = places.iter().filter(|place| place.publishes());
+    let mut ports: Vec<Binding> = Vec::new();
+    for place in open.flat_map(|attachment| &attachment.places) {
+        for request in requests.iter().filter(|request| request.everywhere()) {
+            let binding = Binding {
+                protocol: request.protocol,
+                port: request.port,
+                host: place.address,
+                host_port: request.port,
+                target: place.address,
+            };
+            if !ports.contains(&binding) {
+                ports.push(binding);
+            }
+        }
     }
     ports
 }
@@ -526,6 +534,41 @@ impl Directory for Containers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::networks::external::External;
+
+    #[test]
+    fn ports_are_open_at_both_addresses_of_an_external_network_and_at_no_other() {
+        let place = |external: Option<External>, number: u8| -> Attachment {
+            let address = |text: String| Place {
+                address: text.parse().unwrap(),
+                prefix: 24,
+                gateway: Ipv4Addr::UNSPECIFIED.into(),
+            };
+            serde_json::from_value(serde_json::json!({
+                "network": "n", "name": "n", "port_group": "pg", "endpoint": "", "mac": "", "external": external,
+                "places": [address(format!("10.0.{number}.2")), address(format!("fd00:{number}::2"))],
+            }))
+            .unwrap()
+        };
+        let request = |port, host: Option<&str>| PortRequest {
+            protocol: crate::networks::router::Protocol::Tcp,
+            port,
+            host: host.map(|text| text.parse().unwrap()),
+            range: (0, 0),
+        };
+        let requests = [
+            request(80, None),
+            request(80, Some("0.0.0.0")),
+            request(81, Some("127.0.0.1")),
+        ];
+        let places = [place(None, 1), place(Some(External::default()), 2)];
+        let open: Vec<_> = own_ports(&requests, &places)
+            .iter()
+            .map(|b| (b.host.to_string(), b.host_port, b.target))
+            .collect();
+        let at = |text: &str| (text.to_owned(), 80, text.parse().unwrap());
+        assert_eq!(open, [at("10.0.2.2"), at("fd00:2::2")]);
+    }
 
     #[test]
     fn a_link_is_a_name_and_what_it_is_called() {

@@ -77,7 +77,11 @@ impl Containers {
         let places = self.networks.renewed(&container.status().networks);
         external::check_capabilities(&container.spec.options.cap_add, &places)?;
         container.modify(|status| status.networks = places);
-        let record = container.status().record;
+        // Until it is seen to be on them: one that is removed leaves its port group to another.
+        let status = container.status();
+        let networks = status.networks.iter().map(|place| place.network.as_str());
+        let _claim = self.networks.claim(networks)?;
+        let record = status.record;
         let boot = record.boots.max(record.ended) + 1;
         let ports = self.join(container, boot).await?;
         let result = self.boot_with(container, boot, failures, &ports).await;

@@ -273,8 +273,24 @@ pub fn mac_address(text: &str) -> Result<String> {
     }
 }
 
+/// Refuses a vNIC with the MAC address of another one of the same VM: its guest knows them by these.
+///
+/// # Errors
+/// 409.
+pub fn check_macs(places: &[Attachment]) -> Result<()> {
+    for (at, place) in places.iter().enumerate() {
+        if let Some(other) = places[..at].iter().find(|other| other.mac == place.mac) {
+            return Err(Error::conflict(format!(
+                "--mac-address {}: the vNIC on network {} has it already, and that on {} needs one of its own",
+                place.mac, other.name, place.name
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The MAC address of a container without a chosen one: in vSphere's range, out of its ID of the connection, which is
-/// random. Two in one network would be one in four million.
+/// random.
 pub fn mac_of(endpoint: &str) -> String {
     let byte = |n: usize| {
         endpoint
@@ -419,6 +435,32 @@ mod tests {
         }
         let mac = read_networking("", &Value::Null, "00-50-56-00-00-07").unwrap();
         assert_eq!(mac["bridge"].mac.as_deref(), Some("00:50:56:00:00:07"));
+    }
+
+    #[test]
+    fn two_vnics_of_a_vm_do_not_share_a_mac_address() {
+        let place = |name: &str, mac: &str| -> Attachment {
+            serde_json::from_value(json!({
+                "network": name, "name": name, "port_group": "pg", "endpoint": "", "mac": mac, "places": [],
+            }))
+            .unwrap()
+        };
+        let (a, b) = ("00:50:56:00:00:01", "00:50:56:00:00:02");
+        assert!(check_macs(&[place("x", a), place("y", b)]).is_ok());
+        let error = check_macs(&[place("x", a), place("y", b), place("z", a)]).unwrap_err();
+        assert!(error.message.contains("network x has it already"));
+    }
+
+    #[test]
+    fn more_networks_than_a_vm_has_vnics_are_refused() {
+        let networks = |count: usize| {
+            let all = (0..count).map(|n| (format!("n{n}"), json!({})));
+            let all: Map<String, Value> = all.collect();
+            read_networking("n0", &json!({ "EndpointsConfig": all }), "")
+        };
+        assert_eq!(networks(10).unwrap().len(), 10);
+        let error = networks(11).unwrap_err();
+        assert_eq!(error.message, "11 networks: a VM has at most 10 vNICs");
     }
 
     #[test]

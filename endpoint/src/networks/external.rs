@@ -338,6 +338,7 @@ pub fn guards(attachments: &[Attachment], ports: &[PortRequest]) -> Vec<String> 
     }
     let mut ports: Vec<(u8, u16)> = ports
         .iter()
+        .filter(|request| request.everywhere())
         .map(|request| (number(request.protocol), request.port))
         .collect();
     ports.sort_unstable();
@@ -422,22 +423,30 @@ pub fn check_running(
     )))
 }
 
-/// Refuses ports that cannot be published where the container is: its own address has its own ports.
+/// Refuses ports that cannot be published where the container is: its own address has its own ports, and no address of
+/// the host.
 ///
 /// # Errors
 /// 500 in the manner of Docker's, which tells so at the start.
 pub fn check_ports(name: &str, requests: &[PortRequest]) -> Result<()> {
-    let other = requests.iter().find(|request| {
+    let refuse = |what: String| {
+        Err(Error::internal(format!(
+            "driver failed programming external connectivity on endpoint {name}: all of its networks are external, where a port is reached at the container's own address: {what}"
+        )))
+    };
+    for request in requests {
         let (first, last) = request.range;
-        request.range != (0, 0) && !(first..=last).contains(&request.port)
-    });
-    match other {
-        None => Ok(()),
-        Some(request) => Err(Error::internal(format!(
-            "driver failed programming external connectivity on endpoint {name}: all of its networks are external, where a port is reached at the container's own address: publish {0}:{0} in place of {1}:{0}",
-            request.port, request.range.0
-        ))),
+        if request.range != (0, 0) && !(first..=last).contains(&request.port) {
+            return refuse(format!(
+                "publish {0}:{0} in place of {1}:{0}",
+                request.port, first
+            ));
+        }
+        if let Some(host) = request.host.filter(|_| !request.everywhere()) {
+            return refuse(format!("leave the address {host} out"));
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -537,13 +546,32 @@ mod tests {
     }
 
     #[test]
-    fn a_port_on_external_networks_alone_keeps_its_number() {
+    fn a_port_on_external_networks_alone_keeps_its_number_and_names_no_address() {
         let request = |port, range| PortRequest {
             protocol: Protocol::Tcp,
             port,
             host: None,
             range,
         };
+        let local = PortRequest {
+            host: Some("127.0.0.1".parse().unwrap()),
+            ..request(80, (80, 80))
+        };
+        // Open to the network, it would be more than was asked for.
+        let error = check_ports("c", std::slice::from_ref(&local)).unwrap_err();
+        assert!(error.message.contains("leave the address 127.0.0.1 out"));
+        let everywhere = request(443, (0, 0));
+        let external = External {
+            level: TrustLevel::Published,
+            ..External::default()
+        };
+        let place: Attachment = serde_json::from_value(serde_json::json!({
+            "network": "n", "name": "n", "port_group": "pg", "endpoint": "", "mac": "", "places": [],
+            "external": external,
+        }))
+        .unwrap();
+        let guard = Guard::read(&guards(&[place], &[local, everywhere])[0]).unwrap();
+        assert_eq!(guard.ports, [(6, 443)]);
         assert!(check_ports("c", &[request(80, (0, 0)), request(80, (80, 80))]).is_ok());
         let error = check_ports("c", &[request(80, (8080, 8080))]).unwrap_err();
         assert!(error.message.contains("publish 80:80 in place of 8080:80"));

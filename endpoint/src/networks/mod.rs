@@ -30,9 +30,12 @@ use record::NetworkRecord;
 use request::NetworkRequest;
 use router::{Router, RouterNetwork};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 /// vNICs of a VM, at most (vSphere's limit).
@@ -74,6 +77,8 @@ pub struct Network {
     /// Its subnet was named by the client.
     named_subnet: bool,
     addresses: Mutex<Addresses>,
+    /// How many [`Claim`]s there are.
+    claims: AtomicUsize,
 }
 
 impl Network {
@@ -83,6 +88,7 @@ impl Network {
             generation,
             named_subnet,
             addresses: Mutex::new(Addresses::default()),
+            claims: AtomicUsize::new(0),
         }
     }
 
@@ -90,6 +96,20 @@ impl Network {
         self.addresses
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Networks that a container is about to use: as long as this lives, none of them is removed, and its port group is nobody
+/// else's.
+#[derive(Debug)]
+#[must_use]
+pub struct Claim(Vec<Arc<Network>>);
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        for network in &self.0 {
+            network.claims.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 }
 
@@ -120,6 +140,8 @@ pub struct Networks {
     /// Held for each change of the networks, of the rules and of the ports outside.
     change: tokio::sync::Mutex<()>,
     dns: Mutex<Option<dns::Server>>,
+    /// MAC addresses of containers.
+    macs: Mutex<HashSet<String>>,
 }
 
 /// What is not supported, and why.
@@ -215,6 +237,7 @@ impl Networks {
             published: Mutex::new(BTreeMap::new()),
             change: tokio::sync::Mutex::new(()),
             dns: Mutex::new(None),
+            macs: Mutex::default(),
         })
     }
 
@@ -272,9 +295,24 @@ impl Networks {
         }
     }
 
-    /// Whether a network still exists.
-    pub fn exists(&self, id: &str) -> bool {
-        locked(&self.networks).contains_key(id)
+    /// Keeps networks from being removed, by their IDs.
+    ///
+    /// # Errors
+    /// 404 where one is gone.
+    pub fn claim<'a>(&self, ids: impl IntoIterator<Item = &'a str>) -> Result<Claim> {
+        let networks = locked(&self.networks);
+        let found: Result<Vec<_>> = ids
+            .into_iter()
+            .map(|id| {
+                let network = networks.get(id).cloned();
+                network.ok_or_else(|| Error::not_found(format!("network {id} not found")))
+            })
+            .collect();
+        let found = found?;
+        for network in &found {
+            network.claims.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(Claim(found))
     }
 
     /// Makes a network.
@@ -353,11 +391,11 @@ impl Networks {
         })
     }
 
-    /// Removes a network that no running container is on.
+    /// Removes a network that no running container is on: `active` names those that are.
     ///
     /// # Errors
-    /// 403 for the default network, those of the datastore.
-    pub async fn remove(&self, network: &Network) -> Result<()> {
+    /// 403 for the default network and one in use, those of the datastore.
+    pub async fn remove(&self, network: &Network, active: impl Fn() -> Vec<String>) -> Result<()> {
         let record = &network.record;
         if record.builtin() {
             return Err(Error::new(
@@ -378,15 +416,33 @@ impl Networks {
             ));
         }
         let _change = self.change.lock().await;
-        if !self.exists(&record.id) {
-            return Err(Error::not_found(format!(
-                "network {} not found",
-                record.name
-            )));
-        }
+        let kept = {
+            let mut networks = locked(&self.networks);
+            let absent = || Error::not_found(format!("network {} not found", record.name));
+            let kept = networks.get(&record.id).cloned().ok_or_else(absent)?;
+            // Whoever claims waits for the lock; whose claim is over already shows in what is active.
+            let mut users = active();
+            if users.is_empty() && kept.claims.load(Ordering::Acquire) > 0 {
+                users.push("a container that is being started or connected".to_owned());
+            }
+            if !users.is_empty() {
+                return Err(Error::new(
+                    Kind::Forbidden,
+                    format!(
+                        "error while removing network: network {} has active endpoints ({})",
+                        record.name,
+                        users.join(", ")
+                    ),
+                ));
+            }
+            networks.remove(&record.id);
+            kept
+        };
         let name = format!("{NETWORK}{}", record.id);
-        self.records.remove(&name, network.generation).await?;
-        locked(&self.networks).remove(&record.id);
+        if let Err(error) = self.records.remove(&name, network.generation).await {
+            locked(&self.networks).insert(record.id.clone(), kept);
+            return Err(error);
+        }
         self.refresh().await?;
         self.tell(network, "destroy", &[]);
         Ok(())
@@ -412,7 +468,7 @@ impl Networks {
     pub fn attach(&self, network: &Network, wanted: Wanted) -> Result<Attachment> {
         let record = &network.record;
         wanted.fits(record, network.named_subnet)?;
-        let endpoint = crate::containers::random_hex()?;
+        let (endpoint, mac) = self.identity(wanted.mac.as_deref())?;
         let mut places = Vec::new();
         for (six, asked) in [(false, wanted.ipv4), (true, wanted.ipv6)] {
             let Some(pool) = record.pool(six) else {
@@ -423,6 +479,7 @@ impl Networks {
                 Ok(address) => places.push(Place::new(address, pool)),
                 Err(error) => {
                     self.release(&record.id, &places);
+                    locked(&self.macs).remove(&mac);
                     return Err(error);
                 }
             }
@@ -432,10 +489,7 @@ impl Networks {
             network: record.id.clone(),
             name: record.name.clone(),
             port_group: record.port_group.clone(),
-            mac: wanted
-                .mac
-                .clone()
-                .unwrap_or_else(|| attachment::mac_of(&endpoint)),
+            mac,
             endpoint,
             interface: 0,
             places,
@@ -444,6 +498,21 @@ impl Networks {
             external: record.external.clone(),
             wanted,
         })
+    }
+
+    /// A new connection's ID with its MAC address: the one that was asked for, or one that no container has.
+    fn identity(&self, wanted: Option<&str>) -> Result<(String, String)> {
+        // There are four million: even with a quarter of them taken, all attempts fail once in four billion times.
+        for _ in 0..16 {
+            let endpoint = crate::containers::random_hex()?;
+            let mac = wanted.map_or_else(|| attachment::mac_of(&endpoint), str::to_owned);
+            if locked(&self.macs).insert(mac.clone()) || wanted.is_some() {
+                return Ok((endpoint, mac));
+            }
+        }
+        Err(Error::conflict(
+            "no MAC address is left of those that vSphere lets one choose: remove containers",
+        ))
     }
 
     /// Places as their networks are now: what an administrator has changed since counts from the next start on, and
@@ -484,6 +553,7 @@ impl Networks {
     /// Notes the addresses of a container that exists.
     pub fn note(&self, attachments: &[Attachment]) {
         for attachment in attachments {
+            locked(&self.macs).insert(attachment.mac.clone());
             let network = locked(&self.networks).get(&attachment.network).cloned();
             if let Some(network) = network {
                 let mut addresses = network.addresses();
@@ -496,6 +566,7 @@ impl Networks {
     /// Gives the addresses of a container back.
     pub fn detach(&self, attachments: &[Attachment]) {
         for attachment in attachments {
+            locked(&self.macs).remove(&attachment.mac);
             self.release(&attachment.network, &attachment.places);
         }
     }

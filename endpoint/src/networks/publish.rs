@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 /// Published ports of one container, at most.
@@ -36,6 +36,14 @@ pub struct PortRequest {
     pub host: Option<IpAddr>,
     /// Ports of the host, one of which it shall be; 0 to 0: any that is free.
     pub range: (u16, u16),
+}
+
+impl PortRequest {
+    /// Whether it is for all addresses of a kind. One that names an address of the host means nothing where the container
+    /// has its own: opened there, it would be open to more than was asked for.
+    pub fn everywhere(&self) -> bool {
+        self.host.is_none_or(|host| host.is_unspecified())
+    }
 }
 
 /// A port that is published.
@@ -318,13 +326,44 @@ impl Networks {
                 host_port,
                 target: *target,
             });
-            match open(outside, bindings.collect(), taken).await {
+            let bindings: Vec<Binding> = bindings.collect();
+            if outside.is_none() {
+                match self.is_free(&bindings).await {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                        last = error;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            match open(outside, bindings, taken).await {
                 Ok(made) => return Ok(made),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
                 Err(error) => return Err(error),
             }
         }
         Err(last)
+    }
+
+    /// Whether nothing of the router's own is at these ports, its API first of all: translated, it would be reached no more.
+    async fn is_free(&self, bindings: &[Binding]) -> io::Result<()> {
+        let Some(router) = &self.router else {
+            return Ok(());
+        };
+        for binding in bindings.iter().cloned() {
+            let tried = router.namespace().enter(move || {
+                let at = (binding.host, binding.host_port);
+                match binding.protocol {
+                    Protocol::Tcp => std::net::TcpListener::bind(at).map(drop),
+                    Protocol::Udp => std::net::UdpSocket::bind(at).map(drop),
+                    Protocol::Sctp => Ok(()),
+                }
+                .map_err(|error| refused(&binding, &error))
+            });
+            tried.await?;
+        }
+        Ok(())
     }
 
     /// Takes the ports of a container's boot back, or of any before it: it has ended.
@@ -382,7 +421,7 @@ impl Networks {
 }
 
 fn allocated(host: IpAddr, port: u16) -> io::Error {
-    let address = std::net::SocketAddr::from((host, port));
+    let address = SocketAddr::from((host, port));
     io::Error::new(
         io::ErrorKind::AddrInUse,
         format!("Bind for {address} failed: port is already allocated"),
@@ -423,13 +462,13 @@ async fn open(
             continue;
         }
         close(outside, &made).await;
-        return Err(refused(&binding, &forward, &error));
+        return Err(refused(&binding, &error));
     }
     Ok(made)
 }
 
 /// Why a port of the machine is not to be had, in Docker's words.
-fn refused(binding: &Binding, forward: &Forward, error: &io::Error) -> io::Error {
+fn refused(binding: &Binding, error: &io::Error) -> io::Error {
     let words = match error.kind() {
         io::ErrorKind::AddrInUse => "address already in use".to_owned(),
         io::ErrorKind::PermissionDenied => format!(
@@ -448,8 +487,8 @@ fn refused(binding: &Binding, forward: &Forward, error: &io::Error) -> io::Error
         error.kind(),
         format!(
             "failed to bind host port for {}:{}/{}: {words}",
-            forward.listen,
-            forward.target,
+            SocketAddr::from((binding.host, binding.host_port)),
+            SocketAddr::from((binding.target, binding.port)),
             binding.protocol.word()
         ),
     )

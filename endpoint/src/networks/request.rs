@@ -277,6 +277,11 @@ fn pool(entry: &Map<String, Value>) -> Result<Option<Pool>> {
             "invalid subnet {subnet}: its prefix length must be 8 to {widest}"
         )));
     }
+    if !for_hosts(&subnet) {
+        return Err(Error::bad(format!(
+            "invalid subnet {subnet}: it has addresses that are not for hosts (loopback, link-local, multicast or reserved ones)"
+        )));
+    }
     let range = net("IPRange")?;
     if range.is_some_and(|range| !subnet.contains(&range)) {
         return Err(Error::bad(format!(
@@ -311,6 +316,25 @@ fn pool(entry: &Map<String, Value>) -> Result<Option<Pool>> {
     }))
 }
 
+/// Whether all addresses of a subnet can be those of hosts on a network: the router's own loopback must stay its own.
+fn for_hosts(subnet: &IpNet) -> bool {
+    const SPECIAL: [&str; 8] = [
+        "0.0.0.0/8",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "224.0.0.0/3",
+        // Unspecified, loopback, and what stands for IPv4.
+        "::/8",
+        "64:ff9b::/96",
+        "fe80::/10",
+        "ff00::/8",
+    ];
+    let special = SPECIAL.iter().filter_map(|net| net.parse::<IpNet>().ok());
+    special
+        .into_iter()
+        .all(|special| !special.contains(subnet) && !subnet.contains(&special))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,6 +355,28 @@ mod tests {
         assert_eq!(request.pools[0].gateway.to_string(), "10.9.0.9");
         assert_eq!(request.pools[1].gateway.to_string(), "fd00:9::1");
         assert_eq!(request.pools[0].auxiliary.len(), 1);
+    }
+
+    #[test]
+    fn a_subnet_is_one_for_hosts() {
+        for (subnet, good) in [
+            ("127.0.0.0/8", false),
+            ("127.5.0.0/16", false),
+            ("169.254.169.0/24", false),
+            ("239.0.0.0/8", false),
+            ("0.0.0.0/8", false),
+            ("::/64", false),
+            ("fe80::/64", false),
+            ("ff02::/64", false),
+            ("10.0.0.0/8", true),
+            ("203.0.113.0/24", true),
+            ("fd00::/8", true),
+            ("2001:db8::/64", true),
+        ] {
+            let request = json!({"Name": "x", "IPAM": {"Config": [{"Subnet": subnet}]}});
+            let read = NetworkRequest::read(&request);
+            assert_eq!(read.is_ok(), good, "{subnet}: {read:?}");
+        }
     }
 
     #[test]

@@ -9,24 +9,32 @@ use crate::vm::Vm;
 use std::io;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 use wire::config::{GuestConfig, Interface};
 use wire::message::ToHost;
 
 /// The port of a DHCP client.
 const PORT: u16 = 68;
 
+/// So often it is asked whether anybody has an address, and so long an answer is awaited. RFC 5227 has seconds, for
+/// networks whose ports wait for spanning trees; a start would wait for them, and a server has asked before.
+const PROBES: usize = 3;
+const PROBE_WAIT: Duration = Duration::from_millis(100);
+
 /// A packet socket at an interface.
 struct Socket {
     index: u32,
+    mac: [u8; 6],
     file: AsyncFile,
 }
 
 impl Socket {
-    fn open(index: u32) -> io::Result<Socket> {
+    fn open(index: u32, mac: [u8; 6]) -> io::Result<Socket> {
         let file = AsyncFile::new(packet::open(index, PORT)?)?;
-        Ok(Socket { index, file })
+        Ok(Socket { index, mac, file })
     }
 }
 
@@ -39,6 +47,28 @@ impl Wire for Socket {
         self.file
             .when_readable(|fd| packet::receive(fd, buffer))
             .await
+    }
+
+    async fn is_taken(&self, address: Ipv4Addr) -> io::Result<bool> {
+        let arp = AsyncFile::new(packet::open_arp(self.index)?)?;
+        for _ in 0..PROBES {
+            packet::send_arp(arp.get(), self.index, &dhcp::probe(self.mac, address))?;
+            let heard = async {
+                let mut buffer = [0; 64];
+                loop {
+                    let receive = |fd: &_| packet::receive(fd, &mut buffer);
+                    let (len, _) = arp.when_readable(receive).await?;
+                    if dhcp::claims(&buffer[..len], self.mac, address) {
+                        return Ok(());
+                    }
+                }
+            };
+            if let Ok(heard) = timeout(PROBE_WAIT, heard).await {
+                crate::console(&format!("{address} is another station's: declined"));
+                return heard.map(|()| true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -190,10 +220,12 @@ impl Vm {
             let news = match &lease {
                 None => {
                     let patience = first.is_some().then_some(PATIENCE);
-                    let socket = Socket::open(index)?;
+                    let socket = Socket::open(index, client.mac)?;
                     News::Kept(dhcp::acquire(&socket, &client, patience).await?)
                 }
-                Some(lease) => dhcp::keep(|| Socket::open(index), &client, lease).await?,
+                Some(lease) => {
+                    dhcp::keep(|| Socket::open(index, client.mac), &client, lease).await?
+                }
             };
             let before = lease.take();
             match news {

@@ -1,10 +1,12 @@
-//! Packet sockets (packet(7)): IPv4 from and to an interface that has no address yet.
+//! Packet sockets (packet(7)): IPv4 and ARP from and to an interface that has no address yet.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// `ETH_P_IP` in network byte order.
 const IPV4: u16 = (libc::ETH_P_IP as u16).to_be();
+/// `ETH_P_ARP` in network byte order.
+const ARP: u16 = (libc::ETH_P_ARP as u16).to_be();
 const ADDRESS_LEN: libc::socklen_t = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
 
 /// What is let in, as a classic BPF program over the IP packet: UDP, not the later part of a fragmented packet, to one
@@ -29,12 +31,7 @@ fn program(port: u16) -> [libc::sock_filter; 9] {
 /// # Errors
 /// Those of socket(2), setsockopt(2) and bind(2); `EAFNOSUPPORT` where the kernel has no packet sockets.
 pub fn open(index: u32, port: u16) -> io::Result<OwnedFd> {
-    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // Protocol 0: nothing comes before the filter is there and the interface is named.
-    // SAFETY: no pointers.
-    let fd = super::check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) }.into())?;
-    // SAFETY: the call has made it, and nobody else has it.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let fd = unbound()?;
     let mut steps = program(port);
     let filter = libc::sock_fprog {
         len: steps.len() as u16,
@@ -51,7 +48,29 @@ pub fn open(index: u32, port: u16) -> io::Result<OwnedFd> {
         )
     };
     super::check(attached.into())?;
-    let at = address(index, [0; 6]);
+    bind(fd, address(index, [0; 6]))
+}
+
+/// A socket for the ARP packets at an interface; non-blocking.
+///
+/// # Errors
+/// Those of socket(2) and bind(2).
+pub fn open_arp(index: u32) -> io::Result<OwnedFd> {
+    let mut at = address(index, [0; 6]);
+    at.sll_protocol = ARP;
+    bind(unbound()?, at)
+}
+
+fn unbound() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // Protocol 0: nothing comes before a filter is there and the interface is named.
+    // SAFETY: no pointers.
+    let fd = super::check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) }.into())?;
+    // SAFETY: the call has made it, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+fn bind(fd: OwnedFd, at: libc::sockaddr_ll) -> io::Result<OwnedFd> {
     // SAFETY: a whole address of the length that is named.
     let bound = unsafe { libc::bind(fd.as_raw_fd(), (&raw const at).cast(), ADDRESS_LEN) };
     super::check(bound.into())?;
@@ -77,7 +96,20 @@ fn address(index: u32, mac: [u8; 6]) -> libc::sockaddr_ll {
 /// # Errors
 /// Those of sendto(2).
 pub fn send(socket: &OwnedFd, index: u32, to: [u8; 6], packet: &[u8]) -> io::Result<()> {
-    let to = address(index, to);
+    send_to(socket, address(index, to), packet)
+}
+
+/// Sends an ARP packet to all stations.
+///
+/// # Errors
+/// Those of sendto(2).
+pub fn send_arp(socket: &OwnedFd, index: u32, packet: &[u8]) -> io::Result<()> {
+    let mut to = address(index, [0xff; 6]);
+    to.sll_protocol = ARP;
+    send_to(socket, to, packet)
+}
+
+fn send_to(socket: &OwnedFd, to: libc::sockaddr_ll, packet: &[u8]) -> io::Result<()> {
     // SAFETY: both buffers live through the call, with the lengths that are named.
     super::check(unsafe {
         libc::sendto(

@@ -125,7 +125,6 @@ mod tests {
     use super::*;
     use crate::networks::dns::Directory;
     use std::sync::Arc;
-    use tokio::sync::Semaphore;
 
     #[derive(Debug)]
     struct Fixed;
@@ -154,7 +153,6 @@ mod tests {
         let context = Context {
             network: "net".into(),
             directory: Arc::new(Fixed),
-            at_once: Arc::new(Semaphore::new(1)),
         };
         let mut message = Message::query();
         message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
@@ -191,7 +189,6 @@ mod tests {
         let context = Context {
             network: "net".into(),
             directory: Arc::new(Fixed),
-            at_once: Arc::new(Semaphore::new(1)),
         };
         let asker = "10.0.0.9".parse().unwrap();
         for junk in [&b""[..], b"x", &[0xff; 64]] {

@@ -3,8 +3,10 @@
 
 mod answer;
 pub mod forward;
+mod room;
 
 use super::router::namespace::Namespace;
+use room::Room;
 use std::{
     collections::BTreeMap,
     fmt, io,
@@ -15,14 +17,16 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::Semaphore,
     task::JoinHandle,
 };
 
 /// The port of name servers.
 const PORT: u16 = 53;
-/// Questions that are being answered, of one network at once. More are dropped: the asker repeats them.
-const AT_ONCE: usize = 256;
+/// Questions over UDP that are being answered, of one network at once, and of one asker. More are dropped: the asker
+/// repeats them.
+const QUESTIONS: (usize, usize) = (256, 64);
+/// TCP connections, likewise. More are closed.
+const CONNECTIONS: (usize, usize) = (128, 16);
 /// A TCP connection that says nothing for so long is closed.
 const IDLE: Duration = Duration::from_secs(10);
 /// Largest question over UDP, in bytes.
@@ -58,7 +62,6 @@ pub(crate) fn answer_alone(question: &[u8], asker: IpAddr) -> Option<Vec<u8>> {
     let context = Context {
         network: "net".into(),
         directory: Arc::new(Web),
-        at_once: Arc::new(Semaphore::new(1)),
     };
     // With nobody to ask, it waits for nothing.
     futures_util::FutureExt::now_or_never(answer::answer(&context, question, asker, false))?
@@ -86,7 +89,6 @@ impl Drop for Tasks {
 struct Context {
     network: Arc<str>,
     directory: Arc<dyn Directory>,
-    at_once: Arc<Semaphore>,
 }
 
 impl Server {
@@ -125,7 +127,6 @@ impl Server {
             let context = Context {
                 network: key.0.as_str().into(),
                 directory: self.directory.clone(),
-                at_once: Arc::new(Semaphore::new(AT_ONCE)),
             };
             let both = Tasks([
                 tokio::spawn(serve_udp(Arc::new(udp), context.clone())),
@@ -138,6 +139,7 @@ impl Server {
 }
 
 async fn serve_udp(socket: Arc<UdpSocket>, context: Context) {
+    let room = Room::new(QUESTIONS.0, QUESTIONS.1);
     let mut buffer = vec![0u8; UDP_MAX];
     loop {
         let (length, from) = match socket.recv_from(&mut buffer).await {
@@ -148,13 +150,13 @@ async fn serve_udp(socket: Arc<UdpSocket>, context: Context) {
                 continue;
             }
         };
-        let Ok(permit) = context.at_once.clone().try_acquire_owned() else {
+        let Some(place) = room.enter(from.ip()) else {
             continue;
         };
         let (question, socket, context) =
             (buffer[..length].to_vec(), socket.clone(), context.clone());
         tokio::spawn(async move {
-            let _permit = permit;
+            let _place = place;
             if let Some(answer) = answer::answer(&context, &question, from.ip(), false).await {
                 let _asker_is_gone = socket.send_to(&answer, from).await;
             }
@@ -163,15 +165,16 @@ async fn serve_udp(socket: Arc<UdpSocket>, context: Context) {
 }
 
 async fn serve_tcp(listener: TcpListener, context: Context) {
+    let room = Room::new(CONNECTIONS.0, CONNECTIONS.1);
     loop {
         match listener.accept().await {
             Ok((stream, from)) => {
-                let Ok(permit) = context.at_once.clone().try_acquire_owned() else {
+                let Some(place) = room.enter(from.ip()) else {
                     continue;
                 };
                 let context = context.clone();
                 tokio::spawn(async move {
-                    let _permit = permit;
+                    let _place = place;
                     let _closed = connection(stream, from, &context).await;
                 });
             }
@@ -191,7 +194,7 @@ async fn connection(mut stream: TcpStream, from: SocketAddr, context: &Context) 
         let Some(answer) = answer::answer(context, &question, from.ip(), true).await else {
             return Ok(());
         };
-        write_framed(&mut stream, &answer).await?;
+        tokio::time::timeout(IDLE, write_framed(&mut stream, &answer)).await??;
     }
 }
 

@@ -8,7 +8,8 @@ use std::net::IpAddr;
 /// The table's name.
 pub const TABLE: &str = "mooring";
 
-/// The commands for `nft -f` that put the table into force. `outside`: a program holds the ports of the machine.
+/// The commands for `nft -f` that put the table into force. Protocols are numbers or nft's own keywords: an appliance need
+/// have no /etc/protocols. `outside`: a program holds the ports of the machine.
 pub fn text(
     trunk: &str,
     public: &str,
@@ -18,7 +19,7 @@ pub fn text(
 ) -> String {
     // Adding first makes deleting succeed where there was none; all of it is one transaction.
     let mut out = format!("table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
-    input(&mut out, trunk, networks);
+    input(&mut out, trunk, outside, networks);
     output(&mut out, public);
     forward(&mut out, trunk, public, networks);
     if outside {
@@ -30,18 +31,21 @@ pub fn text(
     out
 }
 
-/// To the endpoint itself come questions of its networks to the name server, and echo requests.
-fn input(out: &mut String, trunk: &str, networks: &[RouterNetwork]) {
+/// To the endpoint itself come questions of its networks to the name server, and echo requests. What comes by interfaces
+/// that are not the networks' is not this table's business where these are the endpoint's own (its API is served there):
+/// all but the name servers, which are for members only.
+fn input(out: &mut String, trunk: &str, outside: bool, networks: &[RouterNetwork]) {
     out.push_str("\tchain input {\n\t\ttype filter hook input priority filter; policy drop;\n");
+    out.push_str("\t\ticmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept\n");
+    not_forged(out, trunk);
     out.push_str("\t\tct state established,related accept\n\t\tct state invalid drop\n\t\tiifname \"lo\" accept\n");
-    out.push_str("\t\tmeta l4proto ipv6-icmp icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept\n");
     for network in networks {
         let link = links::name(trunk, network.vlan);
         for (address, _) in &network.gateways {
             let family = family(*address);
             let _ = writeln!(
                 out,
-                "\t\tiifname \"{link}\" {family} daddr {address} meta l4proto {{ tcp, udp }} th dport 53 accept"
+                "\t\tiifname \"{link}\" {family} daddr {address} meta l4proto {{ 6, 17 }} th dport 53 accept"
             );
             let echo = if address.is_ipv4() {
                 "icmp type echo-request"
@@ -54,7 +58,25 @@ fn input(out: &mut String, trunk: &str, networks: &[RouterNetwork]) {
             );
         }
     }
+    if !outside {
+        for (address, _) in networks.iter().flat_map(|network| &network.gateways) {
+            let _ = writeln!(out, "\t\t{} daddr {address} drop", family(*address));
+        }
+        let _ = writeln!(
+            out,
+            "\t\tiifname \"{trunk}\" drop\n\t\tiifname \"{trunk}.*\" drop\n\t\taccept"
+        );
+    }
     out.push_str("\t}\n");
+}
+
+/// What a member sends from an address that is not of its network would else count as an answer in somebody else's
+/// connection.
+fn not_forged(out: &mut String, trunk: &str) {
+    let _ = writeln!(
+        out,
+        "\t\tiifname \"{trunk}.*\" fib saddr . iif oif missing drop"
+    );
 }
 
 /// A question for a name that comes while the endpoint is away is not answered, rather than refused: a resolver that is
@@ -77,6 +99,7 @@ fn output(out: &mut String, public: &str) {
 /// Between networks nothing passes. Out goes what is not of an internal network; in comes what is published.
 fn forward(out: &mut String, trunk: &str, public: &str, networks: &[RouterNetwork]) {
     out.push_str("\tchain forward {\n\t\ttype filter hook forward priority filter; policy drop;\n");
+    not_forged(out, trunk);
     out.push_str("\t\tct state established,related accept\n\t\tct state invalid drop\n\t\tct status dnat accept\n");
     for network in networks.iter().filter(|network| !network.internal) {
         let link = links::name(trunk, network.vlan);
@@ -215,6 +238,11 @@ mod tests {
             text.contains("iifname \"trunk.100\" oifname \"public\" ip saddr 172.17.0.0/16 accept")
         );
         assert!(!text.contains("iifname \"trunk.101\" oifname"));
+        for chain in ["input", "forward"] {
+            let chain = text.split(&format!("chain {chain} {{")).nth(1).unwrap();
+            let forged = chain.find("trunk.*\" fib saddr . iif oif missing drop");
+            assert!(forged.unwrap() < chain.find("established").unwrap());
+        }
         assert!(text.contains("icmp code port-unreachable @th,240,16 53 drop"));
         assert!(!text.contains("oifname \"public\" ip saddr 172.18.0.0/16 masquerade"));
         for rule in [
@@ -226,10 +254,17 @@ mod tests {
             assert!(text.contains(rule), "{rule}{text}");
         }
         assert!(!text.contains("transparent"));
+        // The endpoint's own API is reached from outside, and by no member of a network.
+        let own = "\t\tip daddr 172.18.0.1 drop\n\t\tiifname \"trunk\" drop\n\t\tiifname \"trunk.*\" drop\n\t\taccept\n\t}";
+        assert!(text.contains(own), "{text}");
         assert_eq!(text.matches('{').count(), text.matches('}').count());
         // Addresses of the machine mean nothing in here, and answers may be for its clients.
         let text = text_of(true);
         assert!(text.contains("socket transparent 1 meta mark set 0x6d6f"));
+        assert!(
+            !text.contains("iifname \"trunk\""),
+            "nothing else is let in"
+        );
         assert!(text.contains("172.17.0.2:80") && !text.contains("198.51.100.2"));
         assert_eq!(text.matches('{').count(), text.matches('}').count());
     }

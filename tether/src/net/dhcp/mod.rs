@@ -7,10 +7,13 @@ mod packet;
 #[cfg(test)]
 mod tests;
 
-pub use packet::{Answer, Client};
+#[cfg(fuzzing)]
+pub use packet::read;
+pub use packet::{Answer, Client, claims, probe};
 use packet::{Ask, Kind};
 use std::future::Future;
 use std::io;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -53,6 +56,8 @@ pub trait Wire {
     fn send(&self, to: [u8; 6], packet: &[u8]) -> io::Result<()>;
     /// The next packet, and the station that sent it. Cancel-safe.
     fn receive(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<(usize, [u8; 6])>>;
+    /// Whether another station has an address.
+    fn is_taken(&self, address: Ipv4Addr) -> impl Future<Output = io::Result<bool>>;
 }
 
 fn random() -> u32 {
@@ -117,7 +122,7 @@ fn lease((answer, station): (Answer, [u8; 6]), asked: Instant) -> Lease {
     }
 }
 
-/// Gets a lease: asks again after ever longer waits.
+/// Gets a lease of an address that nobody else has: asks again after ever longer waits.
 ///
 /// # Errors
 /// `TimedOut` after `patience` (`None`: never), which says whether anybody answered; those of the socket.
@@ -145,7 +150,24 @@ pub async fn acquire(
             };
             let answers = [Kind::Ack, Kind::Nak];
             match exchange(wire, client, (xid, ask), EVERYBODY, answers, until).await? {
-                Some(got) if got.0.kind == Kind::Ack => return Ok(lease(got, asked)),
+                Some(got) if got.0.kind == Kind::Ack => {
+                    let address = got.0.address;
+                    let taken = match wire.is_taken(address).await {
+                        // Nobody can be asked without a cable.
+                        Err(e) if e.raw_os_error() == Some(libc::ENETDOWN) => false,
+                        other => other?,
+                    };
+                    if !taken {
+                        return Ok(lease(got, asked));
+                    }
+                    heard = "the address that a server gave is another station's";
+                    let ask = Ask::Decline {
+                        server: got.0.server,
+                        address,
+                    };
+                    // It is not answered: what does not arrive is as lost as it would be on the way.
+                    let _ = wire.send(EVERYBODY, &packet::write(client, random(), ask));
+                }
                 Some(_) => heard = "a server offered an address and refused it then",
                 None => {}
             }

@@ -21,6 +21,13 @@ pub enum Ask {
         /// The server.
         server: Option<Ipv4Addr>,
     },
+    /// Somebody else has what that server gave.
+    Decline {
+        /// The server.
+        server: Ipv4Addr,
+        /// The address.
+        address: Ipv4Addr,
+    },
 }
 
 /// What a server answers.
@@ -82,11 +89,12 @@ const MOST: usize = 16;
 #[must_use]
 pub fn write(client: &Client, xid: u32, ask: Ask) -> Vec<u8> {
     let mut out = vec![0; HEADERS + FIXED];
-    let (kind, mut from, mut to) = (
-        if ask == Ask::Discover { 1 } else { 3 },
-        Ipv4Addr::UNSPECIFIED,
-        Ipv4Addr::BROADCAST,
-    );
+    let kind = match ask {
+        Ask::Discover => 1,
+        Ask::Decline { .. } => 4,
+        _ => 3,
+    };
+    let (mut from, mut to) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
     let mut option = |code: u8, value: &[u8]| {
         out.extend([code, value.len() as u8]);
         out.extend(value);
@@ -100,7 +108,7 @@ pub fn write(client: &Client, xid: u32, ask: Ask) -> Vec<u8> {
     }
     match ask {
         Ask::Discover => {}
-        Ask::Request { server, address } => {
+        Ask::Request { server, address } | Ask::Decline { server, address } => {
             option(50, &address.octets());
             option(54, &server.octets());
         }
@@ -131,6 +139,33 @@ pub fn write(client: &Client, xid: u32, ask: Ask) -> Vec<u8> {
     let udp = len - IP as u16;
     out[IP..IP + 6].copy_from_slice(&[0, 68, 0, 67, (udp >> 8) as u8, udp as u8]);
     out
+}
+
+/// Ethernet, IPv4, and the lengths of both addresses; what is asked (RFC 826).
+const ARP: [u8; 6] = [0, 1, 8, 0, 6, 4];
+/// Bytes of an ARP packet.
+const ARP_LEN: usize = 28;
+
+/// The question whether anybody has an address (RFC 5227, 2.1.1).
+#[must_use]
+pub fn probe(mac: [u8; 6], address: Ipv4Addr) -> [u8; ARP_LEN] {
+    let mut out = [0; ARP_LEN];
+    out[..6].copy_from_slice(&ARP);
+    out[7] = 1;
+    out[8..14].copy_from_slice(&mac);
+    out[24..].copy_from_slice(&address.octets());
+    out
+}
+
+/// Whether an ARP packet says that another station has an address, or is about to take it.
+#[must_use]
+pub fn claims(packet: &[u8], mac: [u8; 6], address: Ipv4Addr) -> bool {
+    let Some(packet) = packet.first_chunk::<ARP_LEN>() else {
+        return false;
+    };
+    let (sender, target) = (&packet[14..18], &packet[24..]);
+    let claimed = if sender == [0; 4] { target } else { sender };
+    packet[..6] == ARP && packet[8..14] != mac && *claimed == address.octets()
 }
 
 /// The Internet checksum of an even number of bytes (RFC 1071).
@@ -371,6 +406,23 @@ pub(super) mod tests {
         assert!(list.contains(&(53, &[3])) && list.contains(&(12, b"web")));
         assert!(list.contains(&(50, &[10, 1, 2, 3])) && list.contains(&(54, &[10, 1, 2, 1])));
         assert!(list.contains(&(61, &[1, 0, 0x50, 0x56, 1, 2, 3])));
+    }
+
+    #[test]
+    fn an_address_is_somebody_else_s_if_he_says_so_or_asks_for_it_himself() {
+        let (own, other): ([u8; 6], [u8; 6]) = (client().mac, [2; 6]);
+        let [address, elsewhere]: [Ipv4Addr; 2] = [[10, 1, 2, 3].into(), [10, 1, 2, 4].into()];
+        let mut answer = probe(other, elsewhere);
+        answer[7] = 2;
+        answer[14..18].copy_from_slice(&address.octets());
+        assert!(claims(&answer, own, address));
+        assert!(!claims(&answer, own, elsewhere));
+        assert!(!claims(&answer, other, address), "it is our own");
+        assert!(!claims(&answer[..27], own, address), "it is cut");
+        assert!(claims(&probe(other, address), own, address));
+        assert!(!claims(&probe(own, address), own, address), "it came back");
+        answer[1] = 6;
+        assert!(!claims(&answer, own, address), "it is not Ethernet's");
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 
 use super::packet::tests::answer;
 use super::*;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
@@ -16,6 +16,8 @@ struct Server<F> {
     begun: Instant,
     heard: RefCell<Vec<Heard>>,
     answers: RefCell<Vec<Vec<u8>>>,
+    /// So many times the address that it gives is somebody else's.
+    taken: Cell<usize>,
     act: F,
 }
 
@@ -25,6 +27,7 @@ impl<F: Fn(u8, usize) -> Option<u8>> Server<F> {
             begun: Instant::now(),
             heard: RefCell::default(),
             answers: RefCell::default(),
+            taken: Cell::new(0),
             act,
         })
     }
@@ -60,6 +63,13 @@ impl<F: Fn(u8, usize) -> Option<u8>> Wire for Rc<Server<F>> {
             }
             None => std::future::pending().await,
         }
+    }
+
+    async fn is_taken(&self, address: Ipv4Addr) -> io::Result<bool> {
+        assert_eq!(address.octets(), [10, 1, 2, 3]);
+        let left = self.taken.get();
+        self.taken.set(left.saturating_sub(1));
+        Ok(left > 0)
     }
 }
 
@@ -120,6 +130,30 @@ async fn a_refused_request_begins_anew() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("refused it then"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_another_station_has_is_declined_and_never_used() {
+    let offers = |kind, _| match kind {
+        1 => Some(2),
+        3 => Some(5),
+        _ => None,
+    };
+    let server = Server::new(offers);
+    server.taken.set(1);
+    acquire(&server, &client(), Some(PATIENCE)).await.unwrap();
+    assert_eq!(server.kinds(), [1, 3, 4, 1, 3]);
+    let (_, to, own, declined) = server.heard.borrow()[2];
+    assert_eq!((to, own), (EVERYBODY, Ipv4Addr::UNSPECIFIED));
+    // A server that gives nothing else is not asked without a pause.
+    let again = server.heard.borrow()[3].3;
+    assert!(again - declined >= FIRST / 2);
+    server.taken.set(usize::MAX);
+    let error = acquire(&server, &client(), Some(PATIENCE))
+        .await
+        .unwrap_err();
+    let words = "the address that a server gave is another station's within 20 s";
+    assert_eq!(error.to_string(), words);
 }
 
 #[tokio::test(start_paused = true)]
