@@ -345,16 +345,20 @@ pub fn seed() -> u64 {
     std::env::var("MOORING_SEED").map_or(7, |s| s.parse().expect("MOORING_SEED is a number"))
 }
 
+/// Whether counts run whole.
+pub fn soak() -> bool {
+    std::env::var_os("MOORING_SOAK").is_some()
+}
+
 /// How often something is done: `few` times, or `whole` with `MOORING_SOAK`; `MOORING_COUNT` says it for one test, so
 /// that a long count can be done in parts (scripts/soak).
 pub fn count(few: usize, whole: usize) -> usize {
-    let soak = std::env::var_os("MOORING_SOAK").is_some();
     let count = match std::env::var("MOORING_COUNT") {
         Ok(count) => count.parse().expect("MOORING_COUNT is a number"),
-        Err(_) if soak => whole,
+        Err(_) if soak() => whole,
         Err(_) => few,
     };
-    if soak {
+    if soak() {
         eprintln!("soak: count {count}");
     }
     count
