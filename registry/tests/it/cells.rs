@@ -127,6 +127,8 @@ pub fn cells(digest: &str) -> Vec<Cell> {
         cell(A::Administer, M::GET, "/api/v1/log",                          n(), &[], 200,                          ".....y...", ".....y..."),
         cell(A::Administer, M::POST, "/api/v1/gc",                          json!({"dry_run": true}), &[], 200,     ".....y...", ".....y..."),
         cell(A::Administer, M::POST, "/api/v1/keys/rotate",                 json!({}), &[], 204,                    ".....y...", ".....y..."),
+        cell(A::Administer, M::GET, "/api/v1/archive",                      n(), &[], 200,                          ".....y...", ".....y..."),
+        cell(A::Administer, M::POST, "/api/v1/archive",                     json!({}), &[], 400,                    ".....y...", ".....y..."),
         cell(A::Administer, M::GET, "/metrics",                             n(), &[], 200,                          ".....y...", ".....y..."),
     ]
 }
