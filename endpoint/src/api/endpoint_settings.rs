@@ -108,8 +108,8 @@ fn endpoint<'a>(
     }
     EndpointSettings {
         asked: (wanted.ipv4.is_some() || wanted.ipv6.is_some()).then(|| Asked {
-            ipv4: wanted.ipv4.map(IpAddr::from),
-            ipv6: wanted.ipv6.map(IpAddr::from),
+            ipv4: wanted.ipv4,
+            ipv6: wanted.ipv6,
         }),
         links: Some(wanted.links.as_slice()).filter(|links| !links.is_empty()),
         aliases: Some(aliases).filter(|aliases| !aliases.is_empty()),
