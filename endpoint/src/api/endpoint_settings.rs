@@ -107,7 +107,7 @@ fn endpoint<'a>(
         aliases.push(&container.id()[..SHORT_ID]);
     }
     EndpointSettings {
-        asked: (wanted.ipv4.is_some() || wanted.ipv6.is_some()).then(|| Asked {
+        asked: (wanted.ipv4.is_some() || wanted.ipv6.is_some()).then_some(Asked {
             ipv4: wanted.ipv4,
             ipv6: wanted.ipv6,
         }),
