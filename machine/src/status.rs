@@ -4,6 +4,7 @@ use crate::network::{Kind, holder};
 use crate::state::{self, Part};
 use crate::{Error, registry, uplink};
 use serde::Serialize;
+use std::io::Write;
 use std::path::Path;
 
 /// One part of a virtual container host, as `vch status --json` prints it.
@@ -97,35 +98,46 @@ pub fn read(state: &Path) -> Result<Status, Error> {
 /// As [`read`].
 pub fn run(state: &Path, json: bool) -> Result<(), Error> {
     let status = read(state)?;
-    if json {
+    let text = if json {
         // Strings, numbers and booleans always serialise.
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&status).unwrap_or_default()
-        );
-        return Ok(());
+        serde_json::to_string_pretty(&status).unwrap_or_default()
+    } else {
+        table(&status, state)
+    };
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        // Who reads has read enough (`| head`).
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        done => done.map_err(Error::file("write to", Path::new("standard output"))),
     }
-    println!("{:<10} {:<12} {:>8}  SERVES", "PART", "STATE", "PID");
+}
+
+/// The status for people.
+fn table(status: &Status, state: &Path) -> String {
+    let mut lines = vec![format!(
+        "{:<10} {:<12} {:>8}  SERVES",
+        "PART", "STATE", "PID"
+    )];
     for p in &status.parts {
         let pid = p.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        println!(
+        lines.push(format!(
             "{:<10} {:<12} {:>8}  {}",
             p.name,
             p.state,
             pid,
             p.serves.as_deref().unwrap_or("-")
-        );
+        ));
     }
     if let Some(network) = &status.network_why {
-        println!("\n{network}");
+        lines.push(format!("\n{network}"));
     }
     if !status.up {
-        println!(
+        lines.push(format!(
             "\nstart what is missing with: vch up --state {}",
             state.display()
-        );
+        ));
     }
-    Ok(())
+    lines.join("\n")
 }
 
 #[cfg(test)]
