@@ -12,16 +12,23 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
+use tokio::sync::{Mutex, MutexGuard};
 
 /// Where the servers of the tests are, in the namespace.
 const INSIDE: &str = "10.99.0.1";
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
+/// One test at a time: the ports are this process's, and a program that another test starts has them, too, between its fork
+/// and its exec, so that one which was closed could not be had again for a moment. What holds ports elsewhere
+/// (`vch hold-ports`) starts no programs.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 struct Rig {
     name: String,
     folder: tempfile::TempDir,
     client: Client,
+    // Let go after the last program.
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Drop for Rig {
@@ -39,6 +46,7 @@ fn ip(args: &str) {
 
 impl Rig {
     async fn new() -> Option<Rig> {
+        let alone = ALONE.lock().await;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("mf{}-{number}", std::process::id());
         let made = Command::new("ip").args(["netns", "add", &name]).output();
@@ -54,6 +62,7 @@ impl Rig {
             client: Client::new(&socket),
             name,
             folder,
+            _alone: alone,
         };
         let inside = rig.path();
         let (ready, is_ready) = tokio::sync::oneshot::channel();
