@@ -36,6 +36,7 @@ pub struct Side {
     docker: Docker,
     words: normal::Words,
     registry: String,
+    own: String,
     work: TempDir,
 }
 
@@ -56,6 +57,9 @@ impl Side {
             words.push((socket.display().to_string(), "<socket>"));
         }
         words.push((work.path().display().to_string(), "<work>"));
+        // Both push at once to one registry: what they tell of a push depends on who was first, where it is to one place.
+        let own = format!("side-of-{}", name.to_lowercase());
+        words.push((own.clone(), "<own>"));
         words.push((registry.to_owned(), "<registry>"));
         words.push((folder().display().to_string(), "<cases>"));
         Ok(Side {
@@ -63,6 +67,7 @@ impl Side {
             docker,
             words,
             registry: registry.to_owned(),
+            own,
             work,
         })
     }
@@ -114,6 +119,7 @@ impl Side {
         c.env("DOCKER_API_VERSION", API_VERSION)
             .env("SOCKET", self.docker.socket().context("a unix socket")?)
             .env("REGISTRY", &self.registry)
+            .env("OWN", &self.own)
             .env("CASES", folder())
             .env("PYTHON", python())
             .env("ARCHIVES", places::target().join("images"))
