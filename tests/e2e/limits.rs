@@ -147,7 +147,7 @@ fn tmpfs(docker: &Docker) -> Result<()> {
     let script = "exec 2>&1; grep ' /[abd]' /proc/mounts; stat -c '%a %u %g' /a /b/c /d; cp /bin/busybox /a/true && /a/true; echo $?; head -c 100000 /dev/zero > /b/c/x; stat -c %s /b/c/x; exec sleep 3600";
     let id = docker.ok(&[&["run", "-d"], &options[..], &[BUSYBOX, "sh", "-c", script]].concat())?;
     let _gone = docker.container(&id);
-    crate::hosts::logs_come_to_hold(docker, &id, "65536")?;
+    crate::hosts::logs_come_to_hold(docker, &id, "\n65536")?;
     let log = docker.run(&["logs", &id])?.ok()?;
     let mounts = log.text();
     for (path, holds, lacks) in [
