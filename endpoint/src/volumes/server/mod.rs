@@ -8,6 +8,7 @@ mod xdr;
 
 use rpc::{EXISTS, MINOR_VERSION, NO_ENTRY, Rpc};
 pub use rpc::{Fault, User};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 /// Bytes of a page of a folder that is asked for.
@@ -25,7 +26,7 @@ const PORT: u16 = 2049;
 type Handle = Vec<u8>;
 
 /// A name in a folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Entry {
     name: Vec<u8>,
     is_folder: bool,
@@ -35,6 +36,13 @@ impl Entry {
     fn is_own(&self) -> bool {
         matches!(&self.name[..], b"." | b"..")
     }
+}
+
+/// What tells a list of names from another.
+fn digest(entries: &[Entry]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    entries.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Some names of a folder.
@@ -174,14 +182,16 @@ impl Folders {
         };
         let mut names = Vec::new();
         let mut next = Default::default();
+        let mut seen = 0;
         loop {
             let page = self.page(&folder, &next).await?;
+            seen += page.entries.len();
             for entry in &page.entries {
                 if entry.is_folder && !entry.is_own() {
                     names.extend(String::from_utf8(entry.name.clone()));
                 }
             }
-            if names.len() > VOLUMES_MAX {
+            if seen > VOLUMES_MAX {
                 return Err(Fault::TooMuch("the folder has too many entries"));
             }
             // A server that gives nothing gives nothing the next time either.
@@ -208,11 +218,16 @@ impl Folders {
         let Some(first) = self.look_up(above, name).await? else {
             return Ok(());
         };
-        // Folders that are being emptied, each in the one before.
-        let mut open = vec![(name.to_vec(), first)];
-        while let Some((name, folder)) = open.last().cloned() {
+        // Folders that are being emptied, each in the one before, with what was in it the last time.
+        let mut open = vec![(name.to_vec(), first, None)];
+        while let Some((name, folder, before)) = open.last_mut() {
+            let (name, folder) = (name.clone(), folder.clone());
             // From its beginning each time: what was there is gone.
             let page = self.page(&folder, &Default::default()).await?;
+            let now = Some(digest(&page.entries));
+            if std::mem::replace(before, now) == now && !page.entries.iter().all(Entry::is_own) {
+                return Err(Fault::TooMuch("the server still lists what it has deleted"));
+            }
             let entries = page.entries.iter().filter(|entry| !entry.is_own());
             let mut inner = None;
             let mut count = 0;
@@ -229,11 +244,11 @@ impl Folders {
                     return Err(Fault::TooMuch("too many folders are in each other"));
                 }
                 if let Some(found) = self.look_up(&folder, &inner).await? {
-                    open.push((inner, found));
+                    open.push((inner, found, None));
                 }
             } else if count == 0 && page.last {
                 open.pop();
-                let above = open.last().map_or(above, |(_, folder)| folder).clone();
+                let above = open.last().map_or(above, |(_, folder, _)| folder).clone();
                 let entry = Entry {
                     name,
                     is_folder: true,
