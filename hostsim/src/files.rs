@@ -1,6 +1,6 @@
 //! The file manager's and the virtual disk manager's work.
 
-use crate::datastore::{file_fault, locked, sync_folder};
+use crate::datastore::{file_fault, locked, part_of, sync_folder};
 use crate::host::{Host, system_error};
 use std::fs;
 use std::path::Path;
@@ -60,13 +60,11 @@ pub fn delete(host: &Arc<Host>, path: &DatastorePath) -> Result<(), Fault> {
     }
     free(host, path)?;
     children_elsewhere(host, path)?;
-    // Out of the way first, so that a kill in the middle leaves no half of it in place.
-    let doomed = file.with_file_name(format!(".part-{}", uuid::Uuid::new_v4().simple()));
-    let io = |e: std::io::Error| file_fault(path, &e);
-    fs::rename(&file, &doomed).map_err(io)?;
-    file.parent().map_or(Ok(()), sync_folder).map_err(io)?;
+    // File by file, as on VMFS: where the host fails in the middle, the rest is there afterwards.
+    let deleted = fs::remove_dir_all(&file);
     host.disks.refresh_folder(&host.store, path);
-    fs::remove_dir_all(&doomed).map_err(io)
+    let synced = deleted.and_then(|()| file.parent().map_or(Ok(()), sync_folder));
+    synced.map_err(|e| file_fault(path, &e))
 }
 
 fn children_elsewhere(host: &Host, folder: &DatastorePath) -> Result<(), Fault> {
@@ -150,7 +148,7 @@ pub fn copy_disk(host: &Arc<Host>, from: &DatastorePath, to: &DatastorePath) -> 
     if target.exists() {
         return Err(file_fault(to, &std::io::ErrorKind::AlreadyExists.into()));
     }
-    let part = target.with_file_name(format!(".part-{}", uuid::Uuid::new_v4().simple()));
+    let part = part_of(&target);
     let made = convert(&source, &part).and_then(|()| fs::File::open(&part)?.sync_all());
     if let Err(error) = made.and_then(|()| fs::rename(&part, &target)) {
         let _ = fs::remove_file(&part);

@@ -486,13 +486,23 @@ impl Volumes {
         let anonymous = mounts.iter().filter(|mount| mount.anonymous);
         doomed.extend(anonymous.map(|mount| mount.volume.clone()));
         for name in doomed {
-            match self.remove(&name).await {
-                Err(error) if !matches!(error.kind, Kind::NotFound | Kind::Conflict) => {
-                    tracing::warn!(volume = name, %error, "an anonymous volume stays");
-                }
-                _ => {}
-            }
+            self.remove_orphan(name).await;
         }
+    }
+
+    /// Removes an anonymous volume whose container is gone, unless another one mounts it; goes on in the background where
+    /// that fails: nobody else would.
+    async fn remove_orphan(self: &Arc<Self>, name: String) {
+        let remove = async |this: &Arc<Self>, name: &str| match this.remove(name).await {
+            Err(error) if matches!(error.kind, Kind::NotFound | Kind::Conflict) => Ok(()),
+            removed => removed,
+        };
+        let Err(error) = remove(self, &name).await else {
+            return;
+        };
+        tracing::warn!(volume = name, %error, "an anonymous volume is removed later");
+        let this = self.clone();
+        tokio::spawn(async move { insist(&name, || remove(&this, &name)).await });
     }
 
     /// Writes down that anonymous volumes stay when their container goes.
@@ -541,9 +551,7 @@ impl Volumes {
                 volume = name,
                 "anonymous, of a container that is not there: removed"
             );
-            if let Err(error) = self.remove(name).await {
-                tracing::warn!(volume = name, %error, "an anonymous volume stays");
-            }
+            self.remove_orphan(name.clone()).await;
         }
     }
 }

@@ -209,7 +209,12 @@ impl Drop for Temporary {
 /// Prefix of files in the making: never listed, removed at the start.
 pub(crate) const PART_PREFIX: &str = ".part-";
 
-/// Removes what interrupted uploads left.
+/// A name beside `place` for what is in the making there.
+pub(crate) fn part_of(place: &Path) -> PathBuf {
+    place.with_file_name(format!("{PART_PREFIX}{}", uuid::Uuid::new_v4().simple()))
+}
+
+/// Removes what interrupted uploads and copies left.
 pub(crate) fn remove_parts(folder: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return;
@@ -247,7 +252,7 @@ async fn write(
     if let Some(length) = announced {
         host.store.reserve(length)?;
     }
-    let part = target.with_file_name(format!("{PART_PREFIX}{}", uuid::Uuid::new_v4().simple()));
+    let part = part_of(&target);
     let temporary = Temporary(part.clone());
     let io = |e: std::io::Error| file_fault(path, &e);
     let out = tokio::fs::OpenOptions::new()

@@ -9,8 +9,8 @@ pub use browse::search;
 pub use disks::{DiskFile, Disks, disk_uuid};
 #[cfg(any(test, fuzzing))]
 pub(crate) use http::range;
-pub(crate) use http::remove_parts;
 pub use http::{CutOff, serve};
+pub(crate) use http::{part_of, remove_parts};
 pub use path::Datastore;
 pub(crate) use path::{sync_folder, write_durably};
 
