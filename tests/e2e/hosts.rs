@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, anyhow};
 use libtest_mimic::{Failed, Trial};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 use tests::command::eventually;
 use tests::docker::{Container, Docker};
 use tests::interrupt;
@@ -138,8 +139,8 @@ pub fn on(
     test: impl FnOnce(&Docker) -> Result<()> + Send + 'static,
 ) -> Trial {
     let hosts = hosts.clone();
-    Trial::test(format!("{}::{name}", link.name()), move || {
-        judge(interrupt::check().and_then(|()| test(&hosts.docker(link)?)))
+    trial(format!("{}::{name}", link.name()), move || {
+        test(&hosts.docker(link)?)
     })
 }
 
@@ -153,13 +154,29 @@ pub fn on_both(hosts: &Arc<Hosts>, name: &str, test: fn(&Docker) -> Result<()>) 
 
 /// A test that makes its own host, or none.
 pub fn alone(name: &str, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
-    Trial::test(name, move || {
-        judge(interrupt::check().and_then(|()| test()))
+    trial(name.to_owned(), test)
+}
+
+/// How long each test took that has ended.
+static TOOK: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+
+fn trial(name: String, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    Trial::test(name.clone(), move || {
+        let began = Instant::now();
+        let result = interrupt::check().and_then(|()| test());
+        lock(&TOOK).push((began.elapsed(), name));
+        result.map_err(|e| Failed::from(format!("{e:#}")))
     })
 }
 
-fn judge(result: Result<()>) -> Result<(), Failed> {
-    result.map_err(|e| Failed::from(format!("{e:#}")))
+/// Shows which tests took longest: where time is to be won.
+pub fn print_slowest() {
+    let mut took = lock(&TOOK);
+    took.sort_unstable_by(|a, b| b.cmp(a));
+    println!("slowest tests:");
+    for (time, name) in took.iter().take(12) {
+        println!("  {:>4} s  {name}", time.as_secs());
+    }
 }
 
 /// Fails unless `text` holds `part`.

@@ -113,5 +113,6 @@ fn main() {
     }
     let conclusion = libtest_mimic::run(&args, trials);
     hosts.end();
+    hosts::print_slowest();
     conclusion.exit();
 }
