@@ -4,7 +4,10 @@ SHELL := /bin/bash
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 TRIPLE := x86_64-unknown-linux-gnu
 TETHER := $(TARGET)/$(TRIPLE)/guest/tether
-export MOORING_BIN ?= $(abspath $(TARGET)/release)
+# What the programs are built with: release, or ci for tests (Cargo.toml says what each is).
+export PROFILE ?= release
+export MOORING_BIN ?= $(abspath $(TARGET)/$(PROFILE))
+test unit e2e: PROFILE = ci
 
 .PHONY: help setup setup-test build tether iso kernel images clients run registry test lint check bench soak fuzz deny fmt clean programs inputs unit e2e
 
@@ -18,7 +21,7 @@ setup-test: ## ... and to test: peers, oracles, image tools
 	@scripts/setup test
 
 programs:
-	@cargo build --release --locked -p bootimage -p hostsim -p endpoint -p machine -p registry
+	@cargo build --profile $(PROFILE) --locked -p bootimage -p hostsim -p endpoint -p machine -p registry
 
 # The target is named so that procedural macros stay dynamic while the tether is static. Relocations in their short
 # form (RELR) take 87 KB less, no index of unwind tables 35 KB: a panic aborts.
@@ -50,10 +53,10 @@ registry: setup ## Start a registry with a generated CA and administrator, and p
 
 # The VMs of these tests boot the trimmed kernel, which has everything built in.
 unit:
-	@MOORING_BOOT=$(abspath $(TARGET)/boot-fast) cargo test --release --locked --no-fail-fast --workspace --exclude tests --lib --bins --tests
+	@MOORING_BOOT=$(abspath $(TARGET)/boot-fast) cargo test --profile $(PROFILE) --locked --no-fail-fast --workspace --exclude tests --lib --bins --tests
 
 e2e: programs tether
-	@MOORING_E2E=1 MOORING_TETHER=$(abspath $(TETHER)) cargo test --release --locked --no-fail-fast -p tests -- $(ARGS)
+	@MOORING_E2E=1 MOORING_TETHER=$(abspath $(TETHER)) cargo test --profile $(PROFILE) --locked --no-fail-fast -p tests -- $(ARGS)
 
 # Images and clients wait for the network and for dpkg much of the time, so they are made beside the programs.
 inputs: setup-test
@@ -62,10 +65,11 @@ inputs: setup-test
 test: inputs ## Everything, real VMs included (within 40 minutes on 2 cores)
 	@failed=0; for part in unit e2e; do $(MAKE) --no-print-directory $$part || failed=1; done; exit $$failed
 
-# LINT: --release where the programs are built as such anyway: build scripts and procedural macros are then built once.
+# LINT=ci where the programs are built so anyway: build scripts and procedural macros are then built once.
+lint: LINT ?= dev
 lint: ## Formatting, lints, hygiene
 	@cargo fmt --all --check
-	@cargo clippy $(LINT) --locked --workspace --all-targets -- -D warnings
+	@cargo clippy --profile $(LINT) --locked --workspace --all-targets -- -D warnings
 	@scripts/hygiene
 
 check: lint ## Quick: lints, and tests without VMs
