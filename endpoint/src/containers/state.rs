@@ -15,7 +15,7 @@ use wire::{
     restart::{Backoff, RestartPolicy},
 };
 
-/// The value of `mooring.state`; written while the VM is off.
+/// The value of `mooring.state`; written while the VM is off, and for the time that it runs when the process was started.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
