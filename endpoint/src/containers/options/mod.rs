@@ -38,6 +38,8 @@ use wire::{
 pub struct Options {
     /// Memory in MiB; `None`: the endpoint's default.
     pub memory_mib: Option<u32>,
+    /// Memory in MiB that it has at least where none is given.
+    pub reserved_mib: u32,
     /// Whole CPUs; `None`: the endpoint's default.
     pub cpus: Option<u32>,
     /// Published ports.
@@ -173,6 +175,7 @@ pub fn check_host(host: &Map<String, Value>) -> Result<Options> {
     let security = security::read(&fields, &seccomp::held(&cap_add, &cap_drop))?;
     Ok(Options {
         memory_mib: resources::memory(&fields)?,
+        reserved_mib: resources::reservation(&fields)?,
         cpus: resources::cpus(&fields)?,
         ports: publish::read(fields.find("PortBindings"))?,
         publish_all: fields.flag("PublishAllPorts")?,

@@ -7,6 +7,8 @@ use crate::errors::{Error, Result};
 /// The smallest VM that boots with a container in it, in MiB.
 pub const MEMORY_MIN_MIB: u64 = 64;
 const MIB: u64 = 1024 * 1024;
+/// dockerd's least reservation.
+const RESERVATION_MIN: u64 = 6 * MIB;
 
 /// Memory of the VM in MiB.
 pub(super) fn memory(fields: &Fields<'_>) -> Result<Option<u32>> {
@@ -36,11 +38,34 @@ pub(super) fn memory(fields: &Fields<'_>) -> Result<Option<u32>> {
             "--memory {memory}: a container VM needs at least {MEMORY_MIN_MIB}m"
         )));
     }
+    vm_size(memory, "--memory").map(Some)
+}
+
+/// Whole MiB of a VM for so many bytes.
+fn vm_size(bytes: u64, option: &str) -> Result<u32> {
     // vSphere wants a multiple of 4 MiB.
-    let mib = memory.div_ceil(4 * MIB) * 4;
-    u32::try_from(mib)
-        .map(Some)
-        .map_err(|_| Error::bad(format!("--memory {memory}: more than a VM can have")))
+    let mib = bytes.div_ceil(4 * MIB) * 4;
+    u32::try_from(mib).map_err(|_| Error::bad(format!("{option} {bytes}: more than a VM can have")))
+}
+
+/// The memory in MiB that a VM without a limit has at least; 0: nothing is said. No other container takes memory from a
+/// VM, so to have it is to have it reserved.
+pub(super) fn reservation(fields: &Fields<'_>) -> Result<u32> {
+    let reserved = fields.number("MemoryReservation")?.unwrap_or(0);
+    let memory = fields.number("Memory")?.unwrap_or(0);
+    if reserved == 0 {
+        return Ok(0);
+    }
+    let bytes = u64::try_from(reserved)
+        .ok()
+        .filter(|bytes| *bytes >= RESERVATION_MIN)
+        .ok_or_else(|| Error::bad("Minimum memory reservation allowed is 6MB"))?;
+    if memory > 0 && memory < reserved {
+        return Err(Error::bad(
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        ));
+    }
+    vm_size(bytes, "--memory-reservation")
 }
 
 /// Whole CPUs of the VM.

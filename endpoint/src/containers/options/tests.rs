@@ -151,6 +151,33 @@ fn supported_options_reach_the_vm() {
 }
 
 #[test]
+fn memory_that_is_reserved_is_had_where_none_is_given() {
+    const MIB: i64 = 1024 * 1024;
+    let with =
+        |reserved: i64, memory: i64| host(json!({"MemoryReservation": reserved, "Memory": memory}));
+    assert_eq!(with(0, 0).unwrap().reserved_mib, 0);
+    // Rounded up to what vSphere takes.
+    assert_eq!(with(513 * MIB, 0).unwrap().reserved_mib, 516);
+    assert_eq!(with(64 * MIB, 64 * MIB).unwrap().memory_mib, Some(64));
+    for (reserved, memory, why) in [
+        (6 * MIB - 1, 0, "Minimum memory reservation allowed is 6MB"),
+        (-1, 0, "Minimum memory reservation allowed is 6MB"),
+        (
+            65 * MIB,
+            64 * MIB,
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        ),
+        (i64::MAX, 0, "more than a VM can have"),
+    ] {
+        let error = with(reserved, memory).unwrap_err();
+        assert_eq!(error.kind, Kind::BadParameter);
+        assert!(error.message.contains(why), "{}", error.message);
+    }
+    let update = json!({"MemoryReservation": 64 * MIB});
+    assert!(check_update(update.as_object().unwrap()).is_err());
+}
+
+#[test]
 fn wrong_health_checks_and_unknown_fields_are_refused_in_the_configuration() {
     let check = |value: Value| check_config(value.as_object().unwrap());
     assert!(check(json!({"Volumes": {}, "Healthcheck": null, "Image": "x"})).is_ok());
