@@ -197,8 +197,8 @@ impl Containers {
         let status = container.status();
         let mut changes = status.changes.clone();
         make(&mut changes);
-        let resized =
-            (changes.memory_mib, changes.cpus) != (status.changes.memory_mib, status.changes.cpus);
+        let size = |changes: &Changes| (changes.memory_mib, changes.cpus, changes.cpu);
+        let resized = size(&changes) != size(&status.changes);
         if resized {
             // A VM that runs may get neither: its devices were counted at its boot.
             if status.on {

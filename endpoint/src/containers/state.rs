@@ -11,6 +11,7 @@ use wire::{
     handshake::KeyState,
     health::{Health, HealthStatus},
     keys::Key,
+    limits::CpuTime,
     message::{ExitStatus, Update},
     restart::{Backoff, RestartPolicy},
 };
@@ -52,6 +53,8 @@ pub struct Changes {
     pub memory_mib: Option<u32>,
     /// CPUs of the VM.
     pub cpus: Option<u32>,
+    /// What of their time there is; counts where they were changed.
+    pub cpu: Option<CpuTime>,
 }
 
 impl Changes {

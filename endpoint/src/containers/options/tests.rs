@@ -110,9 +110,14 @@ fn wrong_values_are_bad_parameters() {
         json!({"Memory": 1024}),
         json!({"Memory": -1}),
         json!({"Memory": "x"}),
-        json!({"NanoCpus": 1_500_000_000}),
+        json!({"NanoCpus": 9_999_999}),
+        json!({"NanoCpus": -1}),
+        json!({"NanoCpus": i64::MAX}),
         json!({"NanoCpus": 1_000_000_000, "CpuCount": 2}),
-        json!({"CpuQuota": 50_000}),
+        json!({"CpuQuota": 999}),
+        json!({"CpuQuota": 50_000, "CpuPeriod": 999}),
+        json!({"CpuQuota": 50_000, "CpuPeriod": 1_000_001}),
+        json!({"CpuQuota": i64::MAX}),
         json!({"Dns": ["x"]}),
         json!({"ExtraHosts": ["x"]}),
         json!({"ExtraHosts": ["x:y"]}),
@@ -148,6 +153,45 @@ fn supported_options_reach_the_vm() {
     assert_eq!(options.cap_add, ["CAP_NET_ADMIN"]);
     assert_eq!(options.extra_hosts[1], ("::1".to_owned(), "b".to_owned()));
     assert_eq!(host(json!({"CpuQuota": 200_000})).unwrap().cpus, Some(2));
+}
+
+#[test]
+fn a_part_of_a_cpu_is_a_vm_with_the_next_whole_one_and_a_limit_of_its_time() {
+    for (given, count, time) in [
+        (json!({}), None, None),
+        (json!({"CpuQuota": -1}), None, None),
+        (json!({"CpuPeriod": 50_000}), None, None),
+        (json!({"NanoCpus": 1_000_000_000}), Some(1), None),
+        (
+            json!({"NanoCpus": 500_000_000}),
+            Some(1),
+            Some((50_000, 100_000)),
+        ),
+        (
+            json!({"NanoCpus": 10_000_000}),
+            Some(1),
+            Some((1_000, 100_000)),
+        ),
+        (
+            json!({"NanoCpus": 2_010_000_000i64}),
+            Some(3),
+            Some((201_000, 100_000)),
+        ),
+        (
+            json!({"CpuQuota": 30_000, "CpuPeriod": 20_000}),
+            Some(2),
+            Some((30_000, 20_000)),
+        ),
+        (
+            json!({"CpuQuota": 40_000, "CpuPeriod": 20_000}),
+            Some(2),
+            None,
+        ),
+    ] {
+        let options = host(given.clone()).unwrap();
+        let cpu = options.limits.cpu.map(|cpu| (cpu.quota, cpu.period));
+        assert_eq!((options.cpus, cpu), (count, time), "{given}");
+    }
 }
 
 #[test]
