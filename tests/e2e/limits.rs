@@ -184,7 +184,7 @@ fn update(docker: &Docker) -> Result<()> {
     docker.ok(&["update", "--pids-limit", "17", &id])?;
     let pids = || docker.ok(&["exec", &id, "cat", "/sys/fs/cgroup/pids.max"]);
     equal("at once", pids()?, "17".into())?;
-    for option in ["--memory=128m", "--cpus=2"] {
+    for option in ["--memory=128m", "--cpus=2", "--cpus=0.5"] {
         let out = docker.run(&["update", option, &id])?.exits(1)?;
         holds(
             &out.errors(),
@@ -198,10 +198,14 @@ fn update(docker: &Docker) -> Result<()> {
     // The one it has is no change.
     docker.ok(&["update", "--memory", "96m", &id])?;
     docker.ok(&["stop", "-t", "0", &id])?;
-    docker.ok(&["update", "--memory", "192m", "--cpus", "2", &id])?;
+    docker.ok(&["update", "--memory", "192m", "--cpus", "1.5", &id])?;
     docker.ok(&["start", &id])?;
     equal("at the next start", pids()?, "17".into())?;
-    equal("CPUs", docker.ok(&["exec", &id, "nproc"])?, "2".into())?;
+    equal(
+        "CPUs",
+        docker.ok(&["exec", &id, "sh", "-c", "nproc; cat /sys/fs/cgroup/cpu.max"])?,
+        "2\n150000 100000".into(),
+    )?;
     let total = docker.ok(&["exec", &id, "grep", "MemTotal", "/proc/meminfo"])?;
     let kib: Option<u32> = total.split_whitespace().nth(1).and_then(|n| n.parse().ok());
     ensure!(
@@ -214,7 +218,7 @@ fn update(docker: &Docker) -> Result<()> {
             &id,
             "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}",
         )?,
-        format!("{} 2000000000 17", 192 << 20),
+        format!("{} 1500000000 17", 192 << 20),
     )
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tests::command::eventually;
 use tests::docker::Docker;
 use tests::nfs::NfsServer;
 use tests::vch::{Settings, Vch};
@@ -26,6 +27,7 @@ pub fn tests(_hosts: &Arc<Hosts>) -> Vec<Trial> {
         let docker = &vch.docker;
         load(docker, "busybox")?;
         stores(docker, &server)?;
+        swept(&vch, &server)?;
         both_versions(docker, &server)?;
         filled(docker, &server)?;
         unreachable(docker, &server)?;
@@ -91,6 +93,28 @@ fn stores(docker: &Docker, server: &NfsServer) -> Result<()> {
         docker.ok(&["volume", "rm", "again"])?;
     }
     ensure!(outside.join("kept").exists(), "a link was followed");
+    Ok(())
+}
+
+/// What is there without a record when the endpoint starts goes; what has one stays.
+fn swept(vch: &Vch, server: &NfsServer) -> Result<()> {
+    let docker = &vch.docker;
+    for store in ["nas", "old"] {
+        let option = format!("VolumeStore={store}");
+        docker.ok(&["volume", "create", "--opt", &option, store])?;
+        let at = folder(server, store)?;
+        std::fs::write(at.join(store).join("kept"), "")?;
+        std::fs::create_dir_all(at.join("left/deep"))?;
+        std::fs::write(at.join("left/deep/file"), "x")?;
+    }
+    vch.kill("endpoint")?;
+    vch.up()?;
+    for store in ["nas", "old"] {
+        let at = folder(server, store)?;
+        eventually("what was left is deleted", || Ok(!at.join("left").exists()))?;
+        ensure!(at.join(store).join("kept").exists(), "a volume is gone");
+        docker.ok(&["volume", "rm", store])?;
+    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use std::sync::Arc;
 use tests::command::eventually;
 use tests::docker::Docker;
-use tests::vch::{Settings, Vch, kill_process};
+use tests::vch::{Frozen, Settings, Vch, kill_process};
 
 pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
     let mut all = on_both(
@@ -184,7 +184,9 @@ fn died() -> Result<()> {
     run("stopped", "unless-stopped")?;
     docker.ok(&["stop", "-t", "0", "stopped"])?;
     let id = run("kept", "unless-stopped")?;
-    run("plain", "no")?;
+    let plain = run("plain", "no")?;
+    let started = || docker.inspect("plain", "{{.State.Running}} {{.State.StartedAt}}");
+    let before = started()?;
     kill_process(vch.qemu(&id)?)?;
     eventually("the VM is started again", || {
         Ok(docker.inspect("kept", STATE)? == "running true false 0 1")
@@ -198,7 +200,11 @@ fn died() -> Result<()> {
     docker.ok(&["update", "--pids-limit", "77", "kept"])?;
     vch.kill("endpoint")?;
     kill_process(vch.qemu(&id)?)?;
+    // A VM whose tether cannot dial: what the endpoint knows of it is what was written down.
+    let frozen = Frozen::new(vch.qemu(&plain)?)?;
     vch.up()?;
+    equal("the start of what runs", started()?, before)?;
+    drop(frozen);
     eventually("the VM is started again", || {
         Ok(docker.inspect("kept", "{{.State.Status}}")? == "running")
     })?;

@@ -232,6 +232,29 @@ impl Drop for Vch {
     }
 }
 
+/// A process that stands still until this is dropped.
+#[derive(Debug)]
+pub struct Frozen(Pid);
+
+impl Frozen {
+    /// Stops a process.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn new(pid: u32) -> Result<Self> {
+        let pid = Pid::from_raw(pid.cast_signed());
+        kill(pid, Signal::SIGSTOP).with_context(|| format!("stop process {pid}"))?;
+        Ok(Self(pid))
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // It may have been killed.
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
+}
+
 /// Kills a process with SIGKILL and waits until it is gone. A zombie counts as gone once its other threads are, too: as
 /// long as one of them is left, so are its locks and sockets.
 ///

@@ -179,7 +179,7 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
     files::write(config, &vm.as_told())?;
     system::set_sysctls(&config.limits.sysctls)?;
     tokio::task::yield_now().await;
-    let cgroup = Cgroup::create(config.limits.pids)
+    let cgroup = Cgroup::create(&config.limits)
         .map_err(Fault::at("process", "making the container's cgroup"))?;
     // Each is set once, here.
     let (_, cgroup) = (vm.recorder.set(recorder), vm.cgroup.get_or_init(|| cgroup));

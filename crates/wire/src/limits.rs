@@ -17,6 +17,19 @@ pub struct Limits {
     pub oom_score_adj: i32,
     /// Processes and threads at once; 0: without limit.
     pub pids: u64,
+    /// Time of the CPUs that all its processes have together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<CpuTime>,
+}
+
+/// Time of CPUs: so much in each period, as cgroups have it (`cpu.max`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CpuTime {
+    /// Of all CPUs together, in µs.
+    pub quota: u32,
+    /// In µs.
+    pub period: u32,
 }
 
 /// A resource limit of setrlimit(2).

@@ -227,10 +227,11 @@ fn host_config(spec: &Spec, changes: &Changes, version: ApiVersion) -> Value {
         out.insert("Memory".to_owned(), json!(u64::from(memory) * 1024 * 1024));
     }
     if let Some(cpus) = changes.cpus {
-        out.insert(
-            "NanoCpus".to_owned(),
-            json!(u64::from(cpus) * 1_000_000_000),
-        );
+        let billionths = match changes.cpu {
+            Some(time) => u64::from(time.quota) * 1_000_000_000 / u64::from(time.period.max(1)),
+            None => u64::from(cpus) * 1_000_000_000,
+        };
+        out.insert("NanoCpus".to_owned(), json!(billionths));
     }
     if let Some(pids) = changes.pids {
         out.insert("PidsLimit".to_owned(), json!(pids));

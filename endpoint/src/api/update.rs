@@ -20,7 +20,8 @@ pub(super) async fn update(
     let memory = wanted
         .memory_mib
         .filter(|m| *m != at.container.memory_mib());
-    let cpus = wanted.cpus.filter(|n| *n != at.container.cpus());
+    let has = (at.container.cpus(), at.container.cpu());
+    let cpus = wanted.cpus.filter(|n| (*n, wanted.cpu) != has);
     let restart = body
         .get("RestartPolicy")
         .filter(named)
@@ -39,7 +40,9 @@ pub(super) async fn update(
             changes.restart = restart.or(changes.restart);
             changes.pids = wanted.pids.or(changes.pids);
             changes.memory_mib = memory.or(changes.memory_mib);
-            changes.cpus = cpus.or(changes.cpus);
+            if cpus.is_some() {
+                (changes.cpus, changes.cpu) = (cpus, wanted.cpu);
+            }
         })
         .await?;
     Ok(ok(json!({ "Warnings": null })))

@@ -391,7 +391,9 @@ impl Containers {
                 ephemeral: image.chain.ephemeral,
                 journal: image.chain.journal,
             },
-            memory_mib: options.memory_mib.unwrap_or(self.setup.memory_mib),
+            memory_mib: options
+                .memory_mib
+                .unwrap_or(self.setup.memory_mib.max(options.reserved_mib)),
             cpus: options.cpus.unwrap_or(self.setup.cpus),
             id,
             config,

@@ -181,6 +181,33 @@ impl Containers {
         Ok(())
     }
 
+    /// Writes down when the process was started, for an endpoint that starts while it runs and shows it before the
+    /// tether has dialled again. Goes on beside: no client waits for it. vSphere drops the key with the VM's power;
+    /// from then on the journal tells.
+    pub(super) fn keep_start(self: &Arc<Self>, container: &Arc<Container>) {
+        let (this, container) = (self.clone(), container.clone());
+        self.settling.spawn(async move {
+            let _task = container.vm_task.lock().await;
+            let status = container.status();
+            let over = status.phase != Phase::Running || !status.on || status.removing;
+            if over {
+                return;
+            }
+            let kept = match json_key(keys::STATE, &status.record) {
+                Ok(key) => this
+                    .vsphere
+                    .set_keys(&container.vm, &Keys::from([key]), None)
+                    .await
+                    .map_err(Error::from),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = kept {
+                // It may have ended meanwhile, which is no fault.
+                tracing::debug!(id = container.id(), %error, "the start could not be written down; the tether tells it");
+            }
+        });
+    }
+
     /// Writes down what was changed. Where the VM is off, its next boot is prepared anew.
     pub(super) async fn keep_changes(
         &self,

@@ -51,7 +51,7 @@ use std::{
 };
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
-use wire::message::SessionId;
+use wire::{limits::CpuTime, message::SessionId};
 
 /// A tether that lost its link dials again well within this.
 const LINK_LIMIT: Duration = Duration::from_secs(15);
@@ -139,6 +139,13 @@ impl Container {
     pub fn cpus(&self) -> u32 {
         let changed = self.status.borrow().changes.cpus;
         changed.unwrap_or(self.spec.cpus)
+    }
+
+    /// What of its CPUs' time there is, where that is not all.
+    pub fn cpu(&self) -> Option<CpuTime> {
+        let status = self.status.borrow();
+        let changed = status.changes.cpus.map(|_| status.changes.cpu);
+        changed.unwrap_or(self.spec.options.limits.cpu)
     }
 
     /// How it stands, to be waited on.

@@ -67,7 +67,13 @@ impl Containers {
     }
 
     /// It was.
-    pub(super) fn restarted(&self, container: &Arc<Container>, boot: u64, pid: u32, at: u64) {
+    pub(super) fn restarted(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        boot: u64,
+        pid: u32,
+        at: u64,
+    ) {
         let news = container.modify(|status| {
             if status.boot() != boot || status.record.ended >= boot {
                 return false;
@@ -79,6 +85,7 @@ impl Containers {
             true
         });
         if news {
+            self.keep_start(container);
             self.tell_networks(container, true);
             self.emit(container, "start", &[]);
         }
@@ -190,8 +197,8 @@ impl Containers {
         let status = container.status();
         let mut changes = status.changes.clone();
         make(&mut changes);
-        let resized =
-            (changes.memory_mib, changes.cpus) != (status.changes.memory_mib, status.changes.cpus);
+        let size = |changes: &Changes| (changes.memory_mib, changes.cpus, changes.cpu);
+        let resized = size(&changes) != size(&status.changes);
         if resized {
             // A VM that runs may get neither: its devices were counted at its boot.
             if status.on {

@@ -164,12 +164,17 @@ impl Containers {
         }
         if state.started != 0 {
             // A link that came back.
+            let news = container.status().record.started != state.started;
             let first_seen = container.modify(|status| {
                 status.record.started = state.started;
                 status.pid = state.pid;
                 status.phase = Phase::Running;
                 status.session.replace(session.clone()).is_none()
             });
+            if news {
+                // Its run began while the endpoint was away.
+                self.keep_start(container);
+            }
             if first_seen {
                 tokio::spawn(async move { this.catch_up(&own, &link).await });
             }
@@ -256,6 +261,7 @@ impl Containers {
                         status.phase = Phase::Running;
                     }
                 });
+                self.keep_start(container);
                 self.tell_networks(container, true);
                 self.emit(container, "start", &[]);
                 Ok(())

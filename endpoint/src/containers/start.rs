@@ -136,6 +136,7 @@ impl Containers {
                             if let Some(pids) = status.changes.pids {
                                 guest.limits.pids = pids;
                             }
+                            guest.limits.cpu = container.cpu();
                             guest.nfs = nfs;
                         })?;
                 self.put_record(&mut vm_keys, container, boot)?;

@@ -11,11 +11,12 @@ use wire::{
     handshake::KeyState,
     health::{Health, HealthStatus},
     keys::Key,
+    limits::CpuTime,
     message::{ExitStatus, Update},
     restart::{Backoff, RestartPolicy},
 };
 
-/// The value of `mooring.state`; written while the VM is off.
+/// The value of `mooring.state`; written while the VM is off, and for the time that it runs when the process was started.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
@@ -52,6 +53,8 @@ pub struct Changes {
     pub memory_mib: Option<u32>,
     /// CPUs of the VM.
     pub cpus: Option<u32>,
+    /// What of their time there is; counts where they were changed.
+    pub cpu: Option<CpuTime>,
 }
 
 impl Changes {

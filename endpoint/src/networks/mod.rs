@@ -9,6 +9,7 @@ pub mod choose;
 pub mod dns;
 pub mod external;
 pub mod guest;
+mod macs;
 pub mod publish;
 pub mod record;
 pub mod request;
@@ -25,12 +26,13 @@ use addresses::Addresses;
 use attachment::{Attachment, Place, Wanted};
 use choose::AddressPool;
 use ipnet::IpNet;
+use macs::Macs;
 use publish::Binding;
 use record::NetworkRecord;
 use request::NetworkRequest;
 use router::{Router, RouterNetwork};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -141,7 +143,7 @@ pub struct Networks {
     change: tokio::sync::Mutex<()>,
     dns: Mutex<Option<dns::Server>>,
     /// MAC addresses of containers.
-    macs: Mutex<HashSet<String>>,
+    macs: Mutex<Macs>,
 }
 
 /// What is not supported, and why.
@@ -479,7 +481,7 @@ impl Networks {
                 Ok(address) => places.push(Place::new(address, pool)),
                 Err(error) => {
                     self.release(&record.id, &places);
-                    locked(&self.macs).remove(&mac);
+                    locked(&self.macs).release(&mac, &endpoint);
                     return Err(error);
                 }
             }
@@ -506,9 +508,13 @@ impl Networks {
         for _ in 0..16 {
             let endpoint = crate::containers::random_hex()?;
             let mac = wanted.map_or_else(|| attachment::mac_of(&endpoint), str::to_owned);
-            if locked(&self.macs).insert(mac.clone()) || wanted.is_some() {
-                return Ok((endpoint, mac));
+            let mut macs = locked(&self.macs);
+            if wanted.is_some() {
+                macs.note(&mac, &endpoint);
+            } else if !macs.take(&mac, &endpoint) {
+                continue;
             }
+            return Ok((endpoint, mac));
         }
         Err(Error::conflict(
             "no MAC address is left of those that vSphere lets one choose: remove containers",
@@ -553,7 +559,7 @@ impl Networks {
     /// Notes the addresses of a container that exists.
     pub fn note(&self, attachments: &[Attachment]) {
         for attachment in attachments {
-            locked(&self.macs).insert(attachment.mac.clone());
+            locked(&self.macs).note(&attachment.mac, &attachment.endpoint);
             let network = locked(&self.networks).get(&attachment.network).cloned();
             if let Some(network) = network {
                 let mut addresses = network.addresses();
@@ -566,7 +572,7 @@ impl Networks {
     /// Gives the addresses of a container back.
     pub fn detach(&self, attachments: &[Attachment]) {
         for attachment in attachments {
-            locked(&self.macs).remove(&attachment.mac);
+            locked(&self.macs).release(&attachment.mac, &attachment.endpoint);
             self.release(&attachment.network, &attachment.places);
         }
     }

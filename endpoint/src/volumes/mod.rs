@@ -4,6 +4,7 @@
 
 mod disk;
 pub(crate) mod flags;
+mod ledger;
 pub mod mounts;
 pub mod nfs;
 pub mod record;
@@ -19,38 +20,19 @@ use crate::{
     timestamps,
     vsphere::Vsphere,
 };
+use ledger::{Entry, Ledger, State, insist};
 use mounts::{MountPoint, Wanted};
 use record::{ANONYMOUS, DRIVER, STORE, VolumeRecord};
 use request::VolumeRequest;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::{Arc, MutexGuard},
 };
 use stores::{Placed, Store};
 use vim::DatastorePath;
 
 /// What the name of a volume's record begins with; the volume's name follows.
 const VOLUME: &str = "volume-";
-/// Between two attempts to delete what is left of a volume, at first and at most.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-#[derive(Debug)]
-struct Entry {
-    record: Arc<VolumeRecord>,
-    generation: u64,
-    /// IDs of the containers that mount it.
-    users: BTreeSet<String>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    volumes: BTreeMap<String, Entry>,
-    /// Names of volumes whose disks or folders are being deleted.
-    leaving: BTreeSet<String>,
-}
-
 /// All volumes of a VCH.
 #[derive(Debug)]
 pub struct Volumes {
@@ -63,9 +45,7 @@ pub struct Volumes {
     capacity: u64,
     /// Stores beside the datastore, by name: where this VCH's folders in them are.
     stores: BTreeMap<String, Placed>,
-    state: Mutex<State>,
-    /// Held for each change of the records.
-    change: tokio::sync::Mutex<()>,
+    ledger: Arc<Ledger>,
     /// Volumes that were there at the start.
     first: Vec<String>,
 }
@@ -91,7 +71,7 @@ impl Volumes {
         let folder = base.join("volumes");
         records::make_folder(&vsphere, &folder).await?;
         let records = Records::open(vsphere.clone(), base.join("volume-records")).await?;
-        let mut state = State::default();
+        let mut volumes = BTreeMap::new();
         for (name, record) in records.load().await? {
             if !name.starts_with(VOLUME) {
                 continue;
@@ -102,10 +82,10 @@ impl Volumes {
                 generation: record.generation,
                 users: BTreeSet::new(),
             };
-            state.volumes.insert(entry.record.name.clone(), entry);
+            volumes.insert(entry.record.name.clone(), entry);
         }
         let this = Arc::new(Self {
-            first: state.volumes.keys().cloned().collect(),
+            first: volumes.keys().cloned().collect(),
             vsphere,
             folder,
             records,
@@ -115,27 +95,29 @@ impl Volumes {
                 .values()
                 .map(|store| (store.name.clone(), store.of(vch)))
                 .collect(),
-            state: Mutex::new(state),
-            change: tokio::sync::Mutex::new(()),
+            ledger: Ledger::new(volumes),
         });
         for name in records::names(&this.vsphere, &this.folder).await? {
-            if this.find(&name).is_err() {
-                tracing::info!(
-                    volume = name,
-                    "left by an interrupted create or rm: deleted"
-                );
-                this.clone().delete(name, None).await;
+            // A volume on a server has no disk.
+            if this.find(&name).is_ok_and(|record| record.nfs().is_none()) {
+                continue;
             }
+            tracing::info!(
+                volume = name,
+                "left by an interrupted create or rm: deleted"
+            );
+            this.state().leaving.begin(&name);
+            this.clone().delete(name, None).await;
         }
         // A server may be away for long: nobody waits for it here.
         for store in this.stores.values() {
-            tokio::spawn(this.clone().sweep_store(store.clone()));
+            tokio::spawn(this.ledger.clone().sweep(store.clone()));
         }
         Ok(this)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ledger.state()
     }
 
     /// All volumes with the IDs of the containers that mount them, by name.
@@ -212,7 +194,7 @@ impl Volumes {
     /// # Errors
     /// Those of the datastore; 501 where the host takes no disks.
     pub async fn create(self: &Arc<Self>, request: VolumeRequest) -> Result<Arc<VolumeRecord>> {
-        let _change = self.change.lock().await;
+        let _change = self.ledger.change.lock().await;
         self.create_locked(request, None).await
     }
 
@@ -280,7 +262,7 @@ impl Volumes {
                 Ok(record)
             }
             Err(error) => {
-                self.state().leaving.insert(name.clone());
+                self.state().leaving.begin(&name);
                 tokio::spawn(self.clone().take_back(name, record.placed.clone()));
                 Err(error)
             }
@@ -337,20 +319,14 @@ impl Volumes {
         self.delete(name, placed).await;
     }
 
-    /// Deletes the disk of a volume that has no record any more, or its folder in a store; goes on in the background where
-    /// that fails.
+    /// Deletes the disk of a volume that has no record any more, or its folder in a store.
     async fn delete(self: Arc<Self>, name: String, placed: Option<Placed>) {
-        self.state().leaving.insert(name.clone());
-        match self.try_delete(&name, placed.as_ref()).await {
-            Ok(()) => drop(self.state().leaving.remove(&name)),
-            Err(error) => {
-                tracing::warn!(volume = name, %error, "a volume's disk or folder is deleted later");
-                tokio::spawn(async move {
-                    insist(&name, || self.try_delete(&name, placed.as_ref())).await;
-                    self.state().leaving.remove(&name);
-                });
-            }
-        }
+        let (ledger, of) = (self.ledger.clone(), name.clone());
+        let attempt = move || {
+            let (this, name, placed) = (self.clone(), of.clone(), placed.clone());
+            async move { this.try_delete(&name, placed.as_ref()).await }
+        };
+        ledger.delete(name, attempt).await;
     }
 
     async fn try_delete(&self, name: &str, placed: Option<&Placed>) -> Result<()> {
@@ -360,32 +336,12 @@ impl Volumes {
         }
     }
 
-    /// Deletes the folders of this VCH in a store that no volume has: what an interruption has left.
-    async fn sweep_store(self: Arc<Self>, store: Placed) {
-        for name in insist(&store.store, || store.names()).await {
-            {
-                // Who makes a volume has the folder before the record, and this meanwhile.
-                let _change = self.change.lock().await;
-                let mut state = self.state();
-                if state.volumes.contains_key(&name) || !state.leaving.insert(name.clone()) {
-                    continue;
-                }
-            }
-            tracing::info!(
-                volume = name,
-                store = store.store,
-                "left by an interrupted create or rm: deleted"
-            );
-            self.clone().delete(name, Some(store.clone())).await;
-        }
-    }
-
     /// Removes a volume that no container mounts.
     ///
     /// # Errors
     /// 404 and 409 in Docker's words, those of the datastore.
     pub async fn remove(self: &Arc<Self>, name: &str) -> Result<()> {
-        let change = self.change.lock().await;
+        let change = self.ledger.change.lock().await;
         let (generation, placed) = {
             let state = self.state();
             let entry = state
@@ -408,7 +364,7 @@ impl Volumes {
         {
             let mut state = self.state();
             state.volumes.remove(name);
-            state.leaving.insert(name.to_owned());
+            state.leaving.begin(name);
         }
         self.tell(name, "destroy", &[]);
         // A folder with much in it takes a while.
@@ -431,7 +387,7 @@ impl Volumes {
     /// # Errors
     /// As [`Volumes::create`].
     pub async fn mount(self: &Arc<Self>, wanted: Wanted, container: &str) -> Result<MountPoint> {
-        let _change = self.change.lock().await;
+        let _change = self.ledger.change.lock().await;
         let anonymous = wanted.volume.name.is_none();
         let owner = anonymous.then_some(container);
         let made = self.create_locked(wanted.volume, owner).await;
@@ -510,7 +466,7 @@ impl Volumes {
     /// # Errors
     /// Those of the datastore.
     pub async fn keep(&self, mounts: &[MountPoint]) -> Result<()> {
-        let _change = self.change.lock().await;
+        let _change = self.ledger.change.lock().await;
         for mount in mounts.iter().filter(|mount| mount.anonymous) {
             let (record, generation) = {
                 let state = self.state();
@@ -553,21 +509,5 @@ impl Volumes {
             );
             self.remove_orphan(name.clone()).await;
         }
-    }
-}
-
-/// Tries until it works: vSphere is away, and nothing tells of its return; or a VM that is being removed has the disk.
-async fn insist<T, F: Future<Output = Result<T>>>(
-    volume: &str,
-    mut attempt: impl FnMut() -> F,
-) -> T {
-    let mut pause = SHORTEST_PAUSE;
-    loop {
-        match attempt().await {
-            Ok(done) => return done,
-            Err(error) => tracing::debug!(volume, %error, "still left of a volume"),
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

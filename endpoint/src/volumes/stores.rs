@@ -158,12 +158,20 @@ impl Placed {
 
     fn failed(&self, what: &str) -> impl Fn(Fault) -> Error {
         let place = format!("{what} {:?} at {}", self.store, self.source.place());
+        let User { uid, gid } = self.user;
+        let hint = format!(
+            " to user {uid} and group {gid}: a server that squashes root takes one who may write there (add ?uid=N&gid=N to the store)"
+        );
         move |fault| {
             let kind = match fault {
                 Fault::Network(_) | Fault::Late(_) => Kind::Unavailable,
                 _ => Kind::Internal,
             };
-            Error::new(kind, format!("cannot {place}: {fault}"))
+            let hint = match fault.is_denied() {
+                true => hint.as_str(),
+                false => "",
+            };
+            Error::new(kind, format!("cannot {place}: {fault}{hint}"))
         }
     }
 

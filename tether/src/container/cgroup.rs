@@ -4,6 +4,7 @@ use super::notices::{Notices, value};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
+use wire::limits::Limits;
 
 /// Where the tether mounts the hierarchy, in its own root.
 pub const ROOT: &str = "/cg";
@@ -18,11 +19,11 @@ pub struct Cgroup {
 
 impl Cgroup {
     /// Makes the container's cgroup in the hierarchy mounted at [`ROOT`], with every controller
-    /// that the kernel has, for `pids` processes and threads at once (0: without limit).
+    /// that the kernel has, for so many processes and threads at once, and so much of the CPUs' time.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn create(pids: u64) -> io::Result<Cgroup> {
+    pub fn create(limits: &Limits) -> io::Result<Cgroup> {
         let controllers = fs::read_to_string(format!("{ROOT}/cgroup.controllers"))?;
         let all: Vec<String> = controllers
             .split_whitespace()
@@ -38,8 +39,12 @@ impl Cgroup {
         let cgroup = Cgroup {
             folder: File::open(CONTAINER)?.into(),
         };
-        if pids > 0 {
-            cgroup.limit_pids(pids)?;
+        if limits.pids > 0 {
+            cgroup.limit_pids(limits.pids)?;
+        }
+        if let Some(cpu) = limits.cpu {
+            let text = format!("{} {}", cpu.quota, cpu.period);
+            fs::write(format!("{CONTAINER}/cpu.max"), text)?;
         }
         Ok(cgroup)
     }

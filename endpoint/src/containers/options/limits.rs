@@ -44,6 +44,7 @@ pub(super) fn limits(fields: &Fields<'_>) -> Result<Limits> {
         ulimits: ulimits(fields)?,
         sysctls: sysctls(fields)?,
         no_new_privileges: false,
+        cpu: None,
         oom_score_adj: oom_score_adj(fields)?,
         pids: pids(fields.number("PidsLimit")?.unwrap_or(0)),
     })

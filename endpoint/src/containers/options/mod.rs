@@ -38,7 +38,9 @@ use wire::{
 pub struct Options {
     /// Memory in MiB; `None`: the endpoint's default.
     pub memory_mib: Option<u32>,
-    /// Whole CPUs; `None`: the endpoint's default.
+    /// Memory in MiB that it has at least where none is given.
+    pub reserved_mib: u32,
+    /// CPUs of the VM; `None`: the endpoint's default. What of their time there is is in the limits.
     pub cpus: Option<u32>,
     /// Published ports.
     #[serde(default)]
@@ -171,9 +173,11 @@ pub fn check_host(host: &Map<String, Value>) -> Result<Options> {
         capabilities(&fields, "CapDrop")?,
     );
     let security = security::read(&fields, &seccomp::held(&cap_add, &cap_drop))?;
+    let cpus = resources::cpus(&fields)?;
     Ok(Options {
         memory_mib: resources::memory(&fields)?,
-        cpus: resources::cpus(&fields)?,
+        reserved_mib: resources::reservation(&fields)?,
+        cpus: cpus.map(|cpus| cpus.count),
         ports: publish::read(fields.find("PortBindings"))?,
         publish_all: fields.flag("PublishAllPorts")?,
         dns: network::name_servers(&fields)?,
@@ -194,6 +198,7 @@ pub fn check_host(host: &Map<String, Value>) -> Result<Options> {
         log: logging::read(host)?,
         limits: Limits {
             no_new_privileges: security.no_new_privileges,
+            cpu: cpus.and_then(|cpus| cpus.time),
             ..limits::limits(&fields)?
         },
         seccomp: security.seccomp,

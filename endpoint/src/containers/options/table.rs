@@ -54,7 +54,6 @@ pub(super) const REFUSED: &[(&str, &[(&str, &str)])] = &[
         &[
             ("KernelMemory", "--kernel-memory"),
             ("KernelMemoryTCP", "KernelMemoryTCP"),
-            ("MemoryReservation", "--memory-reservation"),
         ],
     ),
     (
@@ -98,6 +97,7 @@ pub(super) fn refusal(field: &str) -> Option<(&'static str, &'static str)> {
 /// Fields whose value needs a look, or that mean something to the client alone.
 pub(super) const TAKEN: &[&str] = &[
     "Memory",
+    "MemoryReservation",
     "MemorySwap",
     "MemorySwappiness",
     "NanoCpus",

@@ -110,9 +110,14 @@ fn wrong_values_are_bad_parameters() {
         json!({"Memory": 1024}),
         json!({"Memory": -1}),
         json!({"Memory": "x"}),
-        json!({"NanoCpus": 1_500_000_000}),
+        json!({"NanoCpus": 9_999_999}),
+        json!({"NanoCpus": -1}),
+        json!({"NanoCpus": i64::MAX}),
         json!({"NanoCpus": 1_000_000_000, "CpuCount": 2}),
-        json!({"CpuQuota": 50_000}),
+        json!({"CpuQuota": 999}),
+        json!({"CpuQuota": 50_000, "CpuPeriod": 999}),
+        json!({"CpuQuota": 50_000, "CpuPeriod": 1_000_001}),
+        json!({"CpuQuota": i64::MAX}),
         json!({"Dns": ["x"]}),
         json!({"ExtraHosts": ["x"]}),
         json!({"ExtraHosts": ["x:y"]}),
@@ -148,6 +153,72 @@ fn supported_options_reach_the_vm() {
     assert_eq!(options.cap_add, ["CAP_NET_ADMIN"]);
     assert_eq!(options.extra_hosts[1], ("::1".to_owned(), "b".to_owned()));
     assert_eq!(host(json!({"CpuQuota": 200_000})).unwrap().cpus, Some(2));
+}
+
+#[test]
+fn a_part_of_a_cpu_is_a_vm_with_the_next_whole_one_and_a_limit_of_its_time() {
+    for (given, count, time) in [
+        (json!({}), None, None),
+        (json!({"CpuQuota": -1}), None, None),
+        (json!({"CpuPeriod": 50_000}), None, None),
+        (json!({"NanoCpus": 1_000_000_000}), Some(1), None),
+        (
+            json!({"NanoCpus": 500_000_000}),
+            Some(1),
+            Some((50_000, 100_000)),
+        ),
+        (
+            json!({"NanoCpus": 10_000_000}),
+            Some(1),
+            Some((1_000, 100_000)),
+        ),
+        (
+            json!({"NanoCpus": 2_010_000_000i64}),
+            Some(3),
+            Some((201_000, 100_000)),
+        ),
+        (
+            json!({"CpuQuota": 30_000, "CpuPeriod": 20_000}),
+            Some(2),
+            Some((30_000, 20_000)),
+        ),
+        (
+            json!({"CpuQuota": 40_000, "CpuPeriod": 20_000}),
+            Some(2),
+            None,
+        ),
+    ] {
+        let options = host(given.clone()).unwrap();
+        let cpu = options.limits.cpu.map(|cpu| (cpu.quota, cpu.period));
+        assert_eq!((options.cpus, cpu), (count, time), "{given}");
+    }
+}
+
+#[test]
+fn memory_that_is_reserved_is_had_where_none_is_given() {
+    const MIB: i64 = 1024 * 1024;
+    let with =
+        |reserved: i64, memory: i64| host(json!({"MemoryReservation": reserved, "Memory": memory}));
+    assert_eq!(with(0, 0).unwrap().reserved_mib, 0);
+    // Rounded up to what vSphere takes.
+    assert_eq!(with(513 * MIB, 0).unwrap().reserved_mib, 516);
+    assert_eq!(with(64 * MIB, 64 * MIB).unwrap().memory_mib, Some(64));
+    for (reserved, memory, why) in [
+        (6 * MIB - 1, 0, "Minimum memory reservation allowed is 6MB"),
+        (-1, 0, "Minimum memory reservation allowed is 6MB"),
+        (
+            65 * MIB,
+            64 * MIB,
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        ),
+        (i64::MAX, 0, "more than a VM can have"),
+    ] {
+        let error = with(reserved, memory).unwrap_err();
+        assert_eq!(error.kind, Kind::BadParameter);
+        assert!(error.message.contains(why), "{}", error.message);
+    }
+    let update = json!({"MemoryReservation": 64 * MIB});
+    assert!(check_update(update.as_object().unwrap()).is_err());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::{fields::Fields, is_default, limits, refused, resources, table};
 use crate::errors::Result;
 use serde_json::{Map, Value};
+use wire::limits::CpuTime;
 
 /// What `docker update` asks for; `None`: as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub struct Resources {
     pub memory_mib: Option<u32>,
     /// CPUs of the VM.
     pub cpus: Option<u32>,
+    /// What of their time there is, where that is not all.
+    pub cpu: Option<CpuTime>,
     /// Processes and threads at once; 0: without limit.
     pub pids: Option<u64>,
 }
@@ -45,9 +48,11 @@ pub fn check_update(body: &Map<String, Value>) -> Result<Resources> {
         }
     }
     let fields = Fields(body);
+    let cpus = resources::cpus(&fields)?;
     Ok(Resources {
         memory_mib: resources::memory(&fields)?,
-        cpus: resources::cpus(&fields)?,
+        cpus: cpus.map(|cpus| cpus.count),
+        cpu: cpus.and_then(|cpus| cpus.time),
         // 0 is the client's way to say nothing, -1 takes the limit away.
         pids: fields
             .number("PidsLimit")?
@@ -73,13 +78,14 @@ mod tests {
         let want = Resources {
             memory_mib: Some(128),
             cpus: Some(2),
+            cpu: None,
             pids: Some(0),
         };
         assert_eq!(check(all).unwrap(), want);
         for (body, words) in [
             (json!({"CpuShares": 5}), "--cpu-shares is not supported"),
             (json!({"Memory": 5}), "at least 64m"),
-            (json!({"NanoCpus": 5}), "whole CPUs"),
+            (json!({"NanoCpus": 5}), "0.01 CPUs"),
             (json!({"Surprise": 5}), "no such option"),
             (
                 json!({"Ulimits": [{"Name": "nofile"}]}),

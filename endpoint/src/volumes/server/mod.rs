@@ -1,6 +1,8 @@
 //! Folders on an NFS server: made, listed and deleted by the endpoint itself, without a mount, which would take root and
 //! could wait for the server for ever (docs/decisions/0023). Version 4.0, or 3.
 
+#[cfg(test)]
+pub mod fake;
 mod rpc;
 mod v3;
 mod v4;

@@ -50,6 +50,13 @@ impl From<Garbled> for Fault {
     }
 }
 
+impl Fault {
+    /// The server knows who asks, and does not let them.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Fault::Status(1 | 13))
+    }
+}
+
 /// NFS's own statuses that matter here; both versions have the system's numbers for the others.
 pub const NO_ENTRY: u32 = 2;
 pub const EXISTS: u32 = 17;
