@@ -92,3 +92,16 @@ pub(super) fn device_block(major: u32, minor: u32) -> [u8; 60] {
     }
     out
 }
+
+/// Major and minor number that [`device_block`] stored.
+pub(super) fn device_of(block: &[u8; 60]) -> (u32, u32) {
+    let word =
+        |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+    match word(0) {
+        0 => {
+            let new = word(4);
+            ((new >> 8) & 0xfff, (new & 0xff) | ((new >> 12) & 0xfff00))
+        }
+        old => ((old >> 8) & 0xff, old & 0xff),
+    }
+}

@@ -1,0 +1,77 @@
+//! The bytes of a file, a long link or a directory.
+
+use super::Filesystem;
+use super::error::{ReadError, unsupported};
+use super::extents::{Leaf, Run};
+use super::inode::Inode;
+use crate::ReadAt;
+
+/// An open file: reads in order need its extent tree once for each leaf.
+#[derive(Debug)]
+pub struct File<'a, S> {
+    fs: &'a Filesystem<S>,
+    inode: Inode,
+    leaf: Option<Leaf>,
+}
+
+impl<'a, S: ReadAt> File<'a, S> {
+    pub(super) fn new(fs: &'a Filesystem<S>, inode: &Inode) -> Result<Self, ReadError> {
+        if inode.has_inline_data() {
+            return Err(unsupported("inline_data"));
+        }
+        if !inode.has_extents() {
+            return Err(unsupported("files without extents"));
+        }
+        Ok(Self {
+            fs,
+            inode: inode.clone(),
+            leaf: None,
+        })
+    }
+
+    /// Bytes of the file.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.inode.size
+    }
+
+    /// Fills `buf` from `offset` as far as the file goes; holes and what was never written are zeros.
+    /// Gives the number of bytes, less than `buf` has only at the end.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<usize, ReadError> {
+        let count = self.size().saturating_sub(offset).min(buf.len() as u64) as usize;
+        let size = self.fs.blocks.size as u64;
+        let mut done = 0;
+        while done < count {
+            let at = offset + done as u64;
+            // A size that was checked: no file has more blocks than 32 bits count.
+            let run = self.run((at / size) as u32)?;
+            let within = at % size;
+            let take = (run.length * size - within).min((count - done) as u64) as usize;
+            let part = &mut buf[done..done + take];
+            match run.physical {
+                Some(block) => self.fs.blocks.read(block, within as usize, part)?,
+                None => part.fill(0),
+            }
+            done += take;
+        }
+        Ok(count)
+    }
+
+    /// What is at a block of the file.
+    pub(super) fn run(&mut self, block: u32) -> Result<Run, ReadError> {
+        if let Some(run) = self.leaf.as_ref().and_then(|leaf| leaf.run(block)) {
+            return Ok(run);
+        }
+        let leaf = Leaf::find(&self.fs.blocks, &self.inode, block)?;
+        let run = leaf.run(block);
+        self.leaf = Some(leaf);
+        // Invariant: the leaf found for a block tells of it.
+        Ok(run.unwrap_or(Run {
+            physical: None,
+            length: 1,
+        }))
+    }
+}
