@@ -162,16 +162,17 @@ fn index(block: &mut [u8], at: usize, limit: usize, points: &[(u32, u32)], seed:
     }
     block[at..at + 2].copy_from_slice(&(limit as u16).to_le_bytes());
     block[at + 2..at + 4].copy_from_slice(&(points.len() as u16).to_le_bytes());
-    let sum = index_sum(block, at, points.len(), seed);
+    let sum = index_sum(block, at, limit, points.len(), seed);
     let tail = at + 8 * limit;
     block[tail + 4..tail + 8].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// The checksum of a block with `count` index entries from `at`: over all entries in use and the
-/// reserved bytes of the tail (fs/ext4/namei.c, `ext4_dx_csum`).
-pub(super) fn index_sum(block: &[u8], at: usize, count: usize, seed: u32) -> u32 {
+/// The checksum of a block with room for `limit` index entries from `at`: over the `count` in use and
+/// the reserved bytes of the tail, which the kernel does not clear (fs/ext4/namei.c, `ext4_dx_csum`).
+pub(super) fn index_sum(block: &[u8], at: usize, limit: usize, count: usize, seed: u32) -> u32 {
+    let tail = at + 8 * limit;
     let sum = checksum::update(seed, &block[..at + 8 * count]);
-    checksum::update(checksum::update(sum, &[0; 4]), &[0; 4])
+    checksum::update(checksum::update(sum, &block[tail..tail + 4]), &[0; 4])
 }
 
 /// One block of entries, the last of which takes the rest of it.

@@ -218,6 +218,7 @@ pub(super) mod journal {
     pub const HEADER_BYTES: usize = 12;
     pub const DESCRIPTOR: u32 = 1;
     pub const COMMIT: u32 = 2;
+    pub const SUPERBLOCK_V1: u32 = 3;
     pub const SUPERBLOCK: u32 = 4;
     pub const REVOKE: u32 = 5;
     /// The superblock.
@@ -262,5 +263,4 @@ pub(super) mod journal {
     /// A commit block.
     pub const COMMIT_CHECKSUM: usize = 16;
     pub const COMMIT_TIME: usize = 48;
-    pub const COMMIT_BYTES: usize = 64;
 }

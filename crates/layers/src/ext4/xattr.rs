@@ -124,6 +124,26 @@ fn acl(value: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// The other way round: what [`acl`] made, as `getxattr` gives it.
+pub(super) fn acl_of(stored: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = stored.strip_prefix(&1u32.to_le_bytes())?;
+    let mut out = 2u32.to_le_bytes().to_vec();
+    while let Some((entry, after)) = rest.split_first_chunk::<4>() {
+        out.extend_from_slice(entry);
+        rest = after;
+        match u16::from_le_bytes([entry[0], entry[1]]) {
+            0x02 | 0x08 => {
+                let (id, after) = rest.split_first_chunk::<4>()?;
+                out.extend_from_slice(id);
+                rest = after;
+            }
+            0x01 | 0x04 | 0x10 | 0x20 => out.extend_from_slice(&[0xff; 4]),
+            _ => return None,
+        }
+    }
+    rest.is_empty().then_some(out)
+}
+
 impl Attributes {
     /// Takes an entry's attributes (full names): as many as fit go into the inode, smallest first; the rest into a block.
     pub fn new(path: &[u8], given: &[(Vec<u8>, Vec<u8>)]) -> Result<Self, Error> {

@@ -5,9 +5,13 @@ use super::bytes::Fields;
 use super::error::{ReadError, damaged};
 use super::file::File;
 use super::inode::Inode;
+use super::xattr;
 use crate::ReadAt;
 use crate::ext4::layout::entry as at;
 use crate::ext4::{Kind, checksum};
+
+/// Entries in an inode begin after its parent's number.
+const INLINE_PARENT: usize = 4;
 
 /// A name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub struct Entries<'a, S> {
     fs: &'a Filesystem<S>,
     file: File<'a, S>,
     inode: Inode,
+    /// Entries in the inode itself: two lists in place of blocks.
+    inline: Option<[Vec<u8>; 2]>,
     /// Blocks, and the next one to read.
     blocks: u64,
     next: u64,
@@ -45,9 +51,16 @@ impl<'a, S: ReadAt> Entries<'a, S> {
             });
         }
         let size = fs.blocks.size as u64;
-        let blocks = inode.size / size;
-        // It has no holes, so it cannot have more blocks than there are: that bounds the work.
-        if !inode.size.is_multiple_of(size) || blocks > fs.blocks.count {
+        let mut blocks = inode.size / size;
+        let mut inline = None;
+        if inode.has_inline_data() {
+            inline = Some([
+                inode.block[INLINE_PARENT..].to_vec(),
+                xattr::inline_data(inode)?,
+            ]);
+            blocks = 2;
+        } else if !inode.size.is_multiple_of(size) || blocks > fs.blocks.count {
+            // It has no holes, so it cannot have more blocks than there are: that bounds the work.
             return Err(damaged(
                 format!("directory {}", inode.number),
                 "has no possible size",
@@ -57,6 +70,7 @@ impl<'a, S: ReadAt> Entries<'a, S> {
             fs,
             file: File::new(fs, inode)?,
             inode: inode.clone(),
+            inline,
             blocks,
             next: 0,
             block: Vec::new(),
@@ -73,6 +87,12 @@ impl<'a, S: ReadAt> Entries<'a, S> {
     fn load(&mut self) -> Result<bool, ReadError> {
         if self.next == self.blocks {
             return Ok(false);
+        }
+        if let Some(lists) = &mut self.inline {
+            self.block = std::mem::take(&mut lists[self.next as usize]);
+            (self.at, self.end) = (0, self.block.len());
+            self.next += 1;
+            return Ok(true);
         }
         let number = self.next as u32;
         let Some(physical) = self.file.run(number)?.physical else {
@@ -112,7 +132,7 @@ impl<'a, S: ReadAt> Entries<'a, S> {
                 return Err(self.bad("has an index with more entries than have room"));
             }
             (
-                crate::ext4::dirs::index_sum(raw, index, count, seed),
+                crate::ext4::dirs::index_sum(raw, index, limit, count, seed),
                 raw.le32(tail + 4),
             )
         } else {

@@ -158,6 +158,33 @@ impl<'a> Node<'a> {
 }
 
 impl Leaf {
+    /// No blocks from `first` to before `end`.
+    pub fn hole(first: u64, end: u64) -> Self {
+        Self {
+            first,
+            end,
+            extents: Vec::new(),
+        }
+    }
+
+    /// Adds a block behind all others.
+    pub fn push(&mut self, logical: u64, physical: u64) {
+        if let Some(last) = self.extents.last_mut()
+            && last.logical + last.length == logical
+            && last
+                .physical
+                .is_some_and(|first| first + last.length == physical)
+        {
+            last.length += 1;
+        } else {
+            self.extents.push(Extent {
+                logical,
+                length: 1,
+                physical: Some(physical),
+            });
+        }
+    }
+
     /// The leaf that tells of block `wanted` of the file.
     pub fn find<S: ReadAt>(
         blocks: &Blocks<S>,
@@ -183,11 +210,7 @@ impl Leaf {
                     block
                 }
                 Below::Hole(end) => {
-                    return Ok(Self {
-                        first: range.0,
-                        end,
-                        extents: Vec::new(),
-                    });
+                    return Ok(Self::hole(range.0, end));
                 }
             };
             let raw = blocks.block(block)?;

@@ -1,9 +1,11 @@
 //! The bytes of a file, a long link or a directory.
 
 use super::Filesystem;
-use super::error::{ReadError, unsupported};
+use super::blocks::Blocks;
+use super::error::{ReadError, damaged};
 use super::extents::{Leaf, Run};
 use super::inode::Inode;
+use super::{blockmap, xattr};
 use crate::ReadAt;
 
 /// An open file: reads in order need its extent tree once for each leaf.
@@ -11,20 +13,30 @@ use crate::ReadAt;
 pub struct File<'a, S> {
     fs: &'a Filesystem<S>,
     inode: Inode,
+    /// The bytes, if they are in the inode.
+    inline: Option<Vec<u8>>,
+    /// The part of the tree that was looked at last.
     leaf: Option<Leaf>,
 }
 
 impl<'a, S: ReadAt> File<'a, S> {
     pub(super) fn new(fs: &'a Filesystem<S>, inode: &Inode) -> Result<Self, ReadError> {
-        if inode.has_inline_data() {
-            return Err(unsupported("inline_data"));
-        }
-        if !inode.has_extents() {
-            return Err(unsupported("files without extents"));
-        }
+        let inline = if inode.has_inline_data() {
+            let bytes = [&inode.block[..], &xattr::inline_data(inode)?].concat();
+            if inode.size > bytes.len() as u64 {
+                return Err(damaged(
+                    format!("inode {}", inode.number),
+                    "has less data than it says",
+                ));
+            }
+            Some(bytes)
+        } else {
+            None
+        };
         Ok(Self {
             fs,
             inode: inode.clone(),
+            inline,
             leaf: None,
         })
     }
@@ -42,6 +54,12 @@ impl<'a, S: ReadAt> File<'a, S> {
     /// [`ReadError`]
     pub fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<usize, ReadError> {
         let count = self.size().saturating_sub(offset).min(buf.len() as u64) as usize;
+        if let Some(inline) = &self.inline {
+            // Nothing is read past the size, which is at most that of these bytes.
+            let from = offset.min(inline.len() as u64) as usize;
+            buf[..count].copy_from_slice(&inline[from..from + count]);
+            return Ok(count);
+        }
         let size = self.fs.blocks.size as u64;
         let mut done = 0;
         while done < count {
@@ -65,7 +83,11 @@ impl<'a, S: ReadAt> File<'a, S> {
         if let Some(run) = self.leaf.as_ref().and_then(|leaf| leaf.run(block)) {
             return Ok(run);
         }
-        let leaf = Leaf::find(&self.fs.blocks, &self.inode, block)?;
+        let leaf = if self.inode.has_extents() {
+            Leaf::find(&self.fs.blocks, &self.inode, block)?
+        } else {
+            blockmap::find(&self.fs.blocks, &self.inode, block)?
+        };
         let run = leaf.run(block);
         self.leaf = Some(leaf);
         // Invariant: the leaf found for a block tells of it.
@@ -73,5 +95,9 @@ impl<'a, S: ReadAt> File<'a, S> {
             physical: None,
             length: 1,
         }))
+    }
+
+    pub(super) fn blocks(&self) -> &'a Blocks<S> {
+        &self.fs.blocks
     }
 }

@@ -10,6 +10,7 @@
 //! would free them, but they have no name, so no reader gets to them; and one that was being cut
 //! short has its new size already, beyond which nothing is read.
 
+mod blockmap;
 mod blocks;
 mod bytes;
 mod dirs;

@@ -1,0 +1,250 @@
+//! The ext4 reader against Linux and e2fsprogs: what they wrote is read as they read it.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "support/ext4.rs"]
+mod ext4;
+
+use ext4::{Mount, assert_same, read_folder, read_image};
+use layers::ext4::read::Filesystem;
+use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, Timespec, Timestamps};
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+fn mkfs(image: &Path, size: &str, options: &[&str]) {
+    let out = Command::new("mkfs.ext4")
+        .args(["-q", "-F", "-E", "nodiscard"])
+        .args(options)
+        .arg(image)
+        .arg(size)
+        .output()
+        .expect("mkfs.ext4 (Debian package e2fsprogs)");
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "mkfs.ext4 {options:?}: {text}");
+}
+
+fn open(image: &Path) -> Filesystem<File> {
+    Filesystem::open(File::open(image).unwrap()).unwrap()
+}
+
+fn set_times(path: &Path, secs: i64, nanos: i64) {
+    let time = Timespec {
+        tv_sec: secs,
+        tv_nsec: nanos as _,
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    rustix::fs::utimensat(rustix::fs::CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+}
+
+fn xattr(path: &Path, name: &str, value: &[u8]) -> bool {
+    rustix::fs::lsetxattr(path, name, value, rustix::fs::XattrFlags::empty()).is_ok()
+}
+
+/// One of everything that Linux can put into a folder.
+fn fill(root: &Path) {
+    let at = |name: &str| root.join(name);
+    for size in [0, 1, 59, 60, 61, 150, 1023, 1024, 4095, 4096, 4097, 70_000] {
+        std::fs::write(at(&format!("size-{size}")), vec![size as u8 | 1; size]).unwrap();
+    }
+    std::fs::create_dir(at("folder")).unwrap();
+    std::fs::create_dir(at("empty")).unwrap();
+    for depth in 1..20 {
+        std::fs::create_dir_all(root.join("deep").join("d/".repeat(depth))).unwrap();
+    }
+    std::fs::write(at("folder/a name\nof two lines"), "x").unwrap();
+    std::fs::write(root.join("folder").join("n".repeat(255)), "y").unwrap();
+    std::fs::hard_link(at("size-1024"), at("folder/link")).unwrap();
+    for length in [1, 58, 59, 60, 61, 155, 156, 1022, 1023] {
+        symlink("t".repeat(length), at(&format!("to-{length}"))).unwrap();
+    }
+    let _ = symlink("t".repeat(4095), at("to-4095"));
+    // Odd pieces, so that there are many extents; most of them freed again below.
+    let pieces = File::create(at("pieces")).unwrap();
+    for i in 0..2000u32 {
+        pieces
+            .write_all_at(&[i as u8 | 1; 4096], u64::from(i) * 8192)
+            .unwrap();
+    }
+    let holes = File::create(at("holes")).unwrap();
+    holes.write_all_at(b"after a hole", 300_000).unwrap();
+    holes.set_len(1_000_001).unwrap();
+    let far = File::create(at("far")).unwrap();
+    far.write_all_at(b"far", 12_000_000).unwrap();
+    // What was asked for and never written reads as zeros.
+    let asked = File::create(at("asked")).unwrap();
+    if rustix::fs::fallocate(&asked, FallocateFlags::empty(), 0, 200_000).is_ok() {
+        asked.write_all_at(b"in the middle", 100_000).unwrap();
+    }
+    std::fs::create_dir(at("many")).unwrap();
+    for i in 0..2500 {
+        File::create(
+            root.join("many")
+                .join(format!("a name that is not short {i}")),
+        )
+        .unwrap();
+    }
+    for i in (0..2500).step_by(3) {
+        std::fs::remove_file(
+            root.join("many")
+                .join(format!("a name that is not short {i}")),
+        )
+        .unwrap();
+    }
+    for (name, kind, device) in [
+        ("null", FileType::CharacterDevice, (1, 3)),
+        ("large", FileType::BlockDevice, (259, 70_000)),
+        ("largest", FileType::CharacterDevice, (4095, 1_048_575)),
+        ("major", FileType::BlockDevice, (255, 255)),
+        ("whiteout", FileType::CharacterDevice, (0, 0)),
+        ("minor", FileType::CharacterDevice, (0, 7)),
+        ("pipe", FileType::Fifo, (0, 0)),
+        ("socket", FileType::Socket, (0, 0)),
+    ] {
+        let device = rustix::fs::makedev(device.0, device.1);
+        rustix::fs::mknodat(rustix::fs::CWD, at(name), kind, Mode::from(0o640), device).unwrap();
+    }
+    rustix::fs::chownat(
+        rustix::fs::CWD,
+        at("size-1"),
+        Some(rustix::fs::Uid::from_raw(70_000)),
+        Some(rustix::fs::Gid::from_raw(3_000_000_000)),
+        AtFlags::empty(),
+    )
+    .unwrap();
+    std::fs::set_permissions(
+        at("size-0"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o6711),
+    )
+    .unwrap();
+    for (name, secs, nanos) in [
+        ("size-59", -1, 999_999_999),
+        ("size-60", -2_000_000_000, 1),
+        ("size-61", 4_102_444_800, 123_456_789),
+        ("size-150", 15_032_385_535, 0),
+        ("to-60", 1, 2),
+    ] {
+        set_times(&at(name), secs, nanos);
+    }
+    for (name, key, value) in [
+        ("size-1", "user.short", &b"1"[..]),
+        ("size-1", "user.empty", b""),
+        ("size-1023", "user.block", &[7; 900]),
+        ("size-1023", "user.other", b"in the inode"),
+        ("size-0", "security.capability", &CAPABILITY),
+        ("folder", "trusted.overlay.opaque", b"y"),
+        ("to-58", "trusted.of.a.link", b"\0\xff"),
+    ] {
+        assert!(xattr(&at(name), key, value), "{name} {key}");
+    }
+    xattr(&at("size-4096"), "user.large", &[9; 3000]);
+    // user::rw- user:1234:r-- group::r-- mask::r-- other::---
+    let acl = [
+        (1u16, 6u16, !0u32),
+        (2, 4, 1234),
+        (4, 4, !0),
+        (0x10, 4, !0),
+        (0x20, 0, !0),
+    ]
+    .iter()
+    .fold(2u32.to_le_bytes().to_vec(), |mut out, (tag, perm, id)| {
+        out.extend_from_slice(&tag.to_le_bytes());
+        out.extend_from_slice(&perm.to_le_bytes());
+        out.extend_from_slice(&id.to_le_bytes());
+        out
+    });
+    assert!(xattr(&at("size-4097"), "system.posix_acl_access", &acl));
+    assert!(xattr(&at("folder"), "system.posix_acl_default", &acl));
+}
+
+const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// Fills a file system of these features by way of Linux, and reads it.
+fn round(options: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image");
+    mkfs(&image, "64M", options);
+    let Some(mount) = Mount::new(&image, "loop") else {
+        return;
+    };
+    fill(&mount.0);
+    drop(mount);
+    let ours = read_image(&open(&image)).unwrap();
+    let mount = Mount::new(&image, "loop,ro").unwrap();
+    assert_same(&ours, &read_folder(&mount.0), &format!("{options:?}"));
+    assert!(ours.len() > 1700, "{}", ours.len());
+}
+
+#[test]
+fn what_linux_writes_is_read_whole_with_the_features_of_today() {
+    round(&[]);
+    round(&[
+        "-b",
+        "1024",
+        "-O",
+        "metadata_csum_seed,large_dir,^has_journal",
+    ]);
+}
+
+#[test]
+fn what_linux_writes_is_read_whole_without_checksums_and_with_small_inodes() {
+    round(&["-b", "2048", "-O", "^metadata_csum,^64bit,^resize_inode"]);
+}
+
+#[test]
+fn what_linux_writes_is_read_whole_from_inline_data() {
+    round(&["-b", "4096", "-O", "inline_data"]);
+    round(&["-b", "1024", "-I", "1024", "-O", "inline_data"]);
+}
+
+#[test]
+fn what_linux_writes_is_read_whole_from_lists_of_blocks() {
+    round(&[
+        "-b",
+        "1024",
+        "-O",
+        "^extents,^metadata_csum,^64bit,^dir_index",
+    ]);
+}
+
+#[test]
+fn a_folder_that_mkfs_copied_is_read_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, from) = (dir.path().join("image"), dir.path().join("from"));
+    std::fs::create_dir(&from).unwrap();
+    std::fs::create_dir(from.join("many")).unwrap();
+    for i in 0..3000 {
+        std::fs::write(from.join(format!("many/{i}")), format!("{i}")).unwrap();
+    }
+    std::fs::write(from.join("large"), vec![3; 3_000_000]).unwrap();
+    symlink("x".repeat(300), from.join("link")).unwrap();
+    mkfs(&image, "64M", &["-d", from.to_str().unwrap()]);
+    let fs = open(&image);
+    let (mut ours, theirs) = (read_image(&fs).unwrap(), read_folder(&from));
+    assert!(ours.remove(&b"lost+found"[..]).is_some());
+    let names = |tree: &ext4::Tree| -> Vec<_> {
+        tree.iter()
+            .map(|(path, r)| {
+                (
+                    path.clone(),
+                    r.kind,
+                    r.mode,
+                    r.content.clone(),
+                    r.mtime.secs,
+                )
+            })
+            .skip(1)
+            .collect()
+    };
+    assert!(names(&ours) == names(&theirs));
+    let many = fs.lookup(&fs.root().unwrap(), b"many").unwrap().unwrap();
+    let many = fs.inode(many.inode).unwrap();
+    let found = fs.lookup(&many, b"2999").unwrap().unwrap();
+    assert_eq!(found.inode, ours[&b"many/2999"[..]].inode);
+    assert_eq!(fs.lookup(&many, b"3000").unwrap(), None);
+    assert_eq!(from.join("many").metadata().unwrap().nlink(), 2);
+}
