@@ -248,3 +248,136 @@ fn a_folder_that_mkfs_copied_is_read_as_it_was() {
     assert_eq!(fs.lookup(&many, b"3000").unwrap(), None);
     assert_eq!(from.join("many").metadata().unwrap().nlink(), 2);
 }
+
+/// The disk as it is while it is mounted: what a killed VM leaves. `seed` chooses what is done before.
+struct Cut {
+    dir: tempfile::TempDir,
+    mount: Option<Mount>,
+    random: u64,
+    names: u64,
+}
+
+impl Cut {
+    fn new(options: &[&str], how: &str, seed: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image");
+        mkfs(&image, "48M", options);
+        // Only what is asked for is committed, so that the disk is still while it is copied.
+        let mount = Mount::new(&image, &format!("loop,commit=300,{how}"));
+        Self {
+            dir,
+            mount,
+            random: seed,
+            names: 0,
+        }
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % end
+    }
+
+    /// One change: folders whose blocks are given to files later (revoked), files cut and grown.
+    fn change(&mut self, root: &Path) {
+        let folder = root.join(format!("f{}", self.below(6)));
+        match self.below(8) {
+            0 => drop(std::fs::remove_dir_all(&folder)),
+            1 | 2 => {
+                let _ = std::fs::create_dir(&folder);
+                for _ in 0..self.below(300) {
+                    self.names += 1;
+                    let _ = File::create(folder.join(format!("{:0200}", self.names)));
+                }
+            }
+            3..=5 => {
+                let _ = std::fs::create_dir(&folder);
+                let size = self.below(200_000) as usize;
+                // The journal's own magic number at a block's start: it is escaped where data is journaled.
+                let data = [&[0xc0, 0x3b, 0x39, 0x98][..], &vec![self.names as u8; 4092]].concat();
+                let data: Vec<u8> = data.into_iter().cycle().take(size).collect();
+                self.names += 1;
+                std::fs::write(folder.join(format!("data{}", self.below(9))), data).unwrap();
+            }
+            6 => {
+                let name = folder.join(format!("data{}", self.below(9)));
+                let size = self.below(300_000);
+                if let Ok(file) = File::options().write(true).open(&name) {
+                    file.set_len(size).unwrap();
+                    xattr(&name, "user.size", &vec![1; self.below(3000) as usize]);
+                }
+            }
+            _ => {
+                let _ = std::fs::rename(folder, root.join(format!("f{}", self.below(6))));
+            }
+        }
+    }
+
+    /// Changes, commits some of them, and copies the disk; gives the copy.
+    fn cut(&mut self, changes: u32) -> Option<std::path::PathBuf> {
+        let root = self.mount.as_ref()?.0.clone();
+        for _ in 0..changes {
+            self.change(&root);
+        }
+        let root = File::open(&root).unwrap();
+        rustix::fs::fsync(&root).unwrap();
+        let copy = self.dir.path().join("copy");
+        let status = Command::new("cp")
+            .arg("--sparse=always")
+            .arg(self.dir.path().join("image"))
+            .arg(&copy)
+            .status();
+        assert!(status.unwrap().success());
+        Some(copy)
+    }
+}
+
+fn dirty(image: &Path) -> bool {
+    let mut word = [0; 4];
+    File::open(image)
+        .unwrap()
+        .read_exact_at(&mut word, 1024 + 0x60)
+        .unwrap();
+    u32::from_le_bytes(word) & 4 != 0
+}
+
+/// Reads disks that were cut off by their journals, and has Linux replay the same ones.
+fn cuts(options: &[&str], how: &str, seed: u64, rounds: u32) {
+    let mut cut = Cut::new(options, how, seed);
+    for round in 0..rounds {
+        let Some(copy) = cut.cut(40) else {
+            return;
+        };
+        let what = format!("{options:?}, seed {seed}, round {round}");
+        assert!(dirty(&copy), "{what}");
+        let ours = read_image(&open(&copy)).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let mount = Mount::new(&copy, "loop,noatime").unwrap();
+        assert_same(&ours, &read_folder(&mount.0), &what);
+        drop(mount);
+        assert!(!dirty(&copy), "{what}: Linux replayed it");
+        // And once it is replayed, reading it plainly gives the same.
+        assert_same(&ours, &read_image(&open(&copy)).unwrap(), &what);
+    }
+}
+
+#[test]
+fn a_disk_that_was_cut_off_is_read_as_linux_replays_it() {
+    cuts(&["-J", "size=4"], "data=ordered", 1, 6);
+}
+
+#[test]
+fn a_disk_that_was_cut_off_is_read_without_checksums() {
+    cuts(
+        &["-b", "1024", "-J", "size=1", "-O", "^metadata_csum,^64bit"],
+        "data=ordered",
+        2,
+        6,
+    );
+}
+
+#[test]
+fn a_disk_that_was_cut_off_is_read_with_its_data_in_the_journal() {
+    cuts(&["-J", "size=8"], "data=journal", 3, 4);
+}
