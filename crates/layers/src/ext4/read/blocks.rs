@@ -21,7 +21,7 @@ pub(super) struct Blocks<S> {
     /// Blocks of the file system; all of them are in the source.
     pub count: u64,
     /// Blocks whose newest form is in the journal.
-    logged: BTreeMap<u64, Logged>,
+    pub(super) logged: BTreeMap<u64, Logged>,
     kept: Mutex<Vec<Kept>>,
 }
 

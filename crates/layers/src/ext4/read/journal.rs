@@ -385,3 +385,6 @@ fn sum_without(seed: u32, bytes: &[u8], field: usize) -> u32 {
     let sum = checksum::update(seed, &bytes[..field]);
     checksum::update(checksum::update(sum, &[0; 4]), &bytes[field + 4..])
 }
+
+#[cfg(test)]
+mod tests;
