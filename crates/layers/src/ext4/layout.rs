@@ -146,6 +146,8 @@ pub(super) mod extent {
     /// An entry above the leaves.
     pub const CHILD: usize = 4;
     pub const CHILD_HIGH: usize = 8;
+    /// The checksum of a node that is a block, after the room for its entries.
+    pub const TAIL_BYTES: usize = 4;
     /// Longest initialised extent, in blocks. What is above is not written yet, and that much shorter.
     pub const MAX_LENGTH: u16 = 32_768;
 }
@@ -171,6 +173,8 @@ pub(super) mod entry {
     pub const ROOT_INDEX: usize = 32;
     pub const NODE_INDEX: usize = 8;
     pub const INDEX_BYTES: usize = 8;
+    /// The child's block, after its lowest hash.
+    pub const INDEX_CHILD: usize = 4;
     /// dx_tail: four reserved bytes, then the checksum.
     pub const INDEX_TAIL: usize = 8;
 }
@@ -195,11 +199,12 @@ pub(super) mod xattr {
 
     pub const ACL_ACCESS: u8 = 2;
     pub const ACL_DEFAULT: u8 = 3;
+    pub const TRUSTED: u8 = 4;
     pub const SYSTEM: u8 = 7;
     /// Prefixes of names that are kept as a number.
     pub const PREFIXES: [(u8, &[u8]); 4] = [
         (1, b"user."),
-        (4, b"trusted."),
+        (TRUSTED, b"trusted."),
         (6, b"security."),
         (SYSTEM, b"system."),
     ];

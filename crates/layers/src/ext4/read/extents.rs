@@ -214,7 +214,7 @@ impl Leaf {
                 }
             };
             let raw = blocks.block(block)?;
-            let node = Node::parse(inode, &raw, 4)?;
+            let node = Node::parse(inode, &raw, at::TAIL_BYTES)?;
             // Each level is one less deep, which ends the way even where a node leads back to itself.
             if node.depth + 1 != depth {
                 return Err(bad("has a node at the wrong depth"));

@@ -5,9 +5,8 @@ use super::bytes::Fields;
 use super::error::{ReadError, damaged, unsupported};
 use super::inode::Inode;
 use crate::ReadAt;
-use crate::ext4::checksum;
 use crate::ext4::layout::xattr as at;
-use crate::ext4::xattr::acl_of;
+use crate::ext4::xattr::{acl_of, block_sum};
 
 /// The value of this one is the rest of an inode's inline data.
 const INLINE: &[u8] = b"data";
@@ -91,13 +90,10 @@ pub(super) fn attributes<S: ReadAt>(
         if raw.le32(0) != at::MAGIC_NUMBER || raw.le32(at::BLOCKS) != 1 {
             return Err(bad("are not where the inode says"));
         }
-        if let Some(seed) = fs.sb.seed {
-            let sum = checksum::update(seed, &inode.acl.to_le_bytes());
-            let sum = checksum::update(sum, &raw[..at::CHECKSUM]);
-            let sum = checksum::update(sum, &[0; 4]);
-            if checksum::update(sum, &raw[at::CHECKSUM + 4..]) != raw.le32(at::CHECKSUM) {
-                return Err(bad("have a block that does not have its checksum"));
-            }
+        if let Some(seed) = fs.sb.seed
+            && block_sum(&raw, inode.acl, seed) != raw.le32(at::CHECKSUM)
+        {
+            return Err(bad("have a block that does not have its checksum"));
         }
         block = Some(raw);
     }
