@@ -7,11 +7,13 @@ mod ext4;
 
 use ext4::{Mount, assert_same, read_folder, read_image};
 use layers::ext4::read::Filesystem;
+use layers::ext4::{Builder, EmptyOptions, Metadata, Options, Time, format_empty};
 use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, Timespec, Timestamps};
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 fn mkfs(image: &Path, size: &str, options: &[&str]) {
     let out = Command::new("mkfs.ext4")
@@ -94,6 +96,14 @@ fn fill(root: &Path) {
                 .join(format!("a name that is not short {i}")),
         )
         .unwrap();
+    }
+    // Blocks without any name in the middle of a folder.
+    std::fs::create_dir(at("hollow")).unwrap();
+    for i in 0..400 {
+        symlink("x", root.join("hollow").join(format!("{i:0150}"))).unwrap();
+    }
+    for i in 3..399 {
+        std::fs::remove_file(root.join("hollow").join(format!("{i:0150}"))).unwrap();
     }
     for (name, kind, device) in [
         ("null", FileType::CharacterDevice, (1, 3)),
@@ -247,6 +257,65 @@ fn a_folder_that_mkfs_copied_is_read_as_it_was() {
     assert_eq!(found.inode, ours[&b"many/2999"[..]].inode);
     assert_eq!(fs.lookup(&many, b"3000").unwrap(), None);
     assert_eq!(from.join("many").metadata().unwrap().nlink(), 2);
+}
+
+/// A disk that counts the reads of it.
+struct Counted(File, AtomicU64);
+
+impl layers::ReadAt for Counted {
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        FileExt::read_exact_at(&self.0, buf, offset)
+    }
+
+    fn size(&self) -> std::io::Result<u64> {
+        layers::ReadAt::size(&self.0)
+    }
+}
+
+#[test]
+fn names_are_found_by_their_hashes_in_folders_of_linux_and_of_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, layer) = (dir.path().join("image"), dir.path().join("layer"));
+    let name = |i: u32| format!("a name that fills the folder's blocks {i:06}");
+    let mut images = vec![&layer];
+    let mut b = Builder::new(File::create(&layer).unwrap(), Options::new([9; 16]));
+    for i in 0..6000 {
+        let path = format!("many/{}", name(i));
+        b.fifo(path.as_bytes(), &Metadata::new(0o644, Time::default()))
+            .unwrap();
+    }
+    b.finish().unwrap();
+    let mut file = File::create(&image).unwrap();
+    file.set_len(128 << 20).unwrap();
+    format_empty(&mut file, 128 << 20, &EmptyOptions::new([5; 16])).unwrap();
+    if let Some(mount) = Mount::new(&image, "loop") {
+        std::fs::create_dir(mount.0.join("many")).unwrap();
+        for i in 0..6000 {
+            let path = mount.0.join("many").join(name(i));
+            rustix::fs::mknodat(rustix::fs::CWD, path, FileType::Fifo, Mode::from(0o640), 0)
+                .unwrap();
+        }
+        images.push(&image);
+    }
+    for image in images {
+        let fs = Filesystem::open(Counted(File::open(image).unwrap(), AtomicU64::new(0))).unwrap();
+        let many = fs.lookup(&fs.root().unwrap(), b"many").unwrap().unwrap();
+        let many = fs.inode(many.inode).unwrap();
+        let all: Vec<_> = fs.entries(&many).unwrap().map(Result::unwrap).collect();
+        assert_eq!(all.len(), 6000);
+        for entry in &all {
+            assert_eq!(fs.lookup(&many, &entry.name).unwrap().as_ref(), Some(entry));
+        }
+        for i in 6000..7000 {
+            assert_eq!(fs.lookup(&many, name(i).as_bytes()).unwrap(), None);
+        }
+        // A look-up in a fresh one: the superblock, root and folder with their inodes, tree and leaf.
+        let fs = Filesystem::open(Counted(File::open(image).unwrap(), AtomicU64::new(0))).unwrap();
+        fs.lookup(&many, &all[3000].name).unwrap().unwrap();
+        let reads = fs.source().1.load(Ordering::Relaxed);
+        assert!(reads <= 5, "{reads} reads");
+    }
 }
 
 /// The disk as it is while it is mounted: what a killed VM leaves. `seed` chooses what is done before.

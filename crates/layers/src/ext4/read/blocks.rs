@@ -61,6 +61,10 @@ impl<S: ReadAt> Blocks<S> {
         }
     }
 
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+
     /// Lays the journal's blocks over those of the source.
     pub fn lay_over(&mut self, logged: BTreeMap<u64, Logged>) {
         self.logged = logged;

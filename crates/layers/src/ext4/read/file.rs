@@ -88,15 +88,17 @@ impl<'a, S: ReadAt> File<'a, S> {
         } else {
             blockmap::find(&self.fs.blocks, &self.inode, block)?
         };
-        let run = leaf.run(block);
+        let run = leaf.run(block).ok_or_else(|| {
+            damaged(
+                format!("inode {}", self.inode.number),
+                "has a tree that leaves out a block",
+            )
+        })?;
         self.leaf = Some(leaf);
-        // Invariant: the leaf found for a block tells of it.
-        Ok(run.unwrap_or(Run {
-            physical: None,
-            length: 1,
-        }))
+        Ok(run)
     }
 
+    /// Blocks of the file system.
     pub(super) fn blocks(&self) -> &'a Blocks<S> {
         &self.fs.blocks
     }

@@ -13,16 +13,19 @@
 mod blockmap;
 mod blocks;
 mod bytes;
+mod dirblock;
 mod dirs;
 mod error;
 mod extents;
 mod file;
 mod inode;
 mod journal;
+mod lookup;
 mod superblock;
 mod xattr;
 
-pub use dirs::{Entries, Entry};
+pub use dirblock::Entry;
+pub use dirs::Entries;
 pub use error::ReadError;
 pub use file::File;
 pub use inode::Inode;
@@ -35,6 +38,9 @@ use superblock::Superblock;
 
 /// Longest target of a symbolic link that Linux reads, in bytes.
 const LONGEST_LINK: u64 = 4096;
+
+/// An extended attribute: full name and value.
+pub type Attribute = (Vec<u8>, Vec<u8>);
 
 /// A file system that is read where it lies.
 #[derive(Debug)]
@@ -61,6 +67,12 @@ impl<S: ReadAt> Filesystem<S> {
             fs.blocks.count = fs.sb.blocks;
         }
         Ok(fs)
+    }
+
+    /// Where it is read from.
+    #[must_use]
+    pub fn source(&self) -> &S {
+        self.blocks.source()
     }
 
     /// The root directory.
@@ -99,13 +111,7 @@ impl<S: ReadAt> Filesystem<S> {
     /// # Errors
     /// As [`Filesystem::entries`]; [`ReadError::Io`].
     pub fn lookup(&self, directory: &Inode, name: &[u8]) -> Result<Option<Entry>, ReadError> {
-        for entry in self.entries(directory)? {
-            let entry = entry?;
-            if entry.name == name {
-                return Ok(Some(entry));
-            }
-        }
-        Ok(None)
+        lookup::lookup(self, directory, name)
     }
 
     /// Opens a regular file, for many reads.
@@ -162,7 +168,7 @@ impl<S: ReadAt> Filesystem<S> {
     ///
     /// # Errors
     /// [`ReadError::Damaged`], [`ReadError::Io`], [`ReadError::Unsupported`] for values in inodes of their own.
-    pub fn attributes(&self, inode: &Inode) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ReadError> {
+    pub fn attributes(&self, inode: &Inode) -> Result<Vec<Attribute>, ReadError> {
         xattr::attributes(self, inode)
     }
 }

@@ -1,9 +1,9 @@
 //! Extended attributes, from the inode and from a block.
 
-use super::Filesystem;
 use super::bytes::Fields;
 use super::error::{ReadError, damaged, unsupported};
 use super::inode::Inode;
+use super::{Attribute, Filesystem};
 use crate::ReadAt;
 use crate::ext4::layout::xattr as at;
 use crate::ext4::xattr::{acl_of, block_sum};
@@ -82,7 +82,7 @@ fn in_body(inode: &Inode) -> Result<Vec<Stored<'_>>, ReadError> {
 pub(super) fn attributes<S: ReadAt>(
     fs: &Filesystem<S>,
     inode: &Inode,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ReadError> {
+) -> Result<Vec<Attribute>, ReadError> {
     let bad = |reason| damaged(format!("the attributes of inode {}", inode.number), reason);
     let mut block = None;
     if inode.acl != 0 {
