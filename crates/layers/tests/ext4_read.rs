@@ -5,7 +5,7 @@
 #[path = "support/ext4.rs"]
 mod ext4;
 
-use ext4::{Mount, assert_same, read_folder, read_image};
+use ext4::{Mount, alone, assert_same, read_folder, read_image};
 use layers::ext4::read::Filesystem;
 use layers::ext4::{Builder, EmptyOptions, Metadata, Options, Time, format_empty};
 use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, Timespec, Timestamps};
@@ -191,6 +191,7 @@ fn round(options: &[&str]) {
 
 #[test]
 fn what_linux_writes_is_read_whole_with_the_features_of_today() {
+    let _alone = alone();
     round(&[]);
     round(&[
         "-b",
@@ -202,17 +203,20 @@ fn what_linux_writes_is_read_whole_with_the_features_of_today() {
 
 #[test]
 fn what_linux_writes_is_read_whole_without_checksums_and_with_small_inodes() {
+    let _alone = alone();
     round(&["-b", "2048", "-O", "^metadata_csum,^64bit,^resize_inode"]);
 }
 
 #[test]
 fn what_linux_writes_is_read_whole_from_inline_data() {
+    let _alone = alone();
     round(&["-b", "4096", "-O", "inline_data"]);
     round(&["-b", "1024", "-I", "1024", "-O", "inline_data"]);
 }
 
 #[test]
 fn what_linux_writes_is_read_whole_from_lists_of_blocks() {
+    let _alone = alone();
     round(&[
         "-b",
         "1024",
@@ -223,6 +227,7 @@ fn what_linux_writes_is_read_whole_from_lists_of_blocks() {
 
 #[test]
 fn a_folder_that_mkfs_copied_is_read_as_it_was() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let (image, from) = (dir.path().join("image"), dir.path().join("from"));
     std::fs::create_dir(&from).unwrap();
@@ -275,6 +280,7 @@ impl layers::ReadAt for Counted {
 
 #[test]
 fn names_are_found_by_their_hashes_in_folders_of_linux_and_of_ours() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let (image, layer) = (dir.path().join("image"), dir.path().join("layer"));
     let name = |i: u32| format!("a name that fills the folder's blocks {i:06}");
@@ -433,11 +439,13 @@ fn cuts(options: &[&str], how: &str, seed: u64, rounds: u32) {
 
 #[test]
 fn a_disk_that_was_cut_off_is_read_as_linux_replays_it() {
+    let _alone = alone();
     cuts(&["-J", "size=4"], "data=ordered", 1, 6);
 }
 
 #[test]
 fn a_disk_that_was_cut_off_is_read_without_checksums() {
+    let _alone = alone();
     cuts(
         &["-b", "1024", "-J", "size=1", "-O", "^metadata_csum,^64bit"],
         "data=ordered",
@@ -448,5 +456,6 @@ fn a_disk_that_was_cut_off_is_read_without_checksums() {
 
 #[test]
 fn a_disk_that_was_cut_off_is_read_with_its_data_in_the_journal() {
+    let _alone = alone();
     cuts(&["-J", "size=8"], "data=journal", 3, 4);
 }

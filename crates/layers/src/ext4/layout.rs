@@ -199,11 +199,12 @@ pub(super) mod xattr {
 
     pub const ACL_ACCESS: u8 = 2;
     pub const ACL_DEFAULT: u8 = 3;
+    pub const USER: u8 = 1;
     pub const TRUSTED: u8 = 4;
     pub const SYSTEM: u8 = 7;
     /// Prefixes of names that are kept as a number.
     pub const PREFIXES: [(u8, &[u8]); 4] = [
-        (1, b"user."),
+        (USER, b"user."),
         (TRUSTED, b"trusted."),
         (6, b"security."),
         (SYSTEM, b"system."),

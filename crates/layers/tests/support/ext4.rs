@@ -1,5 +1,7 @@
 //! File systems as a tree of records: as `layers::ext4::read` sees them, and as Linux does.
 
+#![allow(dead_code, reason = "each test needs a part of it")]
+
 use layers::ReadAt;
 use layers::ext4::read::{Filesystem, Inode, ReadError};
 use layers::ext4::{Kind, Time};
@@ -9,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// All that a container's user can see of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,12 +180,17 @@ fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     names[..length]
         .split(|byte| *byte == 0)
         .filter(|name| !name.is_empty())
-        .map(|name| {
+        .filter_map(|name| {
             let mut value = vec![0; 65_536];
-            let length =
-                rustix::fs::lgetxattr(path, OsStr::from_bytes(name), &mut value[..]).unwrap();
-            value.truncate(length);
-            (name.to_vec(), value)
+            match rustix::fs::lgetxattr(path, OsStr::from_bytes(name), &mut value[..]) {
+                Ok(length) => {
+                    value.truncate(length);
+                    Some((name.to_vec(), value))
+                }
+                // `user.…` of a link is listed but given to nobody.
+                Err(rustix::io::Errno::NODATA) => None,
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
         })
         .collect()
 }
@@ -200,10 +208,19 @@ pub fn assert_same(ours: &Tree, theirs: &Tree, what: &str) {
     }
 }
 
+/// Held by each test that mounts something or runs a program. A child that another thread starts has
+/// all open files for a moment, until it becomes its program, and a mount with an open file is busy.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // What a failed test leaves is no matter of the others.
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// An image on a loop device.
 pub struct Mount(
     pub PathBuf,
-    #[allow(dead_code, reason = "the folder goes after the mount")] tempfile::TempDir,
+    /// Goes after the mount.
+    tempfile::TempDir,
 );
 
 impl Mount {
@@ -231,6 +248,10 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
+        let unmounted = Command::new("umount").arg(&self.0).status();
+        // Not over the panic of a failed test.
+        if !std::thread::panicking() {
+            assert!(unmounted.unwrap().success());
+        }
     }
 }

@@ -5,6 +5,7 @@ use super::error::{ReadError, damaged, unsupported};
 use super::inode::Inode;
 use super::{Attribute, Filesystem};
 use crate::ReadAt;
+use crate::ext4::Kind;
 use crate::ext4::layout::xattr as at;
 use crate::ext4::xattr::{acl_of, block_sum};
 
@@ -77,8 +78,8 @@ fn in_body(inode: &Inode) -> Result<Vec<Stored<'_>>, ReadError> {
     list(inode, body, 4, 4)
 }
 
-/// Full names and values of an inode's attributes. Those that Linux shows nobody are left out:
-/// unknown prefixes and inline data.
+/// Full names and values of an inode's attributes. Those that Linux gives nobody are left out:
+/// unknown prefixes, inline data, and `user.…` of what is neither file nor directory.
 pub(super) fn attributes<S: ReadAt>(
     fs: &Filesystem<S>,
     inode: &Inode,
@@ -101,6 +102,7 @@ pub(super) fn attributes<S: ReadAt>(
     if let Some(raw) = &block {
         stored.extend(list(inode, raw, at::HEADER_BYTES, 0)?);
     }
+    let holds_users = matches!(inode.kind, Kind::File | Kind::Directory);
     let mut found = Vec::with_capacity(stored.len());
     for one in stored {
         let acl = match one.index {
@@ -113,6 +115,7 @@ pub(super) fn attributes<S: ReadAt>(
             found.push((name.to_vec(), value));
         } else if let Some((_, prefix)) = at::PREFIXES.iter().find(|(i, _)| *i == one.index)
             && !(one.index == at::SYSTEM && one.name == INLINE)
+            && (one.index != at::USER || holds_users)
         {
             found.push(([prefix, one.name].concat(), one.value.to_vec()));
         }
