@@ -324,10 +324,61 @@ fn names_are_found_by_their_hashes_in_folders_of_linux_and_of_ours() {
     }
 }
 
+#[test]
+fn a_file_in_many_pieces_is_read_in_order_with_its_tree_once() {
+    let mut image = Vec::new();
+    let pieces = 3000u32;
+    let mut b = Builder::new(layers::ext4::Recording::default(), Options::new([3; 16]));
+    let mut file = b
+        .file(b"pieces", &Metadata::new(0o644, Time::default()))
+        .unwrap();
+    for i in 0..pieces {
+        file.write(&[i as u8 | 1; 4096]).unwrap();
+        file.skip(4096).unwrap();
+    }
+    file.finish().unwrap();
+    let (summary, recording) = b.finish_into().unwrap();
+    image.resize(summary.bytes as usize, 0);
+    for (at, bytes) in recording.writes {
+        image[at as usize..][..bytes.len()].copy_from_slice(&bytes);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("image"), &image).unwrap();
+    let counted = Counted(
+        File::open(dir.path().join("image")).unwrap(),
+        AtomicU64::new(0),
+    );
+    let fs = Filesystem::open(counted).unwrap();
+    let entry = fs.lookup(&fs.root().unwrap(), b"pieces").unwrap().unwrap();
+    let inode = fs.inode(entry.inode).unwrap();
+    let before = fs.source().1.load(Ordering::Relaxed);
+    let mut file = fs.file(&inode).unwrap();
+    let (mut offset, mut buf) = (0, vec![0; 65_536]);
+    while offset < inode.size {
+        let count = file.read_at(offset, &mut buf).unwrap();
+        for (i, half) in buf[..count].chunks(4096).enumerate() {
+            let number = offset / 4096 + i as u64;
+            let byte = if number.is_multiple_of(2) {
+                (number / 2) as u8 | 1
+            } else {
+                0
+            };
+            assert!(half.iter().all(|b| *b == byte), "block {number}");
+        }
+        offset += count as u64;
+    }
+    assert_eq!(offset, u64::from(pieces) * 8192);
+    // 340 extents are in a leaf; one node is above them.
+    let reads = fs.source().1.load(Ordering::Relaxed) - before;
+    assert_eq!(reads, u64::from(pieces + pieces.div_ceil(340) + 1));
+}
+
 /// The disk as it is while it is mounted: what a killed VM leaves. `seed` chooses what is done before.
 struct Cut {
-    dir: tempfile::TempDir,
+    /// Deleted while it is open: an orphan.
+    open: Option<File>,
     mount: Option<Mount>,
+    dir: tempfile::TempDir,
     random: u64,
     names: u64,
 }
@@ -340,8 +391,9 @@ impl Cut {
         // Only what is asked for is committed, so that the disk is still while it is copied.
         let mount = Mount::new(&image, &format!("loop,commit=300,{how}"));
         Self {
-            dir,
+            open: None,
             mount,
+            dir,
             random: seed,
             names: 0,
         }
@@ -396,6 +448,10 @@ impl Cut {
         for _ in 0..changes {
             self.change(&root);
         }
+        let orphan = root.join("orphan");
+        std::fs::write(&orphan, vec![5; 100_000]).unwrap();
+        self.open = Some(File::open(&orphan).unwrap());
+        std::fs::remove_file(&orphan).unwrap();
         let root = File::open(&root).unwrap();
         rustix::fs::fsync(&root).unwrap();
         let copy = self.dir.path().join("copy");
@@ -440,7 +496,7 @@ fn cuts(options: &[&str], how: &str, seed: u64, rounds: u32) {
 #[test]
 fn a_disk_that_was_cut_off_is_read_as_linux_replays_it() {
     let _alone = alone();
-    cuts(&["-J", "size=4"], "data=ordered", 1, 6);
+    cuts(&["-J", "size=4"], "data=ordered", 1, 4);
 }
 
 #[test]
@@ -450,12 +506,12 @@ fn a_disk_that_was_cut_off_is_read_without_checksums() {
         &["-b", "1024", "-J", "size=1", "-O", "^metadata_csum,^64bit"],
         "data=ordered",
         2,
-        6,
+        4,
     );
 }
 
 #[test]
 fn a_disk_that_was_cut_off_is_read_with_its_data_in_the_journal() {
     let _alone = alone();
-    cuts(&["-J", "size=8"], "data=journal", 3, 4);
+    cuts(&["-J", "size=8"], "data=journal", 3, 3);
 }

@@ -1,4 +1,5 @@
-//! Writes ext4: a layer's files in one pass ([`Builder`]), and an empty file system ([`format_empty`]).
+//! Writes ext4: a layer's files in one pass ([`Builder`]), and an empty file system ([`format_empty`]);
+//! and reads what these and others wrote ([`read`]).
 //!
 //! Nothing is mounted and no other program is run; the target needs `write_at` only and must read
 //! as zeros where nothing was written. An image does not depend on its place on a disk.
