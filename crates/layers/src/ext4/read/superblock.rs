@@ -48,7 +48,6 @@ pub(super) struct Superblock {
     /// Bytes of a block.
     pub block_size: usize,
     pub blocks: u64,
-    pub first_data_block: u64,
     pub inodes: u32,
     pub inodes_per_group: u32,
     pub inode_size: usize,
@@ -176,7 +175,6 @@ impl Superblock {
         Ok(Self {
             block_size,
             blocks,
-            first_data_block,
             inodes,
             inodes_per_group,
             inode_size,
@@ -215,7 +213,8 @@ impl Superblock {
         number: u32,
     ) -> Result<u64, ReadError> {
         let per_block = (self.block_size / self.descriptor_size) as u64;
-        let block = self.first_data_block + 1 + u64::from(number) / per_block;
+        // After the superblock's own block, which is not always the first one of data (bigalloc).
+        let block = (at::AT / self.block_size) as u64 + 1 + u64::from(number) / per_block;
         let from = (u64::from(number) % per_block) as usize * self.descriptor_size;
         let block = blocks.block(block)?;
         let raw = &block[from..from + self.descriptor_size];
