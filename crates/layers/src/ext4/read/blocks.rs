@@ -50,6 +50,15 @@ pub(super) fn read_source<S: ReadAt>(
         })
 }
 
+/// Bytes of the source.
+pub(super) fn source_size<S: ReadAt>(source: &S) -> Result<u64, ReadError> {
+    source.size().map_err(|source| ReadError::Io {
+        offset: 0,
+        length: 0,
+        source,
+    })
+}
+
 impl<S: ReadAt> Blocks<S> {
     pub fn new(source: S, size: usize, count: u64) -> Self {
         Self {

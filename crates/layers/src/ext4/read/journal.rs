@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::Filesystem;
-use super::blocks::read_source;
+use super::blocks::{read_source, source_size};
 use super::bytes::{Fields, wide};
 use super::error::{ReadError, damaged, unsupported};
 use super::file::File;
@@ -111,7 +111,7 @@ struct Log<'a, S> {
     sums: Sums,
     seed: u32,
     wide: bool,
-    /// Blocks of the file system.
+    /// Blocks of the disk: the journal may be what tells that the file system was made larger.
     blocks: u64,
 }
 
@@ -149,7 +149,7 @@ impl<'a, S: ReadAt> Log<'a, S> {
             sums: Sums::None,
             seed: 0,
             wide: false,
-            blocks: fs.blocks.count,
+            blocks: source_size(fs.blocks.source())? / size as u64,
         };
         let (_, sb) = log.block(0)?;
         if sb.be32(at::MAGIC) != at::MAGIC_NUMBER

@@ -1,6 +1,6 @@
 //! The superblock, as far as a reader needs it, and the group descriptors.
 
-use super::blocks::{Blocks, read_source};
+use super::blocks::{Blocks, read_source, source_size};
 use super::bytes::{Fields, wide};
 use super::error::{ReadError, damaged, unsupported};
 use crate::ReadAt;
@@ -67,12 +67,7 @@ impl Superblock {
     pub fn read<S: ReadAt>(source: &S) -> Result<Self, ReadError> {
         let mut raw = [0; at::BYTES];
         read_source(source, at::AT as u64, &mut raw)?;
-        let size = source.size().map_err(|source| ReadError::Io {
-            offset: 0,
-            length: 0,
-            source,
-        })?;
-        Self::parse(&raw, size)
+        Self::parse(&raw, source_size(source)?)
     }
 
     /// Reads it through the journal.
@@ -80,7 +75,7 @@ impl Superblock {
         let mut raw = [0; at::BYTES];
         let (block, within) = (at::AT / self.block_size, at::AT % self.block_size);
         blocks.read(block as u64, within, &mut raw)?;
-        let new = Self::parse(&raw, self.blocks * self.block_size as u64)?;
+        let new = Self::parse(&raw, source_size(blocks.source())?)?;
         if new.block_size != self.block_size {
             return Err(damaged(
                 "the superblock in the journal",
