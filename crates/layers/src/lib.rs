@@ -9,6 +9,8 @@
 //! 3. [`chain::VmdkPlan::body`] renders one of them as a stream of known length for a [`chain::BlockSink`];
 //!    [`chain::place`] puts those that are missing.
 //! 4. [`vmdk::create_child`] makes a container's own disk, and [`vmdk::Chain`] with [`gpt::Table`] reads partitions back.
+//!
+//! And of a container that is stopped: [`ext4::read::Filesystem`] reads the files of a partition where it lies.
 #![forbid(unsafe_code)]
 
 pub mod chain;

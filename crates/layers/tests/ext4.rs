@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "support/ext4.rs"]
+mod ext4;
+
+use ext4::{Mount, alone};
 use layers::ext4::{Builder, DeviceKind, EmptyOptions, Metadata, Options, Time, format_empty};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 fn e2fsck(image: &Path) {
@@ -23,41 +27,13 @@ fn e2fsck(image: &Path) {
     }
 }
 
-/// Mounts an image read-only on a loop device; `None`, with the reason printed, where that is not allowed.
-struct Mount(
-    PathBuf,
-    #[allow(dead_code, reason = "the folder goes after the mount")] tempfile::TempDir,
-);
-
-impl Mount {
-    fn new(image: &Path, options: &str) -> Option<Mount> {
-        let dir = tempfile::tempdir().unwrap();
-        let out = Command::new("mount")
-            .args(["-o", options])
-            .arg(image)
-            .arg(dir.path())
-            .output()
-            .unwrap();
-        if !out.status.success() {
-            println!("not mounted: {}", String::from_utf8_lossy(&out.stderr));
-            return None;
-        }
-        Some(Mount(dir.path().to_owned(), dir))
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
 fn at(secs: i64, nanos: u32) -> Time {
     Time { secs, nanos }
 }
 
 #[test]
 fn every_kind_of_entry_is_read_back_by_the_kernel() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("image");
     let mut b = Builder::new(File::create(&image).unwrap(), Options::new([7; 16]));
@@ -232,6 +208,7 @@ fn libc_dev(major: u64, minor: u64) -> u64 {
 
 #[test]
 fn a_folder_of_100_000_files_is_found_by_name() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("image");
     let mut b = Builder::new(File::create(&image).unwrap(), Options::new([9; 16]));
@@ -268,6 +245,7 @@ fn a_folder_of_100_000_files_is_found_by_name() {
 
 #[test]
 fn a_file_in_many_pieces_has_a_deep_tree() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("image");
     let mut b = Builder::new(File::create(&image).unwrap(), Options::new([3; 16]));
@@ -312,6 +290,7 @@ fn a_symlinked_parent_is_not_followed() {
 
 #[test]
 fn the_same_entries_give_the_same_bytes() {
+    let _alone = alone();
     let make = || {
         let mut b = Builder::new(layers::ext4::Recording::default(), Options::new([1; 16]));
         for i in 0..500 {
@@ -328,6 +307,7 @@ fn the_same_entries_give_the_same_bytes() {
 
 #[test]
 fn an_empty_file_system_is_clean_small_and_usable() {
+    let _alone = alone();
     for size in [16u64 << 20, 100 << 20, 1 << 30, 61 << 30] {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("image");

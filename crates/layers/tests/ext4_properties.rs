@@ -3,6 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "support/ext4.rs"]
+mod ext4;
+
+use ext4::{Mount, alone, assert_same, read_folder, read_image};
+use layers::ext4::read::Filesystem;
 use layers::ext4::{Builder, Error, Metadata, Options, Time};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +15,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 #[derive(Debug, Clone)]
@@ -249,39 +254,6 @@ fn build<T: layers::ext4::BlockTarget>(b: &mut Builder<T>, op: &Op) -> Result<()
     }
 }
 
-struct Mount(
-    PathBuf,
-    #[allow(dead_code, reason = "the folder goes after the mount")] tempfile::TempDir,
-);
-
-impl Mount {
-    fn new(image: &Path) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let out = Command::new("mount")
-            .args(["-o", "ro,loop"])
-            .arg(image)
-            .arg(dir.path())
-            .output();
-        match out {
-            Ok(out) if out.status.success() => Some(Mount(dir.path().to_owned(), dir)),
-            Ok(out) => {
-                println!("not mounted: {}", String::from_utf8_lossy(&out.stderr));
-                None
-            }
-            Err(e) => {
-                println!("not mounted: {e}");
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
 fn xattr(path: &Path, name: &[u8]) -> Option<Vec<u8>> {
     let mut out = vec![0; 8192];
     let length = rustix::fs::lgetxattr(path, name, &mut out[..]).ok()?;
@@ -413,8 +385,11 @@ fn check(ops: &[Op]) {
         "{}",
         String::from_utf8_lossy(&out.stdout)
     );
-    if let Some(mount) = Mount::new(&image) {
+    if let Some(mount) = Mount::new(&image, "ro,loop") {
         compare(&mount.0, &oracle);
+        let ours = Filesystem::open(File::open(&image).unwrap()).unwrap();
+        let ours = read_image(&ours).unwrap();
+        assert_same(&ours, &read_folder(&mount.0), "our reader");
     }
 }
 
@@ -425,12 +400,14 @@ proptest! {
     fn any_entries_in_any_order_are_read_back_as_they_were_given(
         ops in prop::collection::vec(op(), 1..60)
     ) {
+        let _alone = alone();
         check(&ops);
     }
 }
 
 #[test]
 fn a_hard_link_over_the_directory_of_its_target_keeps_the_file() {
+    let _alone = alone();
     let given = Given {
         mode: 0o644,
         uid: 1,
@@ -448,13 +425,14 @@ fn a_hard_link_over_the_directory_of_its_target_keeps_the_file() {
 
 #[test]
 fn a_whiteout_hides_lower_layers_only_whatever_its_place_among_the_entries() {
+    let _alone = alone();
     let lower = tempfile::tempdir().unwrap();
     let make = |name: &str, fill: &dyn Fn(&mut Builder<File>)| {
         let image = lower.path().join(name);
         let mut b = Builder::new(File::create(&image).unwrap(), Options::new([1; 16]));
         fill(&mut b);
         b.finish().unwrap();
-        Mount::new(&image)
+        Mount::new(&image, "ro,loop")
     };
     let m = Metadata::new(0o755, Time::from_secs(1));
     let below = make("below", &|b| {
@@ -485,9 +463,10 @@ fn a_whiteout_hides_lower_layers_only_whatever_its_place_among_the_entries() {
         println!("no overlay: {}", String::from_utf8_lossy(&out.stderr));
         return;
     }
-    let merged = Mount(dir.path().to_owned(), dir);
     let mut found = BTreeSet::new();
-    walk(&merged.0, &merged.0, &mut found);
+    walk(dir.path(), dir.path(), &mut found);
+    let unmounted = Command::new("umount").arg(dir.path()).status();
+    assert!(unmounted.unwrap().success());
     let expected = [&b"d"[..], b"d/new", b"e", b"e/new", b"kept", b"o"];
     assert_eq!(found, expected.iter().map(|p| p.to_vec()).collect());
 }
@@ -522,6 +501,7 @@ fn too_many_or_too_long_attributes_are_refused_at_once() {
 
 #[test]
 fn an_ephemeral_file_system_survives_a_killed_machine() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let (image, copy) = (dir.path().join("image"), dir.path().join("copy"));
     let size = 1 << 30;
@@ -590,7 +570,10 @@ fn an_ephemeral_file_system_survives_a_killed_machine() {
         state.contains("needs_recovery"),
         "the copy has a journal to replay: {state}"
     );
+    let cut = Filesystem::open(File::open(&copy).unwrap()).unwrap();
+    let cut = read_image(&cut).unwrap();
     assert!(mount(&copy));
+    assert_same(&cut, &read_folder(&folder), "what the journal holds");
     let last = std::fs::read(folder.join("upper/199"));
     umount();
     assert_eq!(last.unwrap(), vec![199; 10_000]);

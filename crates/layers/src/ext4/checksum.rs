@@ -11,9 +11,14 @@ pub(super) fn seed(uuid: &[u8; 16]) -> u32 {
     update(!0, uuid)
 }
 
-/// The seed of an inode and of the blocks that are its own. Generations are zero here.
+/// The seed of an inode that is written here, and of the blocks that are its own. Generations are zero.
 pub(super) fn inode_seed(fs: u32, number: u32) -> u32 {
-    update(update(fs, &number.to_le_bytes()), &0u32.to_le_bytes())
+    owned_seed(fs, number, 0)
+}
+
+/// The same of any inode.
+pub(super) fn owned_seed(fs: u32, number: u32, generation: u32) -> u32 {
+    update(update(fs, &number.to_le_bytes()), &generation.to_le_bytes())
 }
 
 #[cfg(test)]

@@ -1,13 +1,17 @@
 //! Directories: blocks of entries, with a hash tree where there is more than one
 //! (Documentation/filesystems/ext4/directory.rst).
 
-use super::{BLOCK_BYTES, checksum, hash};
+use super::layout::entry as at;
+use super::layout::superblock::HALF_MD4;
+use super::{BLOCK_BYTES, Kind, checksum, hash};
 
 /// Bytes of a block for entries; the rest is the checksum's.
-const ROOM: usize = BLOCK_BYTES - 12;
-/// Entries of the tree's root, and of a node below it (8 bytes each, and 8 for the checksum).
-const ROOT_LIMIT: usize = (BLOCK_BYTES - 32 - 8) / 8;
-const NODE_LIMIT: usize = (BLOCK_BYTES - 8 - 8) / 8;
+const ROOM: usize = BLOCK_BYTES - at::TAIL_BYTES;
+/// Entries of the tree's root, and of a node below it.
+const ROOT_LIMIT: usize = (BLOCK_BYTES - at::ROOT_INDEX - at::INDEX_TAIL) / at::INDEX_BYTES;
+const NODE_LIMIT: usize = (BLOCK_BYTES - at::NODE_INDEX - at::INDEX_TAIL) / at::INDEX_BYTES;
+/// Bytes of the entry of `.`, and of that of `..`.
+const DOT: usize = at::NAME + 4;
 
 /// One entry of a directory.
 pub(super) struct Entry<'a> {
@@ -17,7 +21,7 @@ pub(super) struct Entry<'a> {
 }
 
 fn needed(name: &[u8]) -> usize {
-    8 + name.len().next_multiple_of(4)
+    at::NAME + name.len().next_multiple_of(4)
 }
 
 /// How the entries of a directory are laid out, before it is known where.
@@ -36,7 +40,7 @@ const _: () = assert!(MOST_LEAVES <= ROOT_LIMIT * NODE_LIMIT);
 impl<'a> Plan<'a> {
     /// Distributes entries, without `.` and `..`, over blocks.
     pub fn new(entries: Vec<Entry<'a>>, seed: &[u32; 4]) -> Self {
-        let dots = 24;
+        let dots = 2 * DOT;
         let total: usize = entries.iter().map(|e| needed(e.name)).sum();
         if dots + total <= ROOM {
             return Plan {
@@ -98,12 +102,12 @@ impl<'a> Plan<'a> {
         let dots = [
             Entry {
                 inode: own,
-                kind: 2,
+                kind: Kind::Directory.dirent_type(),
                 name: b".",
             },
             Entry {
                 inode: parent,
-                kind: 2,
+                kind: Kind::Directory.dirent_type(),
                 name: b"..",
             },
         ];
@@ -124,13 +128,13 @@ impl<'a> Plan<'a> {
         let mut out = Vec::with_capacity((1 + nodes + self.leaves.len()) * BLOCK_BYTES);
 
         let mut root = vec![0u8; BLOCK_BYTES];
-        entry(&mut root[0..], &dots[0], 12);
-        entry(&mut root[12..], &dots[1], BLOCK_BYTES - 12);
-        root[28] = 1; // half MD4
-        root[29] = 8; // length of this information
-        root[30] = u8::from(nodes > 0); // levels below
+        entry(&mut root[0..], &dots[0], DOT);
+        entry(&mut root[DOT..], &dots[1], BLOCK_BYTES - DOT);
+        root[at::ROOT_HASH] = HALF_MD4;
+        root[at::ROOT_LENGTH] = at::ROOT_BYTES as u8;
+        root[at::ROOT_LEVELS] = u8::from(nodes > 0);
         if nodes == 0 {
-            index(&mut root, 32, ROOT_LIMIT, &points, seed);
+            index(&mut root, at::ROOT_INDEX, ROOT_LIMIT, &points, seed);
             out.extend(root);
         } else {
             let upper: Vec<(u32, u32)> = points
@@ -138,12 +142,13 @@ impl<'a> Plan<'a> {
                 .enumerate()
                 .map(|(i, c)| (c[0].0, 1 + i as u32))
                 .collect();
-            index(&mut root, 32, ROOT_LIMIT, &upper, seed);
+            index(&mut root, at::ROOT_INDEX, ROOT_LIMIT, &upper, seed);
             out.extend(root);
             for chunk in points.chunks(NODE_LIMIT) {
                 let mut node = vec![0u8; BLOCK_BYTES];
-                node[4..6].copy_from_slice(&(BLOCK_BYTES as u16).to_le_bytes());
-                index(&mut node, 8, NODE_LIMIT, chunk, seed);
+                node[at::LENGTH..at::LENGTH + 2]
+                    .copy_from_slice(&(BLOCK_BYTES as u16).to_le_bytes());
+                index(&mut node, at::NODE_INDEX, NODE_LIMIT, chunk, seed);
                 out.extend(node);
             }
         }
@@ -154,46 +159,52 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Index entries from `at`: limit and count take the place of the first one's hash.
-fn index(block: &mut [u8], at: usize, limit: usize, points: &[(u32, u32)], seed: u32) {
-    for (i, (hash, child)) in points.iter().enumerate() {
-        block[at + 8 * i..at + 8 * i + 4].copy_from_slice(&hash.to_le_bytes());
-        block[at + 8 * i + 4..at + 8 * i + 8].copy_from_slice(&child.to_le_bytes());
+/// Index entries from `from`: limit and count take the place of the first one's hash.
+fn index(block: &mut [u8], from: usize, limit: usize, points: &[(u32, u32)], seed: u32) {
+    for (out, (hash, child)) in block[from..].chunks_exact_mut(at::INDEX_BYTES).zip(points) {
+        out[..at::INDEX_CHILD].copy_from_slice(&hash.to_le_bytes());
+        out[at::INDEX_CHILD..].copy_from_slice(&child.to_le_bytes());
     }
-    block[at..at + 2].copy_from_slice(&(limit as u16).to_le_bytes());
-    block[at + 2..at + 4].copy_from_slice(&(points.len() as u16).to_le_bytes());
-    // dx_tail: four reserved bytes, then the checksum over all entries in use and the reserved bytes (fs/ext4/namei.c, ext4_dx_csum).
-    let sum = checksum::update(seed, &block[..at + 8 * points.len()]);
-    let sum = checksum::update(checksum::update(sum, &[0; 4]), &[0; 4]);
-    let tail = at + 8 * limit;
+    block[from..from + 2].copy_from_slice(&(limit as u16).to_le_bytes());
+    block[from + 2..from + 4].copy_from_slice(&(points.len() as u16).to_le_bytes());
+    let sum = index_sum(block, from, limit, points.len(), seed);
+    let tail = from + at::INDEX_BYTES * limit;
     block[tail + 4..tail + 8].copy_from_slice(&sum.to_le_bytes());
 }
 
+/// The checksum of a block with room for `limit` index entries from `from`: over the `count` in use and
+/// the reserved bytes of the tail, which the kernel does not clear (fs/ext4/namei.c, `ext4_dx_csum`).
+pub(super) fn index_sum(block: &[u8], from: usize, limit: usize, count: usize, seed: u32) -> u32 {
+    let tail = from + at::INDEX_BYTES * limit;
+    let sum = checksum::update(seed, &block[..from + at::INDEX_BYTES * count]);
+    checksum::update(checksum::update(sum, &block[tail..tail + 4]), &[0; 4])
+}
+
 /// One block of entries, the last of which takes the rest of it.
-fn leaf<'a>(entries: impl Iterator<Item = &'a Entry<'a>>, seed: u32) -> Vec<u8> {
+pub(super) fn leaf<'a>(entries: impl Iterator<Item = &'a Entry<'a>>, seed: u32) -> Vec<u8> {
     let mut block = vec![0u8; BLOCK_BYTES];
-    let (mut at, mut last) = (0, 0);
+    let (mut next, mut last) = (0, 0);
     for e in entries {
-        last = at;
-        entry(&mut block[at..], e, needed(e.name));
-        at += needed(e.name);
+        last = next;
+        entry(&mut block[next..], e, needed(e.name));
+        next += needed(e.name);
     }
     let rest = (ROOM - last) as u16;
-    block[last + 4..last + 6].copy_from_slice(&rest.to_le_bytes());
-    let tail = &mut block[ROOM..];
-    tail[4] = 12;
-    tail[7] = 0xde;
+    block[last + at::LENGTH..last + at::LENGTH + 2].copy_from_slice(&rest.to_le_bytes());
     let sum = checksum::update(seed, &block[..ROOM]);
-    block[ROOM + 8..].copy_from_slice(&sum.to_le_bytes());
+    let tail = &mut block[ROOM..];
+    tail[at::LENGTH] = at::TAIL_BYTES as u8;
+    tail[at::KIND] = at::TAIL_KIND;
+    tail[at::TAIL_CHECKSUM..].copy_from_slice(&sum.to_le_bytes());
     block
 }
 
 fn entry(out: &mut [u8], e: &Entry, length: usize) {
-    out[0..4].copy_from_slice(&e.inode.to_le_bytes());
-    out[4..6].copy_from_slice(&(length as u16).to_le_bytes());
-    out[6] = e.name.len() as u8;
-    out[7] = e.kind;
-    out[8..8 + e.name.len()].copy_from_slice(e.name);
+    out[at::INODE..at::INODE + 4].copy_from_slice(&e.inode.to_le_bytes());
+    out[at::LENGTH..at::LENGTH + 2].copy_from_slice(&(length as u16).to_le_bytes());
+    out[at::NAME_LENGTH] = e.name.len() as u8;
+    out[at::KIND] = e.kind;
+    out[at::NAME..at::NAME + e.name.len()].copy_from_slice(e.name);
 }
 
 #[cfg(test)]

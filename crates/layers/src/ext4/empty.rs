@@ -5,19 +5,20 @@
 //! initialised, and the tables as zeroed, so that the kernel has nothing to do in the background.
 
 use super::bitmap::Bits;
-use super::dirs::{Entry, Plan};
+use super::dirs::{Entry, Plan, leaf};
 use super::extents;
-use super::inode::{EXTENTS_FLAG, Inode};
+use super::inode::Inode;
+use super::layout::inode::FLAG_EXTENTS;
+use super::layout::journal as log;
+use super::layout::superblock::COMPAT_HAS_JOURNAL;
 use super::superblock::{
-    BLOCK_UNINIT, COMPAT_HAS_JOURNAL, COMPAT_LAYER, Group, INODE_UNINIT, INODE_ZEROED, Superblock,
-    descriptors, hash_seed,
+    BLOCK_UNINIT, COMPAT_LAYER, Group, INODE_UNINIT, INODE_ZEROED, Superblock, descriptors,
+    hash_seed,
 };
 use super::{
-    BLOCK, BLOCK_BYTES, BlockTarget, Error, GROUP_BLOCKS, INODE_BYTES, Kind, LOST_AND_FOUND,
-    MAX_GROUPS, ROOT, Time, checksum,
+    BLOCK, BLOCK_BYTES, BlockTarget, Error, GROUP_BLOCKS, GROUP_BYTES, INODE_BYTES, Kind,
+    LOST_AND_FOUND, MAX_GROUPS, ROOT, Time, checksum,
 };
-
-const JOURNAL_INODE: u32 = 8;
 
 /// What an empty file system is like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +88,7 @@ pub fn format_empty(
         .clamp(16, 8192)
         .next_multiple_of(16);
     let table_blocks = per_group * INODE_BYTES as u64 / BLOCK;
-    let descriptor_blocks = (groups * 32).div_ceil(BLOCK);
+    let descriptor_blocks = (groups * GROUP_BYTES).div_ceil(BLOCK);
     let bitmaps = 1 + descriptor_blocks;
     let table = bitmaps + 2 * groups;
     let journal = table + groups * table_blocks;
@@ -109,20 +110,20 @@ pub fn format_empty(
     };
 
     // The journal's superblock (include/linux/jbd2.h), big-endian: an empty log.
-    let mut log = vec![0u8; BLOCK_BYTES];
+    let mut first = vec![0u8; BLOCK_BYTES];
     for (at, word) in [
-        (0, 0xc03b_3998u32),
-        (4, 4),
-        (12, BLOCK as u32),
-        (16, journal_blocks as u32),
-        (20, 1),
-        (24, 1),
-        (0x40, 1),
+        (log::MAGIC, log::MAGIC_NUMBER),
+        (log::TYPE, log::SUPERBLOCK),
+        (log::BLOCK_SIZE, BLOCK as u32),
+        (log::BLOCKS, journal_blocks as u32),
+        (log::FIRST, 1),
+        (log::NEXT_SEQUENCE, 1),
+        (log::USERS, 1),
     ] {
-        log[at..at + 4].copy_from_slice(&word.to_be_bytes());
+        first[at..at + 4].copy_from_slice(&word.to_be_bytes());
     }
-    log[0x30..0x40].copy_from_slice(&options.uuid);
-    emit(journal, &log)?;
+    first[log::UUID..log::UUID + 16].copy_from_slice(&options.uuid);
+    emit(journal, &first)?;
 
     let hash = hash_seed(&options.uuid);
     let root = Plan::new(
@@ -140,7 +141,7 @@ pub fn format_empty(
     let lost_seed = checksum::inode_seed(seed, LOST_AND_FOUND);
     let mut lost = Plan::new(Vec::new(), &hash).render(LOST_AND_FOUND, ROOT, lost_seed);
     for _ in 1..4 {
-        lost.extend(empty_leaf(lost_seed));
+        lost.extend(leaf(std::iter::empty(), lost_seed));
     }
     emit(lost_block, &lost)?;
 
@@ -159,7 +160,7 @@ pub fn format_empty(
             times: [options.time; 3],
             links,
             blocks,
-            flags: EXTENTS_FLAG,
+            flags: FLAG_EXTENTS,
             block,
             acl: 0,
             attributes: None,
@@ -181,8 +182,8 @@ pub fn format_empty(
         &inode(LOST_AND_FOUND, Kind::Directory, 0o700, lost_block, 4, 2).0,
     );
     let (journal_inode, journal_block, journal_size) =
-        inode(JOURNAL_INODE, Kind::File, 0o600, journal, journal_blocks, 1);
-    put(JOURNAL_INODE, &journal_inode);
+        inode(log::INODE, Kind::File, 0o600, journal, journal_blocks, 1);
+    put(log::INODE, &journal_inode);
     emit(table, &inodes)?;
 
     let mut all = vec![Group::default(); groups as usize];
@@ -239,16 +240,4 @@ pub fn format_empty(
     }
     .encode();
     emit(0, &superblock)
-}
-
-/// A block of a directory without entries.
-fn empty_leaf(seed: u32) -> Vec<u8> {
-    let mut block = vec![0u8; BLOCK_BYTES];
-    let room = BLOCK_BYTES - 12;
-    block[4..6].copy_from_slice(&(room as u16).to_le_bytes());
-    block[room + 4] = 12;
-    block[room + 7] = 0xde;
-    let sum = checksum::update(seed, &block[..room]);
-    block[room + 8..].copy_from_slice(&sum.to_le_bytes());
-    block
 }

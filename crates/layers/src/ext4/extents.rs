@@ -1,12 +1,14 @@
 //! Extent trees: where a file's blocks are (Documentation/filesystems/ext4/ifork.rst).
 
+use super::layout::extent as at;
+use super::layout::inode;
 use super::{BLOCK_BYTES, checksum};
 
 /// Longest initialised extent, in blocks.
-const MAX_LENGTH: u64 = 32_768;
+const MAX_LENGTH: u64 = at::MAX_LENGTH as u64;
 /// Extents or indexes in a block, and in the inode.
-const PER_BLOCK: usize = 340;
-const IN_INODE: usize = 4;
+const PER_BLOCK: usize = (BLOCK_BYTES - at::TAIL_BYTES) / at::BYTES - 1;
+const IN_INODE: usize = inode::BLOCK_BYTES / at::BYTES - 1;
 
 /// A run of blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,50 +63,65 @@ pub(super) fn nodes(extents: usize) -> u64 {
 /// Most extents that fit in a tree of depth 2, the deepest that is written here.
 pub(super) const MOST: usize = IN_INODE * PER_BLOCK * PER_BLOCK;
 
+fn put<const N: usize>(out: &mut [u8], field: usize, bytes: [u8; N]) {
+    out[field..field + N].copy_from_slice(&bytes);
+}
+
 fn header(out: &mut [u8], entries: usize, max: usize, depth: u16) {
-    out[0..2].copy_from_slice(&0xf30au16.to_le_bytes());
-    out[2..4].copy_from_slice(&(entries as u16).to_le_bytes());
-    out[4..6].copy_from_slice(&(max as u16).to_le_bytes());
-    out[6..8].copy_from_slice(&depth.to_le_bytes());
+    put(out, at::MAGIC, at::MAGIC_NUMBER.to_le_bytes());
+    put(out, at::ENTRIES, (entries as u16).to_le_bytes());
+    put(out, at::MOST, (max as u16).to_le_bytes());
+    put(out, at::DEPTH, depth.to_le_bytes());
 }
 
-fn leaf_entry(out: &mut [u8], extent: &Extent) {
-    out[0..4].copy_from_slice(&extent.logical.to_le_bytes());
-    out[4..6].copy_from_slice(&extent.length.to_le_bytes());
-    out[6..8].copy_from_slice(&((extent.physical >> 32) as u16).to_le_bytes());
-    out[8..12].copy_from_slice(&(extent.physical as u32).to_le_bytes());
+/// Entry `index` of the node `out`.
+fn leaf_entry(out: &mut [u8], index: usize, extent: &Extent) {
+    let out = &mut out[at::BYTES * (1 + index)..];
+    put(out, at::LOGICAL, extent.logical.to_le_bytes());
+    put(out, at::LENGTH, extent.length.to_le_bytes());
+    put(
+        out,
+        at::PHYSICAL_HIGH,
+        ((extent.physical >> 32) as u16).to_le_bytes(),
+    );
+    put(out, at::PHYSICAL, (extent.physical as u32).to_le_bytes());
 }
 
-fn index_entry(out: &mut [u8], logical: u32, block: u64) {
-    out[0..4].copy_from_slice(&logical.to_le_bytes());
-    out[4..8].copy_from_slice(&(block as u32).to_le_bytes());
-    out[8..10].copy_from_slice(&((block >> 32) as u16).to_le_bytes());
-    out[10..12].fill(0);
+/// The same above the leaves. What follows the child's number stays zero.
+fn index_entry(out: &mut [u8], index: usize, logical: u32, block: u64) {
+    let out = &mut out[at::BYTES * (1 + index)..];
+    put(out, at::LOGICAL, logical.to_le_bytes());
+    put(out, at::CHILD, (block as u32).to_le_bytes());
+    put(out, at::CHILD_HIGH, ((block >> 32) as u16).to_le_bytes());
 }
 
 /// A tree: the inode's 60 bytes, and the blocks that go to `first_block` and those after it.
 /// `seed` is the inode's checksum seed.
-pub(super) fn tree(extents: &[Extent], first_block: u64, seed: u32) -> ([u8; 60], Vec<Vec<u8>>) {
-    let mut root = [0u8; 60];
+pub(super) fn tree(
+    extents: &[Extent],
+    first_block: u64,
+    seed: u32,
+) -> ([u8; inode::BLOCK_BYTES], Vec<Vec<u8>>) {
+    let mut root = [0u8; inode::BLOCK_BYTES];
     if extents.len() <= IN_INODE {
         header(&mut root, extents.len(), IN_INODE, 0);
         for (i, extent) in extents.iter().enumerate() {
-            leaf_entry(&mut root[12 + 12 * i..], extent);
+            leaf_entry(&mut root, i, extent);
         }
         return (root, Vec::new());
     }
     let mut blocks = Vec::new();
     let mut level: Vec<(u32, u64)> = Vec::new();
     let seal = |mut block: Vec<u8>| {
-        let sum = checksum::update(seed, &block[..BLOCK_BYTES - 4]);
-        block[BLOCK_BYTES - 4..].copy_from_slice(&sum.to_le_bytes());
+        let sum = checksum::update(seed, &block[..BLOCK_BYTES - at::TAIL_BYTES]);
+        block[BLOCK_BYTES - at::TAIL_BYTES..].copy_from_slice(&sum.to_le_bytes());
         block
     };
     for chunk in extents.chunks(PER_BLOCK) {
         let mut block = vec![0u8; BLOCK_BYTES];
         header(&mut block, chunk.len(), PER_BLOCK, 0);
         for (i, extent) in chunk.iter().enumerate() {
-            leaf_entry(&mut block[12 + 12 * i..], extent);
+            leaf_entry(&mut block, i, extent);
         }
         level.push((chunk[0].logical, first_block + blocks.len() as u64));
         blocks.push(seal(block));
@@ -116,7 +133,7 @@ pub(super) fn tree(extents: &[Extent], first_block: u64, seed: u32) -> ([u8; 60]
             let mut block = vec![0u8; BLOCK_BYTES];
             header(&mut block, chunk.len(), PER_BLOCK, 1);
             for (i, (logical, at)) in chunk.iter().enumerate() {
-                index_entry(&mut block[12 + 12 * i..], *logical, *at);
+                index_entry(&mut block, i, *logical, *at);
             }
             upper.push((chunk[0].0, first_block + blocks.len() as u64));
             blocks.push(seal(block));
@@ -126,7 +143,7 @@ pub(super) fn tree(extents: &[Extent], first_block: u64, seed: u32) -> ([u8; 60]
     }
     header(&mut root, level.len(), IN_INODE, depth);
     for (i, (logical, at)) in level.iter().enumerate() {
-        index_entry(&mut root[12 + 12 * i..], *logical, *at);
+        index_entry(&mut root, i, *logical, *at);
     }
     (root, blocks)
 }

@@ -3,13 +3,14 @@
 use super::bitmap::Bits;
 use super::dirs::{self, Entry};
 use super::extents::{self, Extent};
-use super::inode::{EXTENTS_FLAG, INDEX_FLAG, Inode, device_block};
+use super::inode::{Inode, device_block};
+use super::layout::inode::{FLAG_EXTENTS, FLAG_INDEX};
 use super::superblock::{COMPAT_LAYER, Group, INODE_ZEROED, Superblock, descriptors, hash_seed};
 use super::tree::{Content, NodeId, ROOT_NODE};
 use super::xattr::Attributes;
 use super::{
     BLOCK, BLOCK_BYTES, BlockTarget, Builder, Error, FIRST_DATA, FIRST_INODE, GROUP_BLOCKS,
-    INODE_BYTES, Kind, MAX_GROUPS, ROOT, Summary, checksum,
+    GROUP_BYTES, INODE_BYTES, Kind, MAX_GROUPS, ROOT, Summary, checksum,
 };
 
 /// Bytes of inodes that are handed on at a time.
@@ -144,7 +145,7 @@ impl<T: BlockTarget> Builder<T> {
         let (block, _) = extents::tree(&list, 0, seed);
         place.block = Some(block);
         place.blocks += count;
-        place.flags |= EXTENTS_FLAG;
+        place.flags |= FLAG_EXTENTS;
         Ok(())
     }
 
@@ -186,7 +187,7 @@ impl<T: BlockTarget> Builder<T> {
             self.small(&mut place, &data, checksum::inode_seed(seed, own))?;
             place.size = data.len() as u64;
             if indexed {
-                place.flags |= INDEX_FLAG;
+                place.flags |= FLAG_INDEX;
             }
             places[id] = place;
         }
@@ -239,7 +240,7 @@ impl<T: BlockTarget> Builder<T> {
             place.block = Some(block);
             place.size = size;
             place.blocks += data + nodes;
-            place.flags |= EXTENTS_FLAG;
+            place.flags |= FLAG_EXTENTS;
         }
         Ok(())
     }
@@ -354,7 +355,7 @@ impl<T: BlockTarget> Builder<T> {
                 at = end;
             }
         };
-        let descriptor_blocks = (groups * 32).div_ceil(BLOCK);
+        let descriptor_blocks = (groups * GROUP_BYTES).div_ceil(BLOCK);
         mark(0, 1 + descriptor_blocks, true);
         mark(FIRST_DATA, at + groups * (2 + table_blocks), true);
         for (from, count) in &self.tree.freed {

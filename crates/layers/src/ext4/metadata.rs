@@ -42,6 +42,14 @@ impl Time {
         let epoch = ((time.secs - i64::from(low)) >> 32) as u32 & 3;
         (low as u32, time.nanos.min(999_999_999) << 2 | epoch)
     }
+
+    /// The time of the two words.
+    pub(super) fn decode(low: u32, extra: u32) -> Self {
+        Self {
+            secs: i64::from(low as i32) + (i64::from(extra & 3) << 32),
+            nanos: (extra >> 2).min(999_999_999),
+        }
+    }
 }
 
 /// Mode, owner, times and extended attributes of an entry.
@@ -113,6 +121,31 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Those with numbers of their own; a whiteout is a character device.
+    const STORED: [Self; 7] = [
+        Self::File,
+        Self::Directory,
+        Self::CharDevice,
+        Self::BlockDevice,
+        Self::Fifo,
+        Self::Socket,
+        Self::Symlink,
+    ];
+
+    /// What the type bits of `st_mode` say.
+    pub(super) fn of_mode(mode: u16) -> Option<Self> {
+        Self::STORED
+            .into_iter()
+            .find(|kind| kind.mode_bits() == mode & 0o170_000)
+    }
+
+    /// What the file type byte of a directory entry says.
+    pub(super) fn of_dirent(byte: u8) -> Option<Self> {
+        Self::STORED
+            .into_iter()
+            .find(|kind| kind.dirent_type() == byte)
+    }
+
     /// The type bits of `st_mode`.
     pub(super) fn mode_bits(self) -> u16 {
         match self {

@@ -1,4 +1,5 @@
-//! Writes ext4: a layer's files in one pass ([`Builder`]), and an empty file system ([`format_empty`]).
+//! Writes ext4: a layer's files in one pass ([`Builder`]), and an empty file system ([`format_empty`]);
+//! and reads what these and others wrote ([`read`]).
 //!
 //! Nothing is mounted and no other program is run; the target needs `write_at` only and must read
 //! as zeros where nothing was written. An image does not depend on its place on a disk.
@@ -21,7 +22,9 @@ mod file;
 mod finish;
 mod hash;
 mod inode;
+mod layout;
 mod metadata;
+pub mod read;
 mod superblock;
 mod target;
 mod tree;
@@ -41,8 +44,10 @@ const BLOCK_BYTES: usize = BLOCK as usize;
 const GROUP_BLOCKS: u64 = BLOCK * 8;
 /// First block of file data; those before it are for the superblock and group descriptors.
 const FIRST_DATA: u64 = 65;
+/// Bytes of a group's descriptor: without the feature 64bit, which nothing here needs.
+const GROUP_BYTES: u64 = layout::group::BYTES as u64;
 /// Most groups that 64 blocks of 32-byte descriptors describe.
-const MAX_GROUPS: u64 = 64 * (BLOCK / 32);
+const MAX_GROUPS: u64 = 64 * (BLOCK / GROUP_BYTES);
 const INODE_BYTES: usize = 256;
 /// The first inode number that is not reserved.
 const FIRST_INODE: u32 = 11;

@@ -1,14 +1,14 @@
 //! Extended attributes, in the inode and in a block (Documentation/filesystems/ext4/attributes.rst).
 
-use super::{BLOCK_BYTES, Error, checksum};
+use super::inode::EXTRA;
+use super::layout::inode;
+use super::layout::xattr as at;
+use super::{BLOCK_BYTES, Error, INODE_BYTES, checksum};
 
-const MAGIC: u32 = 0xea02_0000;
-/// Room in the inode behind its fixed fields (256 - 128 - 32 bytes), less the magic number.
-const IN_INODE: usize = 96 - 4;
-const ENTRY: usize = 16;
-const BLOCK_HEADER: usize = 32;
+/// Room in the inode behind its fixed fields, less the magic number.
+const IN_INODE: usize = INODE_BYTES - inode::LEAST_BYTES - EXTRA - 4;
 /// Largest value that fits in a block beside its entry.
-const VALUE_MAX: usize = BLOCK_BYTES - BLOCK_HEADER - ENTRY - 4 - 255;
+const VALUE_MAX: usize = BLOCK_BYTES - at::HEADER_BYTES - at::ENTRY_BYTES - 4 - 255;
 
 /// Most attributes that are looked at, repeated ones included.
 const MOST_GIVEN: usize = 512;
@@ -34,7 +34,7 @@ fn padded(n: usize) -> usize {
 
 impl Stored {
     fn size(&self) -> usize {
-        ENTRY + padded(self.name.len()) + padded(self.value.len())
+        at::ENTRY_BYTES + padded(self.name.len()) + padded(self.value.len())
     }
 
     fn new(path: &[u8], full: &[u8], value: &[u8]) -> Result<Self, Error> {
@@ -44,24 +44,18 @@ impl Stored {
             reason,
         };
         let (index, name, value) = match full {
-            b"system.posix_acl_access" => (
-                2,
+            at::ACL_ACCESS_NAME => (
+                at::ACL_ACCESS,
                 &b""[..],
                 acl(value).ok_or_else(|| bad("its value is no POSIX ACL of version 2"))?,
             ),
-            b"system.posix_acl_default" => (
-                3,
+            at::ACL_DEFAULT_NAME => (
+                at::ACL_DEFAULT,
                 &b""[..],
                 acl(value).ok_or_else(|| bad("its value is no POSIX ACL of version 2"))?,
             ),
             _ => {
-                let prefixes: [(u8, &[u8]); 4] = [
-                    (1, b"user."),
-                    (4, b"trusted."),
-                    (6, b"security."),
-                    (7, b"system."),
-                ];
-                let found = prefixes
+                let found = at::PREFIXES
                     .into_iter()
                     .find_map(|(i, p)| Some((i, full.strip_prefix(p)?)));
                 let (index, name) = found.ok_or_else(|| {
@@ -124,6 +118,26 @@ fn acl(value: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// The other way round: what [`acl`] made, as `getxattr` gives it.
+pub(super) fn acl_of(stored: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = stored.strip_prefix(&1u32.to_le_bytes())?;
+    let mut out = 2u32.to_le_bytes().to_vec();
+    while let Some((entry, after)) = rest.split_first_chunk::<4>() {
+        out.extend_from_slice(entry);
+        rest = after;
+        match u16::from_le_bytes([entry[0], entry[1]]) {
+            0x02 | 0x08 => {
+                let (id, after) = rest.split_first_chunk::<4>()?;
+                out.extend_from_slice(id);
+                rest = after;
+            }
+            0x01 | 0x04 | 0x10 | 0x20 => out.extend_from_slice(&[0xff; 4]),
+            _ => return None,
+        }
+    }
+    rest.is_empty().then_some(out)
+}
+
 impl Attributes {
     /// Takes an entry's attributes (full names): as many as fit go into the inode, smallest first; the rest into a block.
     pub fn new(path: &[u8], given: &[(Vec<u8>, Vec<u8>)]) -> Result<Self, Error> {
@@ -156,7 +170,7 @@ impl Attributes {
     pub fn opaque(&self, path: &[u8]) -> Result<Self, Error> {
         let mut all: Vec<Stored> = self.inode.iter().chain(&self.block).cloned().collect();
         all.push(Stored {
-            index: 4,
+            index: at::TRUSTED,
             name: b"overlay.opaque".to_vec(),
             value: b"y".to_vec(),
         });
@@ -180,7 +194,7 @@ impl Attributes {
         };
         out.inode.sort_by(order);
         out.block.sort_by(order);
-        if out.block.iter().map(Stored::size).sum::<usize>() + BLOCK_HEADER + 4 > BLOCK_BYTES {
+        if out.block.iter().map(Stored::size).sum::<usize>() + at::HEADER_BYTES + 4 > BLOCK_BYTES {
             return Err(Error::TooManyXattrs {
                 path: path.to_vec(),
             });
@@ -207,7 +221,7 @@ impl Attributes {
         if self.inode.is_empty() {
             return;
         }
-        out[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        out[..4].copy_from_slice(&at::MAGIC_NUMBER.to_le_bytes());
         // Value offsets count from the first entry here; hashes are left zero, as the kernel does.
         entries(&mut out[4..], 0, 0, &self.inode, false);
     }
@@ -215,10 +229,11 @@ impl Attributes {
     /// The block, for its place and the file system's checksum seed.
     pub fn block(&self, number: u64, seed: u32) -> Vec<u8> {
         let mut out = vec![0u8; BLOCK_BYTES];
-        out[0..4].copy_from_slice(&MAGIC.to_le_bytes());
-        out[4..8].copy_from_slice(&1u32.to_le_bytes());
-        out[8..12].copy_from_slice(&1u32.to_le_bytes());
-        entries(&mut out, BLOCK_HEADER, 0, &self.block, true);
+        out[0..4].copy_from_slice(&at::MAGIC_NUMBER.to_le_bytes());
+        for field in [at::REFERENCES, at::BLOCKS] {
+            out[field..field + 4].copy_from_slice(&1u32.to_le_bytes());
+        }
+        entries(&mut out, at::HEADER_BYTES, 0, &self.block, true);
         let mut hash = 0u32;
         for one in &self.block {
             hash = (hash << 16) ^ (hash >> 16) ^ one.hash();
@@ -226,28 +241,40 @@ impl Attributes {
         if self.block.iter().any(|s| s.hash() == 0) {
             hash = 0;
         }
-        out[12..16].copy_from_slice(&hash.to_le_bytes());
-        let sum = checksum::update(checksum::update(seed, &number.to_le_bytes()), &out);
-        out[16..20].copy_from_slice(&sum.to_le_bytes());
+        out[at::HASH..at::HASH + 4].copy_from_slice(&hash.to_le_bytes());
+        let sum = block_sum(&out, number, seed);
+        out[at::CHECKSUM..at::CHECKSUM + 4].copy_from_slice(&sum.to_le_bytes());
         out
     }
 }
 
+/// The checksum of an attribute block at its place, with zeros in place of it itself.
+pub(super) fn block_sum(block: &[u8], number: u64, seed: u32) -> u32 {
+    let sum = checksum::update(seed, &number.to_le_bytes());
+    let sum = checksum::update(sum, &block[..at::CHECKSUM]);
+    let sum = checksum::update(sum, &[0; 4]);
+    checksum::update(sum, &block[at::CHECKSUM + 4..])
+}
+
 /// Entries grow from `start`, values from the end of `out`; offsets count from `base`.
 fn entries(out: &mut [u8], start: usize, base: usize, list: &[Stored], hashed: bool) {
-    let (mut at, mut end) = (start, out.len());
+    let (mut next, mut end) = (start, out.len());
     for one in list {
         end -= padded(one.value.len());
         out[end..end + one.value.len()].copy_from_slice(&one.value);
-        out[at] = one.name.len() as u8;
-        out[at + 1] = one.index;
-        let offset = if one.value.is_empty() { 0 } else { end - base };
-        out[at + 2..at + 4].copy_from_slice(&(offset as u16).to_le_bytes());
-        out[at + 8..at + 12].copy_from_slice(&(one.value.len() as u32).to_le_bytes());
+        let place = if one.value.is_empty() { 0 } else { end - base };
+        let entry = &mut out[next..];
+        let mut put = |field: usize, bytes: &[u8]| {
+            entry[field..field + bytes.len()].copy_from_slice(bytes);
+        };
+        put(at::NAME_LENGTH, &[one.name.len() as u8]);
+        put(at::INDEX, &[one.index]);
+        put(at::VALUE_AT, &(place as u16).to_le_bytes());
+        put(at::VALUE_BYTES, &(one.value.len() as u32).to_le_bytes());
         if hashed {
-            out[at + 12..at + 16].copy_from_slice(&one.hash().to_le_bytes());
+            put(at::ENTRY_HASH, &one.hash().to_le_bytes());
         }
-        out[at + ENTRY..at + ENTRY + one.name.len()].copy_from_slice(&one.name);
-        at += ENTRY + padded(one.name.len());
+        put(at::ENTRY_BYTES, &one.name);
+        next += at::ENTRY_BYTES + padded(one.name.len());
     }
 }
