@@ -26,6 +26,7 @@ mod logs;
 mod maintenance;
 mod networks;
 mod nfs;
+mod offline;
 mod output;
 mod pause;
 mod process;
@@ -90,6 +91,7 @@ fn main() {
         faults::tests,
         files::tests,
         maintenance::tests,
+        offline::tests,
         remote::tests,
         tokens::tests,
         process::tests,

@@ -1,4 +1,4 @@
-//! Files of containers that do not run: their VMs are started for them alone.
+//! Files of containers that do not run, where their disks alone are not enough: their VMs are started for them alone.
 
 use crate::faults::damage;
 use crate::files::{ready, refused, text};
@@ -126,7 +126,11 @@ fn left_behind() -> Result<()> {
     load(&vch.docker, "busybox")?;
     let docker = &vch.docker;
     let id = docker.ok(&["create", BUSYBOX, "sh", "-c", "ip route | grep -c default"])?;
-    let copy = docker.spawn(&["cp", &format!("{id}:/bin"), "-"])?;
+    let dir = TempDir::new()?;
+    let file = dir.path().join("in");
+    fs::write(&file, "in\n")?;
+    let into = format!("{id}:/in");
+    let copy = docker.spawn(&["cp", text(&file)?, &into])?;
     // Its VM is up, for its files.
     eventually("the VM is on", || Ok(vch.qemu(&id).is_ok()))?;
     vch.kill("endpoint")?;
@@ -140,9 +144,10 @@ fn left_behind() -> Result<()> {
     )?;
     eventually("the VM is off", || Ok(vch.qemu(&id).is_err()))?;
     equal("it starts", docker.ok(&["start", "-a", &id])?, "1".into())?;
-    docker.ok(&["cp", &format!("{id}:/etc/passwd"), "-"])?;
+    docker.ok(&["cp", text(&file)?, &into])?;
+    eventually("the VM is off", || Ok(vch.qemu(&id).is_err()))?;
     // Nobody comes back: it ends by itself.
-    let copy = docker.spawn(&["cp", &format!("{id}:/bin"), "-"])?;
+    let copy = docker.spawn(&["cp", text(&file)?, &into])?;
     eventually("the VM is on again", || Ok(vch.qemu(&id).is_ok()))?;
     vch.kill("endpoint")?;
     finish(copy, "docker cp".to_owned(), b"", DEADLINE)?;

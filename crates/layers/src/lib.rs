@@ -19,6 +19,7 @@ pub mod digest;
 pub mod ext4;
 pub mod gpt;
 pub mod io;
+pub mod overlay;
 pub mod recipe;
 pub mod spool;
 pub mod tar;

@@ -49,7 +49,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::task::TaskTracker;
 use wire::{limits::CpuTime, message::SessionId};
 
@@ -283,6 +283,8 @@ pub struct Containers {
     networks: Arc<Networks>,
     volumes: Arc<Volumes>,
     changes: Arc<KeptChanges>,
+    /// Room for those who read disks.
+    readers: Arc<Semaphore>,
     /// IDs of containers that are about to be on.
     claims: Mutex<Vec<String>>,
     index: Mutex<Index>,
@@ -310,6 +312,7 @@ impl Containers {
             networks,
             volumes,
             changes,
+            readers: Arc::new(Semaphore::new(files::READERS)),
             claims: Mutex::default(),
             index: Mutex::new(Index::default()),
             execs: exec::Execs::default(),

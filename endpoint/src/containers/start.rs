@@ -161,6 +161,7 @@ impl Containers {
             status.stopping = false;
             status.record.stopped = false;
             status.start_error = None;
+            status.reading.powered_on();
             status.on = true;
         });
         if let Err(error) = self.vsphere.power_on(&container.vm).await {

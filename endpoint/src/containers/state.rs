@@ -1,6 +1,6 @@
 //! What changes about a container: its record in `mooring.state`, and what is known while it runs.
 
-use super::files::maintenance::Maintenance;
+use super::files::{Reading, maintenance::Maintenance};
 use crate::{
     link::Session,
     networks::{attachment::Attachment, publish::Binding},
@@ -161,6 +161,8 @@ pub struct Status {
     pub changes: Changes,
     /// Its VM is up for its files only.
     pub maintenance: Option<Maintenance>,
+    /// Those who read its disk.
+    pub reading: Reading,
     /// Its vNICs may not be connected at its next power-on.
     pub nics_off: bool,
     /// Its removal has begun.
@@ -200,6 +202,7 @@ impl Status {
             health: None,
             changes: Changes::default(),
             maintenance: None,
+            reading: Reading::default(),
             nics_off: false,
             removing: false,
             gone: false,

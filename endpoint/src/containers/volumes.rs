@@ -36,7 +36,11 @@ pub(super) struct Claim<'a> {
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.containers.claims().retain(|id| *id != self.id);
+        // One may be claimed by several who read.
+        let mut claims = self.containers.claims();
+        if let Some(own) = claims.iter().position(|id| *id == self.id) {
+            claims.swap_remove(own);
+        }
     }
 }
 
@@ -259,7 +263,7 @@ impl Containers {
             if ending && status.on && holder.until(Some(OFF_LIMIT), off).await.is_some() {
                 continue;
             }
-            if status.maintenance.is_some() {
+            if status.maintenance.is_some() || status.reading.is_going_on() {
                 return Err(Error::conflict(format!(
                     "cannot {what} {}: volume {volume} is in use by container \"/{}\" ({}), whose files are being copied; try again when that is done",
                     container.id(),

@@ -10,8 +10,45 @@ use vim::DatastorePath;
 
 /// Bytes that are fetched at once; neighbours are mostly wanted too.
 const BLOCK: u64 = 256 * 1024;
-/// Blocks that are kept.
+/// Blocks that are kept of a file that is read alone, and of all files of a chain: 4 and 12 MiB.
 const BLOCKS: usize = 16;
+const CHAIN_BLOCKS: usize = 48;
+
+/// A file's number and a place in it, and the bytes from there.
+type Fetched = ((usize, u64), Arc<Vec<u8>>);
+
+/// Blocks that were fetched lately, the last one used at the end.
+#[derive(Debug)]
+struct Cache {
+    most: usize,
+    blocks: Mutex<Vec<Fetched>>,
+}
+
+impl Cache {
+    fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self {
+            most,
+            blocks: Mutex::default(),
+        })
+    }
+
+    fn get(&self, key: (usize, u64)) -> Option<Arc<Vec<u8>>> {
+        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = blocks.iter().rposition(|(own, _)| *own == key)?;
+        let found = blocks.remove(at);
+        let block = found.1.clone();
+        blocks.push(found);
+        Some(block)
+    }
+
+    fn put(&self, key: (usize, u64), block: Arc<Vec<u8>>) {
+        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        if blocks.len() >= self.most {
+            blocks.remove(0);
+        }
+        blocks.push((key, block));
+    }
+}
 
 /// A file on the datastore for readers that know nothing of networks. Its methods block: call
 /// them from a blocking task.
@@ -21,7 +58,9 @@ pub struct RemoteFile {
     path: DatastorePath,
     size: u64,
     runtime: tokio::runtime::Handle,
-    blocks: Mutex<Vec<(u64, Arc<Vec<u8>>)>>,
+    cache: Arc<Cache>,
+    /// Which of the cache's files this is.
+    number: usize,
 }
 
 impl RemoteFile {
@@ -30,6 +69,15 @@ impl RemoteFile {
     /// # Errors
     /// Where it is not there.
     pub async fn open(vsphere: Arc<Vsphere>, path: DatastorePath) -> io::Result<Self> {
+        Self::with(vsphere, path, Cache::new(BLOCKS), 0).await
+    }
+
+    async fn with(
+        vsphere: Arc<Vsphere>,
+        path: DatastorePath,
+        cache: Arc<Cache>,
+        number: usize,
+    ) -> io::Result<Self> {
         let stat = vsphere
             .client
             .file_head(&vsphere.datacenter_name, &path)
@@ -40,7 +88,8 @@ impl RemoteFile {
             path,
             size: stat.size,
             runtime: tokio::runtime::Handle::current(),
-            blocks: Mutex::new(Vec::new()),
+            cache,
+            number,
         })
     }
 
@@ -79,9 +128,8 @@ impl RemoteFile {
     }
 
     fn block(&self, start: u64) -> io::Result<Arc<Vec<u8>>> {
-        let cached = || self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, block)) = cached().iter().find(|(at, _)| *at == start) {
-            return Ok(block.clone());
+        if let Some(block) = self.cache.get((self.number, start)) {
+            return Ok(block);
         }
         let end = (start + BLOCK).min(self.size);
         let fetch = async {
@@ -98,11 +146,7 @@ impl RemoteFile {
             .block_on(fetch)
             .map_err(|e| io::Error::other(format!("{}: {e}", self.path)))?;
         let block = Arc::new(bytes);
-        let mut blocks = cached();
-        if blocks.len() == BLOCKS {
-            blocks.remove(0);
-        }
-        blocks.push((start, block.clone()));
+        self.cache.put((self.number, start), block.clone());
         Ok(block)
     }
 }
@@ -122,15 +166,15 @@ impl ReadAt for RemoteFile {
 /// # Errors
 /// Where a file is missing or damaged, or they do not belong together.
 pub fn open_chain(vsphere: &Arc<Vsphere>, leaf: DatastorePath) -> Result<Chain, VmdkError> {
-    let open = |path: &DatastorePath| {
-        let file = tokio::runtime::Handle::current()
-            .block_on(RemoteFile::open(vsphere.clone(), path.clone()))?;
-        SparseFile::open(file)
+    let cache = Cache::new(CHAIN_BLOCKS);
+    let open = |path: &DatastorePath, number| {
+        let file = RemoteFile::with(vsphere.clone(), path.clone(), cache.clone(), number);
+        SparseFile::open(tokio::runtime::Handle::current().block_on(file)?)
     };
     let mut path = leaf;
-    Chain::open_with(open(&path)?, |hint, _| {
+    Chain::open_with(open(&path, 0)?, |hint, number| {
         path = resolve(&path, hint);
-        open(&path)
+        open(&path, number)
     })
 }
 

@@ -4,13 +4,14 @@
 use super::StartError;
 use crate::sys::fs::{IN_ROOT, NO_MAGICLINKS, openat2};
 use crate::sys::mount::{attach_tree, clone_at, clone_tree, pivot_here};
+use filetree::Step;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use wire::limits::Tmpfs;
@@ -214,47 +215,22 @@ pub fn follow(
     path: &Path,
     missing: &mut dyn FnMut(&Path, bool) -> io::Result<()>,
 ) -> io::Result<PathBuf> {
-    const LINKS: u32 = 40;
-    let (mut done, mut links) = (PathBuf::from("/"), 0);
-    let mut left = names(path);
-    while let Some(name) = left.pop() {
-        match name.as_bytes() {
-            b"" | b"." => continue,
-            b".." => {
-                done.pop();
-                continue;
-            }
-            _ => {}
-        }
-        let next = done.join(&name);
-        match std::fs::symlink_metadata(&next) {
+    let at = |next: &[u8], last: bool| {
+        let next = Path::new(OsStr::from_bytes(next));
+        match std::fs::symlink_metadata(next) {
             Ok(found) if found.is_symlink() => {
-                links += 1;
-                if links > LINKS {
-                    return Err(io::Error::from_raw_os_error(libc::ELOOP));
-                }
-                let link = std::fs::read_link(&next)?;
-                if link.is_absolute() {
-                    done = PathBuf::from("/");
-                }
-                left.extend(names(&link));
-                continue;
+                let link = std::fs::read_link(next)?;
+                return Ok(Step::Link(link.into_os_string().into_vec()));
             }
             Ok(_) => {}
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            Err(_) => missing(&next, left.is_empty())?,
+            Err(_) => missing(next, last)?,
         }
-        done = next;
-    }
-    Ok(done)
-}
-
-/// The names in a path, the last one first.
-fn names(path: &Path) -> Vec<OsString> {
-    let parts = path.as_os_str().as_bytes().rsplit(|b| *b == b'/');
-    parts
-        .map(|name| OsStr::from_bytes(name).to_owned())
-        .collect()
+        Ok(Step::Other)
+    };
+    let too_many = || io::Error::from_raw_os_error(libc::ELOOP);
+    let path = filetree::follow(path.as_os_str().as_bytes(), too_many, at)?;
+    Ok(OsString::from_vec(path).into())
 }
 
 /// A /dev of its own: the usual nodes on a tmpfs, the only file system that has device nodes.

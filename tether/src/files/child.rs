@@ -1,15 +1,22 @@
 //! What a job's child does, from its clone to its last record.
 
-use super::{changes, place, read, write};
+use super::tree::{Kernel, described, in_image};
+use super::{place, write};
 use crate::boot::disk::Found;
+use crate::container::mounts::follow;
 use crate::container::{StartError, reason};
 use crate::sys::process as sys;
-use std::fs::File;
-use std::io::{self, Write};
+pub use filetree::system;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 use wire::config::GuestConfig;
-use wire::files::{Failure, FailureKind, Job, PIECE_MAX, Record, piece_header, put};
+use wire::files::{Failure, FailureKind, Job, Record};
+
+type Output = filetree::Output<File>;
 
 /// Capabilities of a child that is in its place: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SYS_ADMIN (for the overlay's own
 /// attributes), MKNOD, SETFCAP.
@@ -22,10 +29,7 @@ pub fn run(job: &Job, config: &GuestConfig, disk: &Found, input: OwnedFd, output
     sys::close_all_but(&[input.as_raw_fd(), output.as_raw_fd()]);
     sys::reset_signals();
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
-    let mut out = Output {
-        file: output.into(),
-        buffer: Vec::with_capacity(PIECE_MAX),
-    };
+    let mut out = Output::new(output.into());
     let last = match work(job, config, disk, input.into(), &mut out) {
         Ok(()) => Record::End,
         Err(failure) => Record::Failed(failure),
@@ -44,8 +48,11 @@ fn work(
     let lower = place::enter(job, config, disk)?;
     sys::set_capabilities(HELD).map_err(failed("giving up capabilities", Path::new("")))?;
     match (job, lower) {
-        (Job::Stat { path }, _) => read::stat(path, out).map(drop),
-        (Job::Read { path }, _) => read::read(path, out),
+        (Job::Stat { path }, _) => stat(path, out).map(drop),
+        (Job::Read { path }, _) => {
+            let found = stat(path, out)?;
+            filetree::read(&mut Kernel::at(OsStr::from_bytes(path)), &found, out)
+        }
         (
             Job::Write {
                 path,
@@ -54,19 +61,32 @@ fn work(
             },
             _,
         ) => write::write(path, *keep_kinds, owner, input),
-        (Job::Export, _) => read::export(out),
-        (Job::Changes, Some(lower)) => changes::list(&lower, out),
-        (Job::Layer, Some(lower)) => changes::layer(&lower, out),
+        (Job::Export, _) => filetree::export(&mut Kernel::at("/"), out),
+        (Job::Changes, Some(lower)) => {
+            let image = &mut |path: &[u8]| in_image(&lower, path);
+            filetree::list(&mut Kernel::at("/"), image, out)
+        }
+        (Job::Layer, Some(lower)) => {
+            let image = &mut |path: &[u8]| in_image(&lower, path);
+            filetree::layer(&mut Kernel::at("/"), image, out)
+        }
         (Job::Changes | Job::Layer, None) => Err(system("there are no layers to compare with")),
     }
 }
 
-/// A failure that is neither the request's fault nor "not found".
-pub fn system(message: impl Into<String>) -> Failure {
-    Failure {
-        kind: FailureKind::System,
-        message: message.into(),
-    }
+/// Tells what a path means.
+fn stat(path: &[u8], out: &mut Output) -> Result<filetree::Found, Failure> {
+    let path = Path::new(OsStr::from_bytes(path));
+    let found = fs::symlink_metadata(path).map_err(failed("lstat", path))?;
+    let target = if found.is_symlink() {
+        // As far as it leads somewhere.
+        follow(path, &mut |_, _| Ok(())).map_err(failed("lstat", path))?
+    } else {
+        PathBuf::new()
+    };
+    let found = described(&found);
+    filetree::stat(&found, target.into_os_string().into_vec(), out)?;
+    Ok(found)
 }
 
 /// A failure that is the request's fault.
@@ -91,50 +111,5 @@ pub fn failed<'a>(what: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Failur
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Failure {
         system(error.message)
-    }
-}
-
-/// Where records go.
-#[derive(Debug)]
-pub struct Output {
-    file: File,
-    buffer: Vec<u8>,
-}
-
-impl Output {
-    /// Writes a record.
-    ///
-    /// # Errors
-    /// Where nobody reads any more, or the record is too long.
-    pub fn record(&mut self, record: &Record) -> io::Result<()> {
-        put(record, &mut self.buffer).map_err(io::Error::other)?;
-        self.flush_full()
-    }
-
-    /// Writes a piece of a file, of at most [`PIECE_MAX`] bytes.
-    ///
-    /// # Errors
-    /// Where nobody reads any more.
-    pub fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.buffer.extend_from_slice(&piece_header(bytes.len()));
-        self.buffer.extend_from_slice(bytes);
-        self.flush_full()
-    }
-
-    fn flush_full(&mut self) -> io::Result<()> {
-        if self.buffer.len() >= PIECE_MAX {
-            self.flush()?;
-        }
-        Ok(())
-    }
-
-    /// Hands on what waits.
-    ///
-    /// # Errors
-    /// Where nobody reads any more.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.file.write_all(&self.buffer)?;
-        self.buffer.clear();
-        Ok(())
     }
 }

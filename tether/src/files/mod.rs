@@ -5,10 +5,9 @@
 //! tether. What the container's processes have mounted, file systems in memory among it, is not seen, as under Docker.
 //! A child that takes too much memory is the first to go.
 
-mod changes;
 mod child;
 mod place;
-mod read;
+mod tree;
 mod write;
 
 use crate::boot::disk::Found;

@@ -147,7 +147,8 @@ impl Kind {
     }
 
     /// The type bits of `st_mode`.
-    pub(super) fn mode_bits(self) -> u16 {
+    #[must_use]
+    pub fn mode_bits(self) -> u16 {
         match self {
             Self::Fifo => 0o010_000,
             Self::CharDevice | Self::Whiteout => 0o020_000,

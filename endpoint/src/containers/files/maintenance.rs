@@ -45,7 +45,7 @@ pub struct Maintenance {
 }
 
 /// How long a start waits for those who copy files.
-const COPY_LIMIT: Duration = Duration::from_secs(600);
+pub(super) const COPY_LIMIT: Duration = Duration::from_secs(600);
 
 /// The way to a container's files; in maintenance the VM stays up while it is held.
 #[derive(Debug)]
@@ -191,6 +191,7 @@ impl Containers {
             status.link = link;
             status.on = true;
             status.nics_off = true;
+            status.reading.powered_on();
             status.maintenance = Some(Maintenance {
                 nonce,
                 writes,
@@ -301,8 +302,8 @@ impl Containers {
         }
     }
 
-    /// Waits until nobody uses the files of a VM in maintenance, for [`COPY_LIMIT`] at most, and ends it. The caller holds the container's
-    /// operation, so that no further use begins.
+    /// Waits until nobody reads the disk or uses the files of a VM in maintenance, for [`COPY_LIMIT`] at most, and ends
+    /// that. The caller holds the container's operation, so that no further use begins.
     ///
     /// # Errors
     /// vSphere's.
@@ -310,6 +311,7 @@ impl Containers {
         self: &Arc<Self>,
         container: &Arc<Container>,
     ) -> Result<()> {
+        container.end_reading().await;
         let over = |status: &Status| status.maintenance.is_none() || status.gone;
         // A removal waits for no copy, and nothing waits for ever for one whose client has stopped to read.
         let unused = |status: &Status| {

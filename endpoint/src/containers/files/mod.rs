@@ -1,9 +1,12 @@
-//! A container's files: what the tether does with them for `docker cp`, `diff`, `export` and `commit`.
+//! A container's files: what is done with them for `docker cp`, `diff`, `export` and `commit`. The tether does it while the
+//! VM is on; while that is off, what only reads is read from its disk.
 
 pub mod maintenance;
+mod offline;
 mod pack;
 mod unpack;
 
+pub use offline::{READERS, Reading};
 pub use pack::Packer;
 pub use unpack::unpack;
 
@@ -15,6 +18,7 @@ use crate::{
 use bytes::Bytes;
 use link::{StreamEvent, StreamReceiver};
 use maintenance::Lease;
+use offline::Told;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use wire::{
@@ -25,10 +29,17 @@ use wire::{
 /// A job with a container's files that was begun, and what comes of it.
 #[derive(Debug)]
 pub struct Running {
-    /// Behind the stream: the VM stays up until that is gone.
-    stream: Stream,
-    _lease: Lease,
+    source: Source,
     decoder: Decoder,
+}
+
+/// Where a job's records come from.
+#[derive(Debug)]
+enum Source {
+    /// The VM, which stays up until the lease is gone.
+    Vm { stream: Stream, _lease: Lease },
+    /// The disk.
+    Disk(Told),
 }
 
 /// A failure that a job ends with, apart from what its kind means to a client.
@@ -65,6 +76,34 @@ impl From<Failure> for JobError {
     }
 }
 
+/// Bytes of records, as they come. Cancel-safe.
+trait Pieces {
+    fn more(&mut self) -> impl Future<Output = Result<Bytes>> + Send;
+}
+
+impl Pieces for StreamReceiver {
+    async fn more(&mut self) -> Result<Bytes> {
+        match self.recv().await {
+            Ok(Some(StreamEvent::Data(_, bytes))) => Ok(bytes),
+            _ => Err(cut()),
+        }
+    }
+}
+
+impl Pieces for Source {
+    async fn more(&mut self) -> Result<Bytes> {
+        match self {
+            Self::Vm { stream, .. } => stream.receiver.more().await,
+            Self::Disk(told) => told.next().await.ok_or_else(|| {
+                Error::new(
+                    Kind::Unavailable,
+                    "the container was started or removed while its files were copied: what was copied so far is not the whole; repeat the command",
+                )
+            }),
+        }
+    }
+}
+
 fn cut() -> Error {
     Error::new(
         Kind::Unavailable,
@@ -93,21 +132,25 @@ impl Running {
         mut self,
         mut pieces: mpsc::Receiver<Result<Vec<u8>>>,
     ) -> Result<(), JobError> {
+        let Source::Vm { stream, .. } = &mut self.source else {
+            return Err(Error::internal("what is read from a disk takes nothing").into());
+        };
+        let (receiver, decoder) = (&mut stream.receiver, &mut self.decoder);
         loop {
             // A guest that gives up early says why.
             let piece = tokio::select! {
                 piece = pieces.recv() => piece,
-                early = read(&mut self.stream.receiver, &mut self.decoder) => return early_end(early),
+                early = read(receiver, decoder) => return early_end(early),
             };
             let Some(piece) = piece else { break };
             let mut bytes = Bytes::from(piece?);
             while !bytes.is_empty() {
                 let ready = tokio::select! {
-                    ready = self.stream.sender.ready() => ready,
-                    early = read(&mut self.stream.receiver, &mut self.decoder) => return early_end(early),
+                    ready = stream.sender.ready() => ready,
+                    early = read(receiver, decoder) => return early_end(early),
                 };
                 let sent = match ready {
-                    Ok(_) => self.stream.sender.try_send(Channel::Stdin, bytes.clone()),
+                    Ok(_) => stream.sender.try_send(Channel::Stdin, bytes.clone()),
                     Err(error) => Err(error),
                 };
                 match sent {
@@ -125,7 +168,7 @@ impl Running {
     /// # Errors
     /// What the guest says of a failure; 503 where the link breaks, 500 where the guest breaks the rules.
     pub async fn next(&mut self) -> Result<Option<Item>, JobError> {
-        read(&mut self.stream.receiver, &mut self.decoder).await
+        read(&mut self.source, &mut self.decoder).await
     }
 }
 
@@ -136,10 +179,7 @@ fn early_end(told: Result<Option<Item>, JobError>) -> Result<(), JobError> {
 }
 
 /// Cancel-safe.
-async fn read(
-    receiver: &mut StreamReceiver,
-    decoder: &mut Decoder,
-) -> Result<Option<Item>, JobError> {
+async fn read(pieces: &mut impl Pieces, decoder: &mut Decoder) -> Result<Option<Item>, JobError> {
     loop {
         let item = decoder.next_item();
         match item.map_err(|e| Error::internal(format!("the container's VM sent {e}")))? {
@@ -148,15 +188,13 @@ async fn read(
             Some(item) => return Ok(Some(item)),
             None => {}
         }
-        match receiver.recv().await {
-            Ok(Some(StreamEvent::Data(_, bytes))) => decoder.push(&bytes),
-            _ => return Err(cut().into()),
-        }
+        decoder.push(&pieces.more().await?);
     }
 }
 
 impl Containers {
-    /// Begins a job with a container's files. Where it does not run, its VM is started for them.
+    /// Begins a job with a container's files. Where it does not run, they are read from its disk, or its VM is started for
+    /// them.
     ///
     /// # Errors
     /// Those of the start, 503 where the link is away.
@@ -169,6 +207,12 @@ impl Containers {
     }
 
     async fn begin_job(self: &Arc<Self>, container: &Arc<Container>, job: Job) -> Result<Running> {
+        if let Some(told) = self.read_disk(container, &job).await {
+            return Ok(Running {
+                source: Source::Disk(told),
+                decoder: Decoder::new(),
+            });
+        }
         // Whole, even if the client goes: a VM that is on its way up is ended again then.
         let (this, own, writes) = (self.clone(), container.clone(), job.writes());
         let lease = tokio::spawn(async move { this.reach(&own, writes).await })
@@ -184,8 +228,10 @@ impl Containers {
             })
             .await?;
         Ok(Running {
-            stream: both,
-            _lease: lease,
+            source: Source::Vm {
+                stream: both,
+                _lease: lease,
+            },
             decoder: Decoder::new(),
         })
     }
