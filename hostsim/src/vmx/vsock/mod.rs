@@ -47,7 +47,10 @@ impl Device {
         std::thread::Builder::new()
             .name("vsock-accept".to_owned())
             .spawn(move || {
-                let result = daemon.start(&mut listener).and_then(|()| daemon.wait());
+                let accepted = daemon.start(&mut listener);
+                // It removes the socket's file when it goes: now, not that of the next QEMU after a reset.
+                drop(listener);
+                let result = accepted.and_then(|()| daemon.wait());
                 for handler in daemon.get_epoll_handlers() {
                     handler.send_exit_event();
                 }
