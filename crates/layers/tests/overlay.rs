@@ -12,9 +12,10 @@ use layers::overlay::{Branch, Layer, Overlay, View};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::run;
@@ -56,6 +57,15 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Writes to a file; a named pipe there is an error, which nobody waits for.
+fn write(options: &mut OpenOptions, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let no_waiting = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    options
+        .custom_flags(no_waiting)
+        .open(path)?
+        .write_all(bytes)
+}
+
 /// Does it as far as it can be done.
 fn act(root: &Path, op: &Op) {
     let at = |path: &String| root.join(path);
@@ -64,11 +74,12 @@ fn act(root: &Path, op: &Op) {
     };
     let _as_far_as_it_goes = match op {
         Op::Folder(path) => fs::create_dir_all(at(path)),
-        Op::File(path, size) => fs::write(at(path), vec![b'x'; *size]),
-        Op::Append(path) => File::options()
-            .append(true)
-            .open(at(path))
-            .and_then(|mut file| std::io::Write::write_all(&mut file, b"more")),
+        Op::File(path, size) => write(
+            File::options().write(true).create(true).truncate(true),
+            &at(path),
+            &vec![b'x'; *size],
+        ),
+        Op::Append(path) => write(File::options().append(true), &at(path), b"more"),
         Op::Symlink(path, to) => std::os::unix::fs::symlink(to, at(path)),
         Op::HardLink(path, to) => fs::hard_link(at(to), at(path)),
         Op::Fifo(path) => {
@@ -209,6 +220,7 @@ fn text(path: &Path) -> &str {
 
 /// Each of these lists makes a layer over those before it. False where this machine does not mount.
 fn compare(layers: &[Vec<Op>]) -> bool {
+    let _alone = trees::alone();
     let dir = tempfile::tempdir().unwrap();
     let at = |name: String| dir.path().join(name);
     let image = |n: usize| at(format!("image{n}"));
