@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, anyhow};
 use libtest_mimic::{Failed, Trial};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tests::command::eventually;
 use tests::docker::{Container, Docker};
 use tests::interrupt;
@@ -117,12 +117,15 @@ pub fn actions(docker: &Docker, filter: &str) -> Result<Vec<String>> {
 
 /// The actions of one object's events since a time, as `docker events --since` takes it, in order.
 pub fn actions_since(docker: &Docker, filter: &str, since: &str) -> Result<Vec<String>> {
+    // The client has whole seconds only for "0s": before `since`, where that is in the present one.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let until = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
     let told = docker.ok(&[
         "events",
         "--since",
         since,
         "--until",
-        "0s",
+        &until,
         "--filter",
         filter,
         "--format",

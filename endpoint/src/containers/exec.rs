@@ -229,7 +229,7 @@ impl Containers {
         attached: bool,
         size: Option<(u16, u16)>,
     ) -> Result<Option<Stream>> {
-        let number = session.new_exec();
+        let number = session.new_exec().await;
         let (attach, stream) = if attached {
             let (attach, stream) = session.open_attach(exec.wants)?;
             (Some(attach), Some(stream))

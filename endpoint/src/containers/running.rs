@@ -165,21 +165,22 @@ impl Containers {
         if state.started != 0 {
             // A link that came back.
             let news = container.status().record.started != state.started;
-            let first_seen = container.modify(|status| {
+            let before = container.modify(|status| {
                 status.record.started = state.started;
                 status.pid = state.pid;
                 status.phase = Phase::Running;
-                status.session.replace(session.clone()).is_none()
+                status.session.replace(session.clone())
             });
             if news {
                 // Its run began while the endpoint was away.
                 self.keep_start(container);
             }
-            if first_seen {
+            if before.is_none_or(|before| !Arc::ptr_eq(&before, session)) {
                 tokio::spawn(async move { this.catch_up(&own, &link).await });
             }
             return;
         }
+        session.numbered();
         tokio::spawn(async move {
             if let Err(error) = this.launch(&own, &link).await {
                 tracing::warn!(id = own.id(), %error, "start");
@@ -189,18 +190,16 @@ impl Containers {
 
     /// Learns of the execs that run already, or ended while the endpoint was away.
     async fn catch_up(&self, container: &Arc<Container>, session: &Arc<Session>) {
-        let Ok(Reply::Sessions(sessions)) = session
-            .request(|request| ToGuest::Sessions { request })
-            .await
-        else {
-            return;
-        };
-        for state in sessions {
-            session.note_exec(state.session);
-            if let Some(exit) = state.exit {
-                self.execs.ended(container.id(), state.session, exit.code);
+        let told = session.request(|request| ToGuest::Sessions { request });
+        if let Ok(Reply::Sessions(sessions)) = told.await {
+            for state in sessions {
+                session.note_exec(state.session);
+                if let Some(exit) = state.exit {
+                    self.execs.ended(container.id(), state.session, exit.code);
+                }
             }
         }
+        session.numbered();
     }
 
     /// Attaches those who wait, and starts the container's process.

@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use wire::message::{Attach, Reply, SessionId, StreamId, ToGuest};
 
 /// The endpoint's handle on a tether.
@@ -22,6 +22,8 @@ pub struct Session {
     next_request: AtomicU32,
     next_stream: AtomicU32,
     next_exec: AtomicU32,
+    /// Whether the numbers that execs have already are known.
+    numbered: watch::Sender<bool>,
 }
 
 /// What an attached client wants of a process.
@@ -61,6 +63,7 @@ impl Session {
             next_request: AtomicU32::new(1),
             next_stream: AtomicU32::new(1),
             next_exec: AtomicU32::new(1),
+            numbered: watch::Sender::new(false),
         }
     }
 
@@ -111,6 +114,7 @@ impl Session {
 
     /// Fails all that wait: the link is over. Streams may still hold what came before.
     pub fn close(&self) {
+        self.numbered();
         self.waiting
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -190,14 +194,22 @@ impl Session {
         .await
     }
 
-    /// A number for a new exec.
-    pub fn new_exec(&self) -> SessionId {
+    /// A number for a new exec. After a reconnect it waits until those are known that run already.
+    pub async fn new_exec(&self) -> SessionId {
+        let mut numbered = self.numbered.subscribe();
+        // The sender is this session's own, and so does not go before.
+        let _is_known = numbered.wait_for(|known| *known).await;
         SessionId(self.next_exec.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Notes a number that an exec has already (after a reconnect).
+    /// Notes a number that an exec has already.
     pub fn note_exec(&self, session: SessionId) {
         self.next_exec
             .fetch_max(session.0.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// All such numbers are noted.
+    pub fn numbered(&self) {
+        self.numbered.send_replace(true);
     }
 }
