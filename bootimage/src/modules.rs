@@ -179,6 +179,7 @@ const OPTIONS: &[(&str, &str)] = &[
     ("nft_ct", "CONFIG_NFT_CT"),
     ("overlay", "CONFIG_OVERLAY_FS"),
     ("qemu_fw_cfg", "CONFIG_FW_CFG_SYSFS"),
+    ("sctp", "CONFIG_IP_SCTP"),
     ("sd_mod", "CONFIG_BLK_DEV_SD"),
     ("sr_mod", "CONFIG_BLK_DEV_SR"),
     ("unix", "CONFIG_UNIX"),

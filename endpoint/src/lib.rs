@@ -15,6 +15,7 @@ pub mod events;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod images;
+mod insist;
 pub mod link;
 pub mod networks;
 pub mod records;

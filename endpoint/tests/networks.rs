@@ -6,6 +6,7 @@ use endpoint::networks::{
     dns::{Directory, Server},
     router::{Protocol, Published, Router, RouterNetwork, namespace::Namespace},
 };
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -305,6 +306,73 @@ async fn a_published_port_is_reached_from_outside_from_other_networks_and_from_i
     assert!(bench.connect("world", "198.51.100.2:8081").await.is_err());
     router.apply(&all(), &[]).await.unwrap();
     assert!(bench.connect("world", "198.51.100.2:8080").await.is_err());
+}
+
+/// An INIT or INIT ACK of SCTP with its checksum (RFC 9260, 3.1 and 3.3.2): what a connection begins with.
+fn sctp_init(chunk: u8, from: u16, to: u16) -> Vec<u8> {
+    let tag = if chunk == 1 { 0u32 } else { 7 };
+    let mut packet = [from.to_be_bytes(), to.to_be_bytes()].concat();
+    packet.extend(tag.to_be_bytes());
+    packet.extend([0; 4]);
+    packet.extend([chunk, 0, 0, 20]);
+    // Its tag, its window, one stream each way, its first number.
+    packet.extend([0, 0, 0, 7, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
+    let sum = crc32c::crc32c(&packet);
+    packet[8..12].copy_from_slice(&sum.to_le_bytes());
+    packet
+}
+
+/// All packets of SCTP that come to a namespace. The kernels of test machines have no SCTP of their own, and answer none.
+async fn sctp_socket(bench: &Bench, name: &str) -> UdpSocket {
+    let open = || {
+        let socket = socket(
+            AddressFamily::Inet,
+            SockType::Raw,
+            SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC,
+            SockProtocol::Sctp,
+        )?;
+        UdpSocket::from_std(socket.into())
+    };
+    bench.space(name).enter(open).await.unwrap()
+}
+
+/// The next packet: its sender, and its ports.
+async fn sctp_heard(socket: &UdpSocket) -> Option<(String, u16, u16)> {
+    let mut packet = [0; 2048];
+    let received = tokio::time::timeout(NOTHING, socket.recv(&mut packet)).await;
+    let length = received.ok()?.unwrap();
+    // A raw socket of IPv4 gets the header, too (raw(7)).
+    let (ip, sctp) = packet[..length].split_at(usize::from(packet[0] & 15) * 4);
+    let mut plain = sctp.to_vec();
+    plain[8..12].fill(0);
+    assert_eq!(crc32c::crc32c(&plain).to_le_bytes(), sctp[8..12]);
+    let port = |at: usize| u16::from_be_bytes([sctp[at], sctp[at + 1]]);
+    let from: [u8; 4] = ip[12..16].try_into().unwrap();
+    Some((IpAddr::from(from).to_string(), port(0), port(2)))
+}
+
+#[tokio::test]
+async fn a_published_port_of_sctp_is_translated_both_ways_and_no_other_one_is() {
+    let Some(bench) = Bench::new() else { return };
+    let router = bench.router().await;
+    let mut port = published(8080, "10.77.100.2");
+    port.protocol = Protocol::Sctp;
+    router.apply(&all(), &[port]).await.unwrap();
+    let (world, a) = (
+        sctp_socket(&bench, "world").await,
+        sctp_socket(&bench, "a").await,
+    );
+    for (to, arrives) in [(8081, false), (8080, true)] {
+        let init = sctp_init(1, 5000, to);
+        world.send_to(&init, "198.51.100.2:0").await.unwrap();
+        let seen = ("198.51.100.1".to_owned(), 5000, 80);
+        assert_eq!(sctp_heard(&a).await, arrives.then_some(seen));
+    }
+    a.send_to(&sctp_init(2, 80, 5000), "198.51.100.1:0")
+        .await
+        .unwrap();
+    let answer = ("198.51.100.2".to_owned(), 8080, 5000);
+    assert_eq!(sctp_heard(&world).await, Some(answer));
 }
 
 #[tokio::test]

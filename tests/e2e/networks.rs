@@ -20,6 +20,10 @@ pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
         vsock("networks::strangers_must_not_reach_each_other", isolation),
         vsock("networks::an_internal_one_leads_nowhere", internal),
         vsock("networks::ports_are_published", ports),
+        vsock(
+            "networks::host_gateway_leads_to_what_is_published",
+            host_gateway,
+        ),
         vsock("networks::connect_and_disconnect_while_it_runs", connect),
         vsock("networks::several_at_create_addresses_and_links", several),
         alone("networks::outlive_a_kill_of_endpoint_and_hostsim", crash),
@@ -474,6 +478,31 @@ fn ports(docker: &Docker) -> Result<()> {
     eventually("it is there after a restart", || {
         Ok(get(&at).is_ok_and(|word| word == "fixed"))
     })
+}
+
+fn host_gateway(docker: &Docker) -> Result<()> {
+    let _net = net(docker, "e2e-gateway", &[])?;
+    let name = "e2e-behind";
+    let _gone = server(docker, name, "behind", &["-p", "80"])?;
+    let at = host_port(docker, name, "80")?;
+    eventually("the port answers", || {
+        Ok(get(&at).is_ok_and(|word| word == "behind"))
+    })?;
+    let port = at.rsplit(':').next().context("port")?;
+    let url = format!("http://host.docker.internal:{port}");
+    for network in ["bridge", "e2e-gateway"] {
+        let client = docker.container("e2e-client");
+        let gateway = ["--add-host", "host.docker.internal:host-gateway"];
+        let first = ["run", "-d", "--name", "e2e-client", "--network", network];
+        docker.ok(&[&first[..], &gateway, &[BUSYBOX, "sleep", "1000"]].concat())?;
+        comes(docker, "e2e-client", &url, "behind")?;
+        drop(client);
+    }
+    let nowhere = ["--network", "none", "--add-host", "gw:host-gateway"];
+    let create = [&["create"], &nowhere[..], &[BUSYBOX]].concat();
+    let made = docker.run(&create)?.ok()?;
+    let _made = docker.container(made.text().trim());
+    holds(&made.errors(), "WARNING: host-gateway is left out")
 }
 
 fn connect(docker: &Docker) -> Result<()> {

@@ -1,27 +1,104 @@
 //! Files of containers whose VMs are off, read from their disks: no VM is started for them.
 
 use crate::files::{ready, refused, text};
-use crate::hosts::{Hosts, alone, holds, load};
+use crate::hosts::{BUSYBOX, Hosts, alone, holds, load};
 use anyhow::{Context, Result, ensure};
 use layers::ReadAt;
 use layers::gpt::Table;
 use layers::vmdk::Chain;
 use libtest_mimic::Trial;
 use std::fs;
+use std::io::Read;
+use std::process::Child;
 use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
+use tests::admin;
 use tests::command::{DEADLINE, eventually, finish};
 use tests::docker::Docker;
 use tests::vch::{Settings, Vch, kill_process};
 
 pub fn tests(_: &Arc<Hosts>) -> Vec<Trial> {
-    vec![alone("offline::disks_tell_what_their_vms_did", || {
-        let vch = Vch::start(Settings::link("vsock"))?;
-        load(&vch.docker, "busybox")?;
-        load(&vch.docker, "odd")?;
-        cut_off(&vch)?;
-        volumes(&vch)
-    })]
+    vec![
+        alone("offline::disks_tell_what_their_vms_did", || {
+            let vch = Vch::start(Settings::link("vsock"))?;
+            load(&vch.docker, "busybox")?;
+            load(&vch.docker, "odd")?;
+            cut_off(&vch)?;
+            volumes(&vch)
+        }),
+        alone("offline::readers_and_vms_do_not_meet", readers),
+    ]
+}
+
+/// Readers at a time; the next one takes a VM (endpoint, `READERS`).
+const READERS: usize = 8;
+
+/// `docker export` that has begun and waits for its client.
+fn slow_export(docker: &Docker, id: &str) -> Result<Child> {
+    let mut export = docker.spawn(&["export", id])?;
+    let out = export.stdout.as_mut().context("its output")?;
+    out.read_exact(&mut [0; 512])?;
+    Ok(export)
+}
+
+/// A start waits for those who read the disk; more than a few at once do not read it; and a VM that is powered on by
+/// another way is no quiet fault.
+fn readers() -> Result<()> {
+    let vch = Vch::start(Settings::link("vsock"))?;
+    load(&vch.docker, "busybox")?;
+    let docker = &vch.docker;
+    let fill =
+        "dd if=/dev/urandom of=/large bs=1M count=24 2>/dev/null; touch /done; exec sleep 100000";
+    let id = docker.ok(&["run", "-d", BUSYBOX, "sh", "-c", fill])?;
+    let _gone = docker.container(&id);
+    eventually("the file is written", || {
+        Ok(docker.run(&["exec", &id, "test", "-e", "/done"])?.code == 0)
+    })?;
+    docker.ok(&["stop", "--time", "1", &id])?;
+
+    let export = slow_export(docker, &id)?;
+    let start = docker.spawn(&["start", &id])?;
+    // Longer than a VM takes to be powered on. What waits does not show.
+    std::thread::sleep(Duration::from_secs(2));
+    ensure!(
+        vch.qemu(&id).is_err(),
+        "the VM is on while its disk is read"
+    );
+    let read = finish(export, "docker export".to_owned(), b"", DEADLINE)?;
+    ensure!(
+        read.code == 0 && read.stdout.len() > 24 << 20,
+        "an export of {} bytes ended with {}",
+        read.stdout.len(),
+        read.code
+    );
+    finish(start, "docker start".to_owned(), b"", DEADLINE)?.ok()?;
+    ensure!(vch.qemu(&id).is_ok(), "the VM is off after a start");
+    docker.ok(&["stop", "--time", "1", &id])?;
+
+    let other = docker.ok(&["create", BUSYBOX, "true"])?;
+    let _other = docker.container(&other);
+    let busy: Vec<Child> = (0..READERS)
+        .map(|_| slow_export(docker, &id))
+        .collect::<Result<_>>()?;
+    docker.ok(&["cp", &format!("{other}:/bin/sh"), "-"])?;
+    ensure!(
+        vch.qemu(&other).is_ok(),
+        "one more reader than there may be"
+    );
+    for export in busy {
+        finish(export, "docker export".to_owned(), b"", DEADLINE)?.ok()?;
+    }
+    ensure!(vch.qemu(&id).is_err(), "a VM was started");
+
+    let export = slow_export(docker, &id)?;
+    admin::power_on(&vch, &id)?;
+    eventually("it is seen to be on", || {
+        Ok(docker.inspect(&id, "{{.State.Running}}")? == "true")
+    })?;
+    let read = finish(export, "docker export".to_owned(), b"", DEADLINE)?;
+    ensure!(read.code != 0, "a disk that changed was told as whole");
+    Ok(())
 }
 
 /// What a container does to its image's files; all of it is on the disk in the end.

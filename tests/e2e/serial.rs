@@ -62,6 +62,10 @@ fn strict() -> Result<()> {
         ])?
         .exits(6)?;
     equal("first line", out.text().lines().next(), Some("strict"))?;
+    // The kernel's SCTP, a module of its own, is there for those who serve it.
+    let sctp = ["grep", "-c", "^SCTP", "/proc/net/protocols"];
+    let serves = [&["run", "--rm", "--expose", "9/sctp", BUSYBOX], &sctp[..]].concat();
+    equal("its sockets", vch.docker.ok(&serves)?, "2".to_owned())?;
     let lines = 20_000;
     let out = vch
         .docker

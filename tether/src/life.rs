@@ -161,6 +161,9 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
     for group in interfaces::modules(&config.networks) {
         modules.load_group(group)?;
     }
+    if config.sctp {
+        modules.load_group("sctp")?;
+    }
     if !config.guards.is_empty() {
         // Before there is an interface that it is for.
         modules.load_group("nft")?;

@@ -168,6 +168,9 @@ pub struct GuestConfig {
     /// The container's interfaces, in the order of their PCI slots; empty for `--network none`.
     #[serde(default)]
     pub networks: Vec<Interface>,
+    /// It serves SCTP (RFC 9260): the kernel's part of it is loaded where it is a module.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub sctp: bool,
     /// Name servers for /etc/resolv.conf.
     #[serde(default)]
     pub dns: Vec<String>,

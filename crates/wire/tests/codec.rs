@@ -66,6 +66,7 @@ fn config(args: Vec<String>) -> GuestConfig {
         nfs: Vec::new(),
         shares: Vec::new(),
         guards: Vec::new(),
+        sctp: false,
         maintenance: None,
     }
 }

@@ -108,7 +108,7 @@ async fn info(State(app): State<Arc<App>>, version: ApiVersion) -> Result<Respon
             ["VM memory", format!("{} MiB", setup.memory_mib)],
             ["Volume stores", app.containers.volumes().store_names()],
         ],
-        "Plugins": { "Volume": ["local"], "Network": ["bridge", "null"], "Authorization": null, "Log": ["json-file"] },
+        "Plugins": { "Volume": ["local"], "Network": ["bridge", "null"], "Authorization": null, "Log": ["json-file", "local"] },
         "MemoryLimit": true,
         "SwapLimit": false,
         "CpuCfsPeriod": false,

@@ -5,7 +5,7 @@ use super::{
     config::Config,
     keys::{self, KeyError, Keys},
     names,
-    options::{self, Options},
+    options::{self, HOST_GATEWAY, Options},
     signals,
     spec::{SPEC_VERSION, Spec, SpecDisk},
     state::{Phase, Prepared, Record, Status},
@@ -149,6 +149,17 @@ pub(crate) fn random_hex() -> Result<String> {
     Ok(hex::encode(bytes))
 }
 
+/// That a line of /etc/hosts has no address to name.
+fn gateway_warning(options: &Options, networks: &[Attachment]) -> Option<String> {
+    let mut hosts = options.extra_hosts.iter();
+    let asked = hosts.any(|(address, _)| address == HOST_GATEWAY);
+    (asked && guest::own_gateways(networks).is_empty()).then(|| {
+        format!(
+            "{HOST_GATEWAY} is left out of /etc/hosts: the endpoint is the gateway of none of the container's networks"
+        )
+    })
+}
+
 impl From<KeyError> for Error {
     fn from(error: KeyError) -> Self {
         match error {
@@ -206,6 +217,7 @@ impl Setup {
             interfaces: guest::interfaces(networks),
             dns: self.name_servers(spec, networks),
             hosts,
+            gateways: guest::own_gateways(networks),
             // What cannot be read is refused where ports are published.
             guards: external::guards(networks, &super::places::requests(spec).unwrap_or_default()),
         }
@@ -254,7 +266,7 @@ impl Containers {
         let empty = Map::new();
         let base = image.config["config"].as_object().unwrap_or(&empty);
         config.merge(&Config::read(base)?)?;
-        let warnings = options.log.warnings();
+        let mut warnings = options.log.warnings();
         let id = names::random_id()
             .map_err(|e| Error::internal(format!("the system gives no random bytes: {e}")))?;
         if config.hostname.is_empty() {
@@ -291,6 +303,7 @@ impl Containers {
             image,
             attachments.clone(),
         );
+        warnings.extend(gateway_warning(&spec.options, &spec.networks));
         spec.mounts.clone_from(&mounts);
         spec.shares = shares;
         let made = self.make(spec, name.clone(), image.chain.capacity).await;

@@ -3,13 +3,10 @@
 use super::{Container, Containers, keys, state::Phase};
 use crate::{
     errors::{Error, Result},
+    insist::insist,
     vsphere::{VmChange, VmRef},
 };
-use std::{collections::HashSet, sync::Arc, time::Duration};
-
-/// Between two attempts to go on with a removal, at first and at most.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+use std::{collections::HashSet, sync::Arc};
 
 impl Containers {
     /// Removes a container with its VM and disk, and with its anonymous volumes where those are to go, too.
@@ -110,7 +107,7 @@ impl Containers {
         }
         let this = self.clone();
         tokio::spawn(async move {
-            let removed = insist(&id, || this.finish_removal(&vm, &id)).await;
+            let removed = insist("a removal", &id, || this.finish_removal(&vm, &id)).await;
             this.index().leaving.remove(&vm);
             let Some(container) = this.by_id(&id) else {
                 this.volumes.remove_of(&id, &[]).await;
@@ -142,7 +139,9 @@ impl Containers {
         if let Err(error) = self.take_back(id).await {
             tracing::warn!(%id, %error, "a creation that failed has left something; it goes later");
             let (this, id) = (self.clone(), id.to_owned());
-            tokio::spawn(async move { insist(&id, || this.take_back(&id)).await });
+            tokio::spawn(async move {
+                insist("a creation's undoing", &id, || this.take_back(&id)).await
+            });
         }
     }
 
@@ -194,19 +193,5 @@ impl Containers {
             }
         }
         Ok(())
-    }
-}
-
-/// Tries until it works. An earlier endpoint's task may still be at work on the VM, and vSphere takes one at a time; or
-/// vSphere is away, and nothing tells of its return.
-async fn insist<T, F: Future<Output = Result<T>>>(id: &str, mut attempt: impl FnMut() -> F) -> T {
-    let mut pause = SHORTEST_PAUSE;
-    loop {
-        match attempt().await {
-            Ok(done) => return done,
-            Err(error) => tracing::warn!(%id, %error, "a removal is not done yet"),
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

@@ -1,8 +1,11 @@
 //! The immutable truth of a container, kept in its VM's keys.
 
-use super::{config::Config, options::Options};
+use super::{
+    config::Config,
+    options::{HOST_GATEWAY, Options},
+};
 use crate::{
-    networks::{attachment::Attachment, guest::GuestNetwork},
+    networks::{attachment::Attachment, guest::GuestNetwork, router::Protocol},
     timestamps,
     volumes::{
         mounts::MountPoint,
@@ -11,6 +14,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::net::IpAddr;
 use wire::config::{CONFIG_VERSION, Disk, GuestConfig, LinkConfig, Process, Restart, Transport};
 
 /// The version of [`Spec`] that this build writes.
@@ -90,6 +94,14 @@ impl Spec {
         self.config.stop_timeout.unwrap_or(STOP_TIMEOUT)
     }
 
+    /// Whether one of its ports, published or not, is for SCTP.
+    fn serves_sctp(&self) -> bool {
+        let exposed = self.config.exposed_ports.keys();
+        let mut published = self.options.ports.iter();
+        exposed.into_iter().any(|port| port.ends_with("/sctp"))
+            || published.any(|port| port.protocol == Protocol::Sctp)
+    }
+
     /// What one boot of the VM needs to know.
     pub fn guest_config(
         &self,
@@ -105,7 +117,15 @@ impl Spec {
             .options
             .extra_hosts
             .iter()
-            .map(|(address, name)| (address.clone(), vec![name.clone()]))
+            .flat_map(|(address, name)| {
+                let addresses = match address.as_str() {
+                    HOST_GATEWAY => network.gateways.iter().map(IpAddr::to_string).collect(),
+                    own => vec![own.to_owned()],
+                };
+                addresses
+                    .into_iter()
+                    .map(|address| (address, vec![name.clone()]))
+            })
             .collect();
         hosts.extend(network.hosts);
 
@@ -139,6 +159,7 @@ impl Spec {
             },
             init: self.options.init,
             networks: network.interfaces,
+            sctp: self.serves_sctp(),
             dns: network.dns,
             dns_search: self.options.dns_search.clone(),
             dns_options: self.options.dns_options.clone(),

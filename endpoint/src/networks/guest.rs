@@ -13,6 +13,8 @@ pub struct GuestNetwork {
     pub dns: Vec<String>,
     /// Lines of /etc/hosts: address, names.
     pub hosts: Vec<(String, Vec<String>)>,
+    /// What `host-gateway` is: the endpoint as the container's gateway.
+    pub gateways: Vec<IpAddr>,
     /// Its packet filter.
     pub guards: Vec<String>,
 }
@@ -97,6 +99,20 @@ fn outside(attachments: &[Attachment]) -> Vec<String> {
         .map(|place| place.gateway.to_string())
         .into_iter()
         .collect()
+}
+
+/// The endpoint's addresses as a container's gateway, IPv4 first: on the network with the default route of that kind,
+/// else on any that is its own. What it publishes is reached there; on a user-mode network it is the machine itself.
+pub fn own_gateways(attachments: &[Attachment]) -> Vec<IpAddr> {
+    let gateway = |ipv6| {
+        let own = |a: &&Attachment| a.external.is_none() && a.place(ipv6).is_some();
+        way_out(attachments, ipv6)
+            .filter(own)
+            .or_else(|| attachments.iter().find(own))
+            .and_then(|attachment| attachment.place(ipv6))
+            .map(|place| place.gateway)
+    };
+    [false, true].into_iter().filter_map(gateway).collect()
 }
 
 /// The number of the next interface.

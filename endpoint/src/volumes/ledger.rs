@@ -3,13 +3,9 @@
 use super::record::VolumeRecord;
 use super::stores::Placed;
 use crate::errors::Result;
+use crate::insist::insist;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-/// Between two attempts to delete what is left of a volume, at first and at most.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// A volume.
 #[derive(Debug)]
@@ -82,7 +78,7 @@ impl Ledger {
             Ok(names) => names,
             Err(error) => {
                 tracing::warn!(store = store.store, %error, "what may be left of volumes in a store is looked for later");
-                insist(&store.store, || store.names()).await
+                insist("a look into a volume store", &store.store, || store.names()).await
             }
         };
         for name in names {
@@ -124,28 +120,11 @@ impl Ledger {
             Err(error) => {
                 tracing::warn!(volume = name, %error, "a volume's disk or folder is deleted later");
                 tokio::spawn(async move {
-                    insist(&name, attempt).await;
+                    insist("the deletion of a volume's disk or folder", &name, attempt).await;
                     self.state().leaving.end(&name);
                 });
             }
         }
-    }
-}
-
-/// Tries until it works: vSphere or a server is away, and nothing tells of its return; or a VM that is being removed has
-/// the disk.
-pub(super) async fn insist<T, F: Future<Output = Result<T>>>(
-    what: &str,
-    mut attempt: impl FnMut() -> F,
-) -> T {
-    let mut pause = SHORTEST_PAUSE;
-    loop {
-        match attempt().await {
-            Ok(done) => return done,
-            Err(error) => tracing::debug!(what, %error, "still left of a volume"),
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

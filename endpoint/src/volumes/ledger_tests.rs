@@ -1,6 +1,7 @@
 use super::*;
 use crate::volumes::server::fake::Fake;
 use crate::volumes::stores::Store;
+use std::time::Duration;
 
 /// A store of version 4 in the folder `/vols` of a server.
 fn store(server: &Fake, name: &str, options: &str) -> Placed {

@@ -16,11 +16,12 @@ pub mod stores;
 use crate::{
     errors::{Error, Kind, Result},
     events::Events,
+    insist::insist,
     records::{self, Records, failed},
     timestamps,
     vsphere::Vsphere,
 };
-use ledger::{Entry, Ledger, State, insist};
+use ledger::{Entry, Ledger, State};
 use mounts::{MountPoint, Wanted};
 use record::{ANONYMOUS, DRIVER, STORE, VolumeRecord};
 use request::VolumeRequest;
@@ -315,7 +316,10 @@ impl Volumes {
     /// A creation failed. A record of which it was never heard that it was written goes first.
     async fn take_back(self: Arc<Self>, name: String, placed: Option<Placed>) {
         let record = format!("{VOLUME}{name}");
-        insist(&name, || self.records.remove(&record, 1)).await;
+        insist("the removal of a volume's record", &name, || {
+            self.records.remove(&record, 1)
+        })
+        .await;
         self.delete(name, placed).await;
     }
 
@@ -458,7 +462,12 @@ impl Volumes {
         };
         tracing::warn!(volume = name, %error, "an anonymous volume is removed later");
         let this = self.clone();
-        tokio::spawn(async move { insist(&name, || remove(&this, &name)).await });
+        tokio::spawn(async move {
+            insist("the removal of an anonymous volume", &name, || {
+                remove(&this, &name)
+            })
+            .await
+        });
     }
 
     /// Writes down that anonymous volumes stay when their container goes.

@@ -105,6 +105,7 @@ pub fn config(disk: &Disk, process: Process) -> GuestConfig {
         nfs: Vec::new(),
         shares: Vec::new(),
         guards: Vec::new(),
+        sctp: false,
         maintenance: None,
     }
 }

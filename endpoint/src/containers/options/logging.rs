@@ -1,5 +1,5 @@
 //! `--log-driver` and `--log-opt`, as far as the container's journal can be what they ask for
-//! (moby, daemon/logger/jsonfilelog).
+//! (moby, daemon/logger/jsonfilelog and daemon/logger/local).
 
 use super::{is_default, refused};
 use crate::errors::{Error, Result};
@@ -8,6 +8,9 @@ use serde_json::{Map, Value};
 
 /// Bytes of the smallest journal.
 const SMALLEST: u64 = 1 << 20;
+
+/// Files that the driver `local` keeps where nobody says (moby, daemon/logger/local).
+const LOCAL_FILES: u64 = 5;
 
 /// How a container's output is recorded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +45,7 @@ pub(super) fn read(host: &Map<String, Value>) -> Result<Log> {
     };
     let driver = log["Type"].as_str().unwrap_or("");
     match driver {
-        "" | "json-file" => {}
+        "" | "json-file" | "local" => {}
         // dockerd reads no options of it either.
         "none" => {
             return Ok(Log { none: true, ..out });
@@ -59,7 +62,14 @@ pub(super) fn read(host: &Map<String, Value>) -> Result<Log> {
         None | Some(Value::Null) => return Ok(out),
         Some(options) => options.as_object().ok_or_else(wrong)?,
     };
-    let (mut size, mut files) = (None, 1);
+    let driver = if driver.is_empty() {
+        "json-file"
+    } else {
+        driver
+    };
+    // How that one stores the output is its own affair.
+    let local = driver == "local";
+    let (mut size, mut files) = (None, if local { LOCAL_FILES } else { 1 });
     for (name, value) in options {
         let value = value.as_str().ok_or_else(wrong)?;
         match name.as_str() {
@@ -74,7 +84,7 @@ pub(super) fn read(host: &Map<String, Value>) -> Result<Log> {
                 }
             }
             // The journal is as it is, and blocks nobody.
-            "compress" if value == "false" => {}
+            "compress" if value == "false" || local => {}
             "mode" if matches!(value, "blocking" | "non-blocking") => {}
             "max-buffer-size" => drop(bytes(value)?),
             "compress" | "labels" | "labels-regex" | "env" | "env-regex" | "tag" | "mode" => {
@@ -87,7 +97,7 @@ pub(super) fn read(host: &Map<String, Value>) -> Result<Log> {
             }
             _ => {
                 return Err(Error::bad(format!(
-                    "unknown log opt '{name}' for json-file log driver"
+                    "unknown log opt '{name}' for {driver} log driver"
                 )));
             }
         }
@@ -152,6 +162,8 @@ mod tests {
             assert_eq!(log.size >> 20, mib, "{config}");
             assert_eq!(log.warnings().len(), usize::from(mib == 1), "{config}");
         }
+        let local = json!({"Type": "local", "Config": {"max-size": "10m", "compress": "true"}});
+        assert_eq!(of(local).unwrap().size, 48 << 20);
         let none = of(json!({"Type": "none", "Config": {"any": "thing"}})).unwrap();
         assert!(none.none);
     }
@@ -197,6 +209,12 @@ mod tests {
             assert_eq!(error.kind, kind, "{config}");
             assert!(error.message.contains(words), "{}", error.message);
         }
+        let error = of(json!({"Type": "local", "Config": {"what": "1"}})).unwrap_err();
+        assert!(
+            error.message.contains("for local log driver"),
+            "{}",
+            error.message
+        );
         let error = of(json!({"Type": "syslog"})).unwrap_err();
         assert!(error.message.starts_with("--log-driver syslog is not"));
     }

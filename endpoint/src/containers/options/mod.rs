@@ -17,6 +17,7 @@ mod tmpfs;
 mod update;
 
 pub use logging::Log;
+pub use network::HOST_GATEWAY;
 pub use resources::MEMORY_MIN_MIB;
 pub use restart::restart_policy;
 pub use update::{Resources, check_update};
@@ -54,7 +55,7 @@ pub struct Options {
     pub dns_search: Vec<String>,
     /// Resolver options.
     pub dns_options: Vec<String>,
-    /// Lines of /etc/hosts: address, name.
+    /// Lines of /etc/hosts: address or [`HOST_GATEWAY`], name.
     pub extra_hosts: Vec<(String, String)>,
     /// Additional groups.
     pub groups: Vec<String>,

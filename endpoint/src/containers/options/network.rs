@@ -1,7 +1,6 @@
 //! The resolver's options: name servers and hosts.
 
 use super::fields::Fields;
-use super::refused;
 use crate::errors::{Error, Result};
 use std::net::IpAddr;
 
@@ -18,7 +17,10 @@ pub(super) fn name_servers(fields: &Fields<'_>) -> Result<Vec<String>> {
     Ok(list)
 }
 
-/// Lines of /etc/hosts: address, name.
+/// What stands for the address of the container's gateway (moby, opts/hosts.go).
+pub const HOST_GATEWAY: &str = "host-gateway";
+
+/// Lines of /etc/hosts: address or `host-gateway`, name.
 pub(super) fn extra_hosts(fields: &Fields<'_>) -> Result<Vec<(String, String)>> {
     fields
         .list("ExtraHosts")?
@@ -27,14 +29,9 @@ pub(super) fn extra_hosts(fields: &Fields<'_>) -> Result<Vec<(String, String)>> 
             let (name, address) = entry
                 .split_once([':', '='])
                 .ok_or_else(|| Error::bad(format!("bad format for add-host: {entry:?}")))?;
-            if address == "host-gateway" {
-                return Err(refused(
-                    "--add-host …:host-gateway",
-                    "give the address itself",
-                ));
-            }
             let bare = address.trim_start_matches('[').trim_end_matches(']');
-            if name.is_empty() || bare.parse::<IpAddr>().is_err() {
+            let known = address == HOST_GATEWAY || bare.parse::<IpAddr>().is_ok();
+            if name.is_empty() || !known {
                 return Err(Error::bad(format!(
                     "invalid IP address in add-host: {address:?}"
                 )));

@@ -91,7 +91,6 @@ fn an_unsupported_option_is_refused_by_its_name_and_never_ignored() {
         ("MemorySwap", json!(-1), "--memory-swap"),
         ("CapAdd", json!(["ALL"]), "--cap-add ALL"),
         ("CapAdd", json!(["MKNOD"]), "--cap-add MKNOD"),
-        ("ExtraHosts", json!(["h:host-gateway"]), "--add-host"),
         ("Tomorrow", json!("x"), "Tomorrow"),
     ] {
         let error = host(json!({ field: value })).unwrap_err();
@@ -141,7 +140,7 @@ fn supported_options_reach_the_vm() {
     let options = host(json!({
         "Memory": 513 * 1024 * 1024, "NanoCpus": 2_000_000_000i64, "PublishAllPorts": true,
         "PortBindings": {"80/tcp": [{"HostPort": "8080"}]},
-        "Dns": ["1.1.1.1"], "ExtraHosts": ["a:10.0.0.1", "b=[::1]"], "CapAdd": ["net_admin"],
+        "Dns": ["1.1.1.1"], "ExtraHosts": ["a:10.0.0.1", "b=[::1]", "c:host-gateway"], "CapAdd": ["net_admin"],
         "CapDrop": ["ALL"], "Init": true, "ReadonlyRootfs": true, "ShmSize": 65536,
         "AutoRemove": true, "GroupAdd": ["audio"],
     }))
@@ -151,7 +150,11 @@ fn supported_options_reach_the_vm() {
     assert!(options.init && options.read_only && options.auto_remove);
     assert!(options.publish_all && options.ports[0].range == (8080, 8080));
     assert_eq!(options.cap_add, ["CAP_NET_ADMIN"]);
-    assert_eq!(options.extra_hosts[1], ("::1".to_owned(), "b".to_owned()));
+    let [_, b, c] = &options.extra_hosts[..] else {
+        panic!("{:?}", options.extra_hosts)
+    };
+    assert_eq!(b, &("::1".to_owned(), "b".to_owned()));
+    assert_eq!(c, &("host-gateway".to_owned(), "c".to_owned()));
     assert_eq!(host(json!({"CpuQuota": 200_000})).unwrap().cpus, Some(2));
 }
 
