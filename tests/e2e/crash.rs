@@ -1,6 +1,6 @@
 //! `kill -9` of the endpoint, of hostsim and of a VM in the middle of output.
 
-use crate::hosts::{BUSYBOX, Hosts, alone, equal, holds, load};
+use crate::hosts::{BUSYBOX, Hosts, actions_since, alone, equal, holds, load};
 use crate::output::same;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
@@ -27,6 +27,10 @@ pub fn tests(_: &Arc<Hosts>) -> Vec<Trial> {
     all.push(alone(
         "crash::a_vm_destroyed_by_hand_leaves_the_others_whole",
         destroyed_by_hand,
+    ));
+    all.push(alone(
+        "crash::a_vm_powered_on_by_hand_runs_its_container",
+        powered_on_by_hand,
     ));
     all.push(alone(
         "crash::a_removal_that_was_cut_short_is_finished",
@@ -162,6 +166,47 @@ fn destroyed_by_hand() -> Result<()> {
         vch.docker.ok(&["run", "--rm", BUSYBOX, "echo", "new"])?,
         "new".into(),
     )
+}
+
+/// An administrator's power-on is a start; so is that of vSphere HA after a host has failed.
+fn powered_on_by_hand() -> Result<()> {
+    let vch = Vch::start(Settings::link("auto"))?;
+    load(&vch.docker, "busybox")?;
+    let docker = &vch.docker;
+    let begun = "echo begun; exec sleep 100000";
+    let runs = |id: &str, times: usize| {
+        tests::command::eventually("it runs anew", || {
+            // They may be cut off with the VM that they are read from.
+            let logs = docker.run(&["logs", id])?.text();
+            let running = docker.inspect(id, "{{.State.Running}}")? == "true";
+            Ok(running && logs == vec!["begun"; times].join("\n"))
+        })
+    };
+    let created = docker.ok(&["create", BUSYBOX, "sh", "-c", begun])?;
+    admin::power_on(&vch, &created)?;
+    runs(&created, 1)?;
+    let power_on = || {
+        tests::command::eventually("it can be powered on", || {
+            Ok(admin::power_on(&vch, &created).is_ok())
+        })
+    };
+    // The host fails under it, and another one takes the VM: that takes longer than the endpoint takes to see it.
+    let since = docker.ok(&["info", "--format", "{{.SystemTime}}"])?;
+    kill_process(vch.qemu(&created)?)?;
+    tests::command::eventually("the failure is seen", || {
+        Ok(docker.inspect(&created, "{{.State.Running}}")? == "false")
+    })?;
+    power_on()?;
+    runs(&created, 2)?;
+    let told = actions_since(docker, &format!("container={created}"), &since)?;
+    equal("events", told, ["die", "start"].map(str::to_owned).to_vec())?;
+    docker.ok(&["stop", "--time", "1", &created])?;
+    // Behind this its end is written down.
+    docker.ok(&["update", "--restart", "no", &created])?;
+    vch.kill("endpoint")?;
+    power_on()?;
+    vch.up()?;
+    runs(&created, 3)
 }
 
 /// What the first request of a removal does, and no more: an endpoint that was killed behind it, or a host that was.

@@ -220,7 +220,8 @@ fn not_up() -> Result<()> {
         });
         Ok(looked.is_ok())
     })?;
-    // Powered on by hand, with a request that is too old: it ends at once, and nothing has happened.
+    // Powered on while the endpoint is away, with a request that is too old: it ends at once, and nothing has happened.
+    vch.kill("endpoint")?;
     admin::set_guest(&vch, &id, |config| {
         if let Some(maintenance) = &mut config.maintenance {
             maintenance.until = 1;
@@ -233,6 +234,7 @@ fn not_up() -> Result<()> {
         Ok(String::from_utf8_lossy(&told).contains("files is too old"))
     })?;
     eventually("the VM is off", || Ok(vch.qemu(&id).is_err()))?;
+    vch.up()?;
     equal(
         "state",
         docker.inspect(&id, "{{.State.Status}}")?,

@@ -225,9 +225,12 @@ impl Containers {
             .is_some_and(|nonce| !nonce.is_empty());
         // The end of a boot for the files is known beforehand: one that has none is a start, whatever the mark says.
         let maintenance = marked && record.boots == record.ended;
-        if on && !maintenance && record.boots == record.ended {
+        let over = record.boots == record.ended;
+        // Each boot but the first is counted before the VM is on. One that is over has a tether that will dial.
+        let by_another = on && !maintenance && over && record.boots > 0;
+        if on && !maintenance && over && !by_another {
             // The first boot is prepared at creation and not counted before its end.
-            record.boots += 1;
+            record.boots = 1;
         }
         let link = keys::resume(&vm_keys, record.boots).or_else(|| {
             prepared
@@ -236,7 +239,7 @@ impl Containers {
                 .and_then(Prepared::keys)
         });
         let phase = match () {
-            () if (on && !maintenance) || record.boots > record.ended => Phase::Running,
+            () if record.boots > record.ended => Phase::Running,
             () if record.started != 0 => Phase::Exited,
             () => Phase::Created,
         };
@@ -257,7 +260,7 @@ impl Containers {
         (status.on, status.link, status.changes) = (on, link, changes);
         status.maintenance = maintenance.then(Maintenance::left);
         status.nics_off = marked;
-        if on && !maintenance {
+        if on && !maintenance && !by_another {
             status.ports = self.read_ports(&vm_keys, &spec.id, status.boot());
             // Until its tether tells.
             status.health = spec.config.health_check().map(|_| Health::default());

@@ -1,6 +1,7 @@
 //! Containers: VMs of this virtual container host, read back from vSphere. There is no database;
 //! what is kept in memory is a copy of the VMs' keys and what is live.
 
+mod by_another;
 pub mod cache;
 pub mod changes;
 pub mod commit;

@@ -23,6 +23,7 @@ impl link::KeyStore for Links {
         let Some(container) = self.0.by_id(&identity.container_hex()) else {
             return Ok(None);
         };
+        self.0.dialled(&container);
         let status = container.status();
         if status.gone || status.removing || status.boot() != identity.boot {
             return Ok(None);

@@ -3,7 +3,7 @@
 use super::{
     Container, Containers,
     keys::{self, Keys},
-    state::{Phase, Prepared},
+    state::{Phase, Prepared, Status},
 };
 use crate::{
     errors::{Error, Result},
@@ -235,7 +235,7 @@ impl Containers {
         limit: Duration,
     ) -> Result<()> {
         self.end_maintenance(container).await?;
-        let off = |status: &super::state::Status| !status.on || status.gone;
+        let off = |status: &Status| !status.on || status.gone;
         if container.until(Some(limit), off).await.is_none() {
             self.power_off(container).await?;
             self.check_power(container).await;

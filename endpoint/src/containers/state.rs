@@ -125,6 +125,8 @@ pub struct Status {
     pub phase: Phase,
     /// The VM is on, as vSphere says.
     pub on: bool,
+    /// A tether dials whose boot is over: whether someone else has powered on the VM is being found out.
+    pub suspected: bool,
     /// Its record.
     pub record: Record,
     /// What the present or next boot's link needs.
@@ -184,6 +186,7 @@ impl Status {
             name,
             phase,
             on: false,
+            suspected: false,
             record,
             prepared,
             link: None,

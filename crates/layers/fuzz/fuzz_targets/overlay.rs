@@ -38,7 +38,7 @@ impl Layer for Made<'_> {
     }
 
     fn node(&self, number: u32) -> Result<Node, ReadError> {
-        let time = Time { seconds: 0, nanoseconds: 0 };
+        let time = Time::from_secs(0);
         let kind = self.kind(number);
         Ok(Node { kind, mode: 0, uid: 0, gid: 0, size: 0, links: 1, mtime: time, device: (0, 0) })
     }

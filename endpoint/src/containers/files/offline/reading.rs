@@ -30,6 +30,11 @@ impl Reading {
         self.users > 0
     }
 
+    /// Ends those who read: the VM is on by another way.
+    pub fn cut_off(&mut self) {
+        std::mem::take(&mut self.cut).cancel();
+    }
+
     /// The VM is powered on: what its kernel mends is read again.
     pub fn powered_on(&mut self) {
         self.refused = false;
@@ -99,8 +104,7 @@ impl Container {
         if over(&self.status()) {
             return;
         }
-        self.modify(|status| std::mem::take(&mut status.reading.cut))
-            .cancel();
+        self.modify(|status| status.reading.cut_off());
         // One whose disk does not answer finds nobody to tell when it does.
         self.until(Some(OFF_LIMIT), over).await;
     }
