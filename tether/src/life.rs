@@ -129,31 +129,13 @@ async fn mount_all(
     volumes::shares::mount_all(config)
 }
 
-/// The steps from the configuration to a process that waits. Between them the link gets its turn.
-async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Result<(), Fault> {
+/// Networks, with what guards them.
+async fn join_networks(
+    vm: &Rc<Vm>,
+    events: &mut Uevents,
+    modules: &mut Modules,
+) -> Result<(), Fault> {
     let config = &vm.config;
-    modules.load_group("boot")?;
-    modules.load_devices()?;
-    if !config.disk.layer_files.is_empty() {
-        modules.load_group("loop")?;
-    }
-    let found = disk::find(&config.disk, events).await?;
-    let found = vm.disk.get_or_init(|| found);
-    root::layers(&config.disk, found)?;
-    tokio::task::yield_now().await;
-    root::ephemeral(&config.disk, found)?;
-    root::overlay(&config.disk)?;
-    tokio::task::yield_now().await;
-    if config.maintenance.is_some() {
-        mount_all(config, events, modules).await?;
-        return volumes::nfs::mount_all(config, &vm.reaper).await;
-    }
-    let device = found.partition(config.disk.journal);
-    let what = format!("partition {} ({})", config.disk.journal, device.display());
-    let partition = Partition::open(&device, config.log_size)
-        .map_err(Fault::at("journal", format!("opening {what}")))?;
-    let recorder = Recorder::open(partition).map_err(Fault::at("journal", what))?;
-    mount_all(config, events, modules).await?;
     let network = |message| Fault {
         step: "network",
         message,
@@ -175,6 +157,39 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
     for interface in config.networks.iter().filter(|i| i.addresses.is_empty()) {
         leases::join(vm, interface).await.map_err(network)?;
     }
+    Ok(())
+}
+
+/// The steps from the configuration to a process that waits. Between them the link gets its turn.
+async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Result<(), Fault> {
+    let config = &vm.config;
+    modules.load_group("boot")?;
+    modules.load_devices()?;
+    if !config.disk.layer_files.is_empty() {
+        modules.load_group("loop")?;
+    }
+    let scan = disk::Scan::begin();
+    if config.maintenance.is_none() {
+        // While the disk is on its way.
+        join_networks(vm, events, modules).await?;
+    }
+    let found = disk::find(&config.disk, scan, events).await?;
+    let found = vm.disk.get_or_init(|| found);
+    root::layers(&config.disk, found)?;
+    tokio::task::yield_now().await;
+    root::ephemeral(&config.disk, found)?;
+    root::overlay(&config.disk)?;
+    tokio::task::yield_now().await;
+    if config.maintenance.is_some() {
+        mount_all(config, events, modules).await?;
+        return volumes::nfs::mount_all(config, &vm.reaper).await;
+    }
+    let device = found.partition(config.disk.journal);
+    let what = format!("partition {} ({})", config.disk.journal, device.display());
+    let partition = Partition::open(&device, config.log_size)
+        .map_err(Fault::at("journal", format!("opening {what}")))?;
+    let recorder = Recorder::open(partition).map_err(Fault::at("journal", what))?;
+    mount_all(config, events, modules).await?;
     if !config.nfs.is_empty() {
         modules.load_group("nfs")?;
         volumes::nfs::mount_all(config, &vm.reaper).await?;

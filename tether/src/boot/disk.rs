@@ -39,18 +39,17 @@ fn partition_name(disk: &str, number: u32) -> String {
     format!("{disk}{separator}{number}")
 }
 
-/// Waits until the disk and all its partitions that the configuration names are there.
+/// Waits until the disk and all its partitions that the configuration names are there. The hosts were asked for it.
 ///
 /// # Errors
 /// The fault of the step `disk`, after 30 s.
-pub async fn find(disk: &Disk, events: &mut Uevents) -> Result<Found, Fault> {
+pub async fn find(disk: &Disk, mut scan: Scan, events: &mut Uevents) -> Result<Found, Fault> {
     let wanted = parse_guid(&disk.guid).ok_or_else(|| Fault {
         step: STEP,
         message: format!("{:?} is no GUID of a disk", disk.guid),
     })?;
     let mut others: HashSet<String> = HashSet::new();
     let mut seen: Option<String> = None;
-    let mut scan = Scan::begin();
     let result = events
         .wait_for(|| {
             if seen.is_none() {
@@ -90,14 +89,15 @@ pub async fn find(disk: &Disk, events: &mut Uevents) -> Result<Found, Fault> {
 /// Asks the SCSI hosts what they have, where the kernel was told not to: it would ask each target that an adapter can
 /// have in turn, while the container's disk is target 0 of the first one.
 #[derive(Debug)]
-struct Scan {
+pub struct Scan {
     /// All targets are still to be asked.
     pending: bool,
 }
 
 impl Scan {
-    /// Asks for target 0 of each host; for all of them where there is none.
-    fn begin() -> Scan {
+    /// Asks for target 0 of each host; for all of them where there is none. The kernel looks at what there is beside all
+    /// else.
+    pub fn begin() -> Scan {
         let mode = fs::read_to_string(SCAN_MODE).unwrap_or_default();
         let mut scan = Scan {
             pending: mode.trim_end() == "manual",
