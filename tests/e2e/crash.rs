@@ -168,7 +168,7 @@ fn destroyed_by_hand() -> Result<()> {
     )
 }
 
-/// An administrator's power-on is a start; so is that of vSphere HA after a host has failed.
+/// An administrator's power-on is a start.
 fn powered_on_by_hand() -> Result<()> {
     let vch = Vch::start(Settings::link("auto"))?;
     load(&vch.docker, "busybox")?;
@@ -190,10 +190,10 @@ fn powered_on_by_hand() -> Result<()> {
             Ok(admin::power_on(&vch, &created).is_ok())
         })
     };
-    // The host fails under it, and another one takes the VM: that takes longer than the endpoint takes to see it.
+    // Behind an end that nobody asked for.
     let since = docker.ok(&["info", "--format", "{{.SystemTime}}"])?;
     kill_process(vch.qemu(&created)?)?;
-    tests::command::eventually("the failure is seen", || {
+    tests::command::eventually("its end is seen", || {
         Ok(docker.inspect(&created, "{{.State.Running}}")? == "false")
     })?;
     power_on()?;

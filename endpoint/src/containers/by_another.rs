@@ -1,4 +1,4 @@
-//! VMs that someone else has powered on: an administrator by hand, or vSphere HA after a host has failed.
+//! VMs that someone else has powered on, an administrator by hand for instance (decision 27).
 //!
 //! What such a VM was prepared for is a boot that is over, whose tether has no key that is still good. That it dials tells
 //! that it is on, even where vSphere's watch has told of no change.

@@ -256,7 +256,7 @@ fn compare(folder: &Path) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_leaves_no_change_without_its_entry_and_no_entry_without_its_change() {
-    let kills = if soak() { 1000 } else { 8 };
+    let kills = count(8, 1000);
     let mut random = Random(seed());
     let folder = TempDir::new().unwrap();
     init(folder.path(), &settings());
