@@ -256,9 +256,13 @@ impl Container {
 
     /// Attributes of its events: name, image, labels.
     pub fn attributes(&self) -> BTreeMap<String, String> {
+        self.attributes_as(&self.status.borrow().name)
+    }
+
+    fn attributes_as(&self, name: &str) -> BTreeMap<String, String> {
         let mut attributes = self.spec.config.labels.clone();
         attributes.insert("image".to_owned(), self.spec.config.image.clone());
-        attributes.insert("name".to_owned(), self.status.borrow().name.clone());
+        attributes.insert("name".to_owned(), name.to_owned());
         attributes
     }
 }
@@ -410,7 +414,19 @@ impl Containers {
     }
 
     fn emit(&self, container: &Container, action: impl Into<String>, more: &[(&str, String)]) {
-        let mut attributes = container.attributes();
+        self.emit_as(container, &container.status().name, action, more);
+    }
+
+    /// The same for who knows the name: inside of a change of the status, so that who waits for the change finds the
+    /// event, and none that comes behind it.
+    fn emit_as(
+        &self,
+        container: &Container,
+        name: &str,
+        action: impl Into<String>,
+        more: &[(&str, String)],
+    ) {
+        let mut attributes = container.attributes_as(name);
         for (name, value) in more {
             attributes.insert((*name).to_owned(), value.clone());
         }

@@ -59,10 +59,11 @@ impl Containers {
             status.record.restarts = restarts;
             status.exits += 1;
             status.wait_for_restart(exit);
+            self.emit_end(container, status);
             true
         });
         if news {
-            self.emit_end(container, exit.oom);
+            self.tell_networks(container, false);
         }
     }
 
@@ -82,12 +83,12 @@ impl Containers {
             status.pid = pid;
             status.phase = Phase::Running;
             status.health.iter_mut().for_each(Health::restart);
+            self.emit_as(container, &status.name, "start", &[]);
             true
         });
         if news {
             self.keep_start(container);
             self.tell_networks(container, true);
-            self.emit(container, "start", &[]);
         }
     }
 

@@ -1,6 +1,9 @@
 //! A container while its link is up: one task for each link session.
 
-use super::{Container, Containers, keys, state::Phase};
+use super::{
+    Container, Containers, keys,
+    state::{Phase, Status},
+};
 use crate::{
     errors::{Error, Kind, Result},
     link::Session,
@@ -251,6 +254,7 @@ impl Containers {
         {
             Reply::Started { pid, at } => {
                 let checked = container.spec.config.health_check().is_some();
+                self.tell_networks(container, true);
                 container.modify(|status| {
                     status.health = checked.then(Health::default);
                     status.record.error.clear();
@@ -260,10 +264,9 @@ impl Containers {
                         status.pid = pid;
                         status.phase = Phase::Running;
                     }
+                    self.emit_as(container, &status.name, "start", &[]);
                 });
                 self.keep_start(container);
-                self.tell_networks(container, true);
-                self.emit(container, "start", &[]);
                 Ok(())
             }
             Reply::StartFailed { code, message } => {
@@ -306,35 +309,45 @@ impl Containers {
             status.record.oom = exit.oom;
             status.phase = Phase::Exited;
             status.exits += 1;
+            if !told {
+                self.emit_end(container, status);
+            }
             status.end_run();
             true
         });
         if news && !told {
-            self.emit_end(container, exit.oom);
+            self.tell_networks(container, false);
         }
         if news {
             self.leave(container, boot);
         }
     }
 
-    /// The events of an end of the container's process, as its record has it.
-    pub(super) fn emit_end(&self, container: &Container, oom: bool) {
-        // Told by itself, unless the link was away.
-        let told = container.modify(|status| std::mem::take(&mut status.oom));
-        if oom && !told {
-            self.emit(container, "oom", &[]);
+    /// The events of an end of the container's process, as its record has it; the networks' come behind it.
+    pub(super) fn emit_end(&self, container: &Container, status: &mut Status) {
+        for signal in std::mem::take(&mut status.signalled) {
+            self.emit_kill(container, &status.name, signal);
         }
-        let record = container.status().record;
+        // Told by itself, unless the link was away.
+        let told = std::mem::take(&mut status.oom);
+        let record = &status.record;
+        if record.oom && !told {
+            self.emit_as(container, &status.name, "oom", &[]);
+        }
         let seconds = record.finished.saturating_sub(record.started) / 1_000_000_000;
-        self.emit(
+        self.emit_as(
             container,
+            &status.name,
             "die",
             &[
                 ("exitCode", record.exit_code.to_string()),
                 ("execDuration", seconds.to_string()),
             ],
         );
-        self.tell_networks(container, false);
+    }
+
+    pub(super) fn emit_kill(&self, container: &Container, name: &str, signal: i32) {
+        self.emit_as(container, name, "kill", &[("signal", signal.to_string())]);
     }
 
     /// A start that came to nothing: those who wait for it are told.

@@ -159,6 +159,7 @@ impl Containers {
             status.link = link;
             status.phase = Phase::Starting;
             status.stopping = false;
+            status.signalled.clear();
             status.record.stopped = false;
             status.start_error = None;
             status.reading.powered_on();

@@ -147,6 +147,8 @@ pub struct Status {
     pub networks: Vec<Attachment>,
     /// The ports that its present boot has published.
     pub ports: Vec<Binding>,
+    /// Signals on their way to its process, of which no event has told yet.
+    pub signalled: Vec<i32>,
     /// Someone asked for its end: `docker stop` and the like.
     pub stopping: bool,
     /// Its VM has ended, and is started again because its policy says so.
@@ -197,6 +199,7 @@ impl Status {
             start_error: None,
             networks,
             ports: Vec::new(),
+            signalled: Vec::new(),
             stopping: false,
             revive: false,
             backoff: Backoff::default(),

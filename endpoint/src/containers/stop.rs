@@ -81,7 +81,6 @@ impl Containers {
         let timeout = timeout.unwrap_or_else(|| container.spec.stop_timeout());
         // Between two runs there is no process: its tether ends the VM at once.
         if container.status().running() && self.signal(container, signal).await.is_ok() {
-            self.emit(container, "kill", &[("signal", signal.to_string())]);
             self.unpause_to_end(container).await;
             return Ok(Some(u64::try_from(timeout).ok().map(Duration::from_secs)));
         }
@@ -91,7 +90,6 @@ impl Containers {
     /// SIGKILL where the stop signal was not enough, then power-off.
     async fn force_stop(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         if container.status().running() && self.signal(container, signals::KILL).await.is_ok() {
-            self.emit(container, "kill", &[("signal", signals::KILL.to_string())]);
             let ended = |status: &Status| !status.live() || status.gone;
             if container.until(Some(KILL_LIMIT), ended).await.is_some() {
                 return Ok(());
@@ -123,12 +121,20 @@ impl Containers {
         Ok(())
     }
 
+    /// Sends a signal to the container's process, and tells of it: before an end that comes of it.
     async fn signal(&self, container: &Container, signal: i32) -> Result<()> {
-        container
-            .session()
-            .await?
-            .signal(SessionId::CONTAINER, signal)
-            .await
+        let session = container.session().await?;
+        container.modify(|status| status.signalled.push(signal));
+        let sent = session.signal(SessionId::CONTAINER, signal).await;
+        container.modify(|status| {
+            let at = status.signalled.iter().position(|own| *own == signal);
+            // Else an end has told of it.
+            let untold = at.map(|at| status.signalled.remove(at)).is_some();
+            if sent.is_ok() && untold {
+                self.emit_kill(container, &status.name, signal);
+            }
+        });
+        sent
     }
 
     /// Sends a signal to a container's process; with SIGKILL waits for its end.
@@ -174,11 +180,11 @@ impl Containers {
             self.unpause_to_end(container).await;
         }
         if signal != signals::KILL {
-            sent?;
-            self.emit(container, "kill", &[("signal", signal.to_string())]);
-            return Ok(());
+            return sent;
         }
-        self.emit(container, "kill", &[("signal", signal.to_string())]);
+        if sent.is_err() {
+            self.emit_kill(container, &container.status().name, signal);
+        }
         if sent.is_err() || container.until(Some(KILL_LIMIT), ended).await.is_none() {
             self.cut(container).await?;
         }
