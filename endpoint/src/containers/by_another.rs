@@ -25,6 +25,10 @@ fn is_over(status: &Status) -> bool {
 impl Containers {
     /// A tether that says it is this container's dials; whether it is, is not known.
     pub(super) fn dialled(self: &Arc<Self>, container: &Arc<Container>) {
+        // Those who follow the status are not woken by each dial.
+        if !is_over(&container.status()) {
+            return;
+        }
         let boot = container.modify(|status| {
             let fresh = is_over(status) && !std::mem::replace(&mut status.suspected, true);
             fresh.then(|| status.boot())

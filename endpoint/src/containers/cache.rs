@@ -225,10 +225,10 @@ impl Containers {
             .is_some_and(|nonce| !nonce.is_empty());
         // The end of a boot for the files is known beforehand: one that has none is a start, whatever the mark says.
         let maintenance = marked && record.boots == record.ended;
-        let over = record.boots == record.ended;
+        let uncounted = on && !maintenance && record.boots == record.ended;
         // Each boot but the first is counted before the VM is on. One that is over has a tether that will dial.
-        let by_another = on && !maintenance && over && record.boots > 0;
-        if on && !maintenance && over && !by_another {
+        let by_another = uncounted && record.boots > 0;
+        if uncounted && !by_another {
             // The first boot is prepared at creation and not counted before its end.
             record.boots = 1;
         }
