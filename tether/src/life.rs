@@ -4,7 +4,8 @@ use crate::boot::{Fault, clock, config, disk, files, modules::Modules, root, sys
 use crate::console;
 use crate::container::cgroup::Cgroup;
 use crate::container::spawn::prepare;
-use crate::io::record::{Partition, Recorder};
+use crate::io::partition::Partition;
+use crate::io::record::Recorder;
 use crate::net::{dial::Dialer, filter, interfaces, leases, power, uevent::Uevents};
 use crate::reaper::Reaper;
 use crate::restart::first_place;
@@ -188,7 +189,7 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
     let what = format!("partition {} ({})", config.disk.journal, device.display());
     let partition = Partition::open(&device, config.log_size)
         .map_err(Fault::at("journal", format!("opening {what}")))?;
-    let recorder = Recorder::open(partition).map_err(Fault::at("journal", what))?;
+    let recorder = Recorder::open(partition).map_err(Fault::at("journal", what.clone()))?;
     mount_all(config, events, modules).await?;
     if !config.nfs.is_empty() {
         modules.load_group("nfs")?;
@@ -200,7 +201,10 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
     let cgroup = Cgroup::create(&config.limits)
         .map_err(Fault::at("process", "making the container's cgroup"))?;
     // Each is set once, here.
-    let (_, cgroup) = (vm.recorder.set(recorder), vm.cgroup.get_or_init(|| cgroup));
+    let (recorder, cgroup) = (
+        vm.recorder.get_or_init(|| recorder),
+        vm.cgroup.get_or_init(|| cgroup),
+    );
     let place = first_place(config);
     let waiting = prepare(&config.process, config, cgroup, &vm.reaper, place)
         .await
@@ -208,6 +212,11 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
             step: "process",
             message: e.message,
         })?;
+    // Written while the rest was made.
+    recorder
+        .opened()
+        .await
+        .map_err(Fault::at("journal", what))?;
     vm.hold(waiting);
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Something that can be read at an offset: a partition, a file, a part of a VMDK.
@@ -17,7 +18,8 @@ pub trait ReadAt {
 pub trait WriteAt: ReadAt {
     /// Writes all of `data` at `offset`.
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
-    /// Returns once everything written is durable.
+    /// Makes everything written durable before anything that is written later; a storage that writes at once returns
+    /// only then.
     fn sync(&self) -> io::Result<()>;
 }
 
@@ -54,6 +56,26 @@ impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
 }
 
 impl<T: WriteAt + ?Sized> WriteAt for Arc<T> {
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        (**self).write_at(offset, data)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        (**self).sync()
+    }
+}
+
+impl<T: ReadAt + ?Sized> ReadAt for Rc<T> {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        (**self).read_at(offset, buf)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        (**self).size()
+    }
+}
+
+impl<T: WriteAt + ?Sized> WriteAt for Rc<T> {
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         (**self).write_at(offset, data)
     }

@@ -136,13 +136,15 @@ impl<S: WriteAt> Writer<S> {
         }
         let from = self.written - self.written % PAGE;
         let to = self.fill.next_multiple_of(PAGE);
+        // What the segment before this one left there belongs to nobody.
+        self.segment[self.fill..to].fill(0);
         let offset = self.geometry.offset(self.header.number) + from as u64;
         write_at(&self.storage, offset, &self.segment[from..to])?;
         self.written = self.fill;
         Ok(())
     }
 
-    /// [`Writer::flush`], and returns once it is durable.
+    /// [`Writer::flush`], and [`WriteAt::sync`].
     pub fn sync(&mut self) -> Result<(), JournalError> {
         self.flush()?;
         self.storage.sync().map_err(|source| JournalError::Io {
@@ -154,7 +156,7 @@ impl<S: WriteAt> Writer<S> {
         Ok(())
     }
 
-    /// Since when there is something that [`Writer::sync`] has not made durable.
+    /// Since when there is something that no [`Writer::sync`] was called for.
     pub fn dirty_since(&self) -> Option<Instant> {
         self.dirty_since
     }
@@ -162,6 +164,13 @@ impl<S: WriteAt> Writer<S> {
     /// Where the next record will be.
     pub fn end(&self) -> Position {
         position(self.header.number, self.fill as u64)
+    }
+
+    /// What was appended and is not written yet, and where it will be; with what was written already of the same page.
+    pub fn unwritten(&self) -> (u64, &[u8]) {
+        let from = self.written - self.written % PAGE;
+        let offset = self.geometry.offset(self.header.number) + from as u64;
+        (offset, &self.segment[from..self.fill])
     }
 
     /// The storage.
@@ -208,7 +217,6 @@ impl<S: WriteAt> Writer<S> {
     }
 
     fn begin(&mut self) {
-        self.segment.fill(0);
         self.segment[..SEGMENT_HEADER].copy_from_slice(&self.header.encode(&self.geometry));
         self.fill = SEGMENT_HEADER;
         self.written = 0;

@@ -63,14 +63,21 @@ impl Source for FwCfg {
     fn get(&mut self, key: &str) -> Result<Option<String>, SourceError> {
         let path = format!("/sys/firmware/qemu_fw_cfg/by_name/opt/{key}/raw");
         let read = || -> io::Result<Option<String>> {
-            let file = match File::open(&path) {
+            let mut file = match File::open(&path) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
                 other => other?,
             };
-            let mut text = String::new();
-            file.take(CONFIG_CHUNK as u64 + 1)
-                .read_to_string(&mut text)?;
-            Ok(Some(text))
+            // As much as there is at once: each read skips what is before it byte by byte.
+            let mut bytes = vec![0; CONFIG_CHUNK + 1];
+            let mut len = 0;
+            while len < bytes.len() {
+                match file.read(&mut bytes[len..])? {
+                    0 => break,
+                    n => len += n,
+                }
+            }
+            bytes.truncate(len);
+            String::from_utf8(bytes).map(Some).map_err(io::Error::other)
         };
         read().map_err(|e| SourceError::FwCfg(key.to_owned(), e))
     }

@@ -1,6 +1,6 @@
 //! Reading a log while it is written: from memory as far as that reaches, else from the partition.
 
-use crate::io::record::{Partition, Recorder};
+use crate::io::record::{Live, Recorder};
 use bytes::Bytes;
 use journal::{Cursor, Found, JournalError, Pass, Query, Reader, Stream};
 use std::rc::Rc;
@@ -27,7 +27,7 @@ pub enum Next {
 #[derive(Debug)]
 pub struct Follower {
     recorder: Rc<Recorder>,
-    reader: Reader<Partition>,
+    reader: Reader<Live>,
     cursor: Cursor,
 }
 
@@ -53,6 +53,10 @@ impl Follower {
     pub fn read(&mut self) -> Result<Next, JournalError> {
         loop {
             let Some(record) = self.recorder.recent(self.cursor.position()) else {
+                if self.cursor.position() >= self.recorder.end() {
+                    // Without a look at the disk, where nothing can be.
+                    return Ok(Next::End);
+                }
                 return Ok(match self.reader.next(&mut self.cursor)? {
                     Found::Output { stream, at, bytes } => Next::Output {
                         stream,
@@ -83,10 +87,12 @@ impl Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::partition::Partition;
+    use std::fs::File;
 
-    /// The same query of the partition alone.
-    fn stored(recorder: &Recorder, query: &Query) -> Vec<Next> {
-        let mut reader = recorder.reader().unwrap();
+    /// The same query of what is on the disk.
+    fn stored(disk: &File, query: &Query) -> Vec<Next> {
+        let mut reader = Reader::open(disk).unwrap();
         let mut cursor = reader.query(query).unwrap();
         let mut all = Vec::new();
         loop {
@@ -122,7 +128,8 @@ mod tests {
     async fn compare() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(4 << 20).unwrap();
-        let recorder = Recorder::open(Partition::open(file.path(), 0).unwrap()).unwrap();
+        let partition = Partition::open(file.path(), 0).unwrap();
+        let recorder = Recorder::open(partition.clone()).unwrap();
         recorder.start(crate::io::now(), 1).unwrap();
         // Over segments' ends and the most that a record holds; more than memory keeps, less than the ring.
         for i in 0..60usize {
@@ -135,7 +142,12 @@ mod tests {
             stderr: true,
             ..Query::default()
         };
-        let whole = stored(&recorder, &all);
+        // Before it is on the disk.
+        let early = followed(&recorder, &all);
+        recorder.sync().unwrap();
+        partition.settle().unwrap();
+        let whole = stored(file.as_file(), &all);
+        assert!(early == whole);
         let Some(Next::Output { at: middle, .. }) = whole.get(whole.len() - 8).cloned() else {
             panic!("no output");
         };
@@ -161,7 +173,7 @@ mod tests {
         for query in queries {
             let followed = followed(&recorder, &query);
             assert!(followed.len() >= 3, "{query:?}");
-            assert!(followed == stored(&recorder, &query), "{query:?}");
+            assert!(followed == stored(file.as_file(), &query), "{query:?}");
         }
         // Neither is all of it in memory, nor none.
         let mut reader = recorder.reader().unwrap();

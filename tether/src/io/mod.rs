@@ -4,6 +4,7 @@ pub mod fd;
 pub mod follow;
 pub mod logs;
 pub mod output;
+pub mod partition;
 pub mod recent;
 pub mod record;
 pub mod stream;

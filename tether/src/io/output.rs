@@ -101,6 +101,13 @@ pub async fn pump(
     let mut buf = vec![0u8; CHUNK];
     loop {
         let done = *exited.borrow();
+        if let Some(recorder) = recorder.as_ref().filter(|_| !done) {
+            // What cannot be recorded in time is left with its writer.
+            tokio::select! {
+                () = recorder.room() => {}
+                _ = exited.wait_for(|exited| *exited) => continue,
+            }
+        }
         let got = if done {
             from.read_now(&mut buf).ok().flatten().unwrap_or(0)
         } else {
