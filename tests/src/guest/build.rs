@@ -91,16 +91,25 @@ pub struct Guest {
 
 impl Guest {
     /// Has bootimage build them out of a kernel package (or folder), this init, and these modules (the default list
-    /// where none is given).
+    /// where none is given); and an ISO with this kernel command line, if there is one.
     ///
     /// # Errors
     /// Those of bootimage.
-    pub fn build(kernel: &Path, init: &Path, modules: Option<&Path>, out: &Path) -> Result<Guest> {
+    pub fn build(
+        kernel: &Path,
+        init: &Path,
+        modules: Option<&Path>,
+        iso: Option<&str>,
+        out: &Path,
+    ) -> Result<Guest> {
         let mut bootimage = Command::new(places::programs().join("bootimage"));
         bootimage.arg("build").arg("--kernel").arg(kernel);
         bootimage.arg("--init").arg(init).arg("--out").arg(out);
         if let Some(modules) = modules {
             bootimage.arg("--modules").arg(modules);
+        }
+        if let Some(cmdline) = iso {
+            bootimage.args(["--iso", "--cmdline", cmdline]);
         }
         command::run(bootimage, b"", command::DEADLINE)?.ok()?;
         let kernels = ["vmlinux", "vmlinuz"].map(|k| out.join(k));
@@ -169,7 +178,7 @@ fn once(built: &Built, kernel: &Path) -> Result<Guest> {
         // Replaced by the next run.
         let name = kernel.file_stem().unwrap_or_default();
         let out = places::target().join("tmp/guest").join(name);
-        Guest::build(kernel, &tether()?, None, &out)
+        Guest::build(kernel, &tether()?, None, None, &out)
     };
     built
         .get_or_init(|| build().map_err(|e| format!("{e:#}")))

@@ -1,12 +1,14 @@
 //! The floors: what this machine can do without Mooring. See README.md for what each one leaves out.
 
+use crate::bare::{Bare, Way};
 use anyhow::{Context, Result, bail, ensure};
 use hostsim::vmx::host::HostFacts;
 use hostsim::vmx::{Accelerator, DirectBoot, Launcher, SerialSpec, VmxSpec, VsockSpec, tuning};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tests::command::{self, DEADLINE};
 use tests::guest::build::Guest;
@@ -19,8 +21,6 @@ pub const QEMU: &str = "qemu-system-x86_64";
 const MEMORY_MIB: u64 = 256;
 /// The port that the raw vsock copy goes to.
 const PORT: u32 = 7777;
-/// What the floor's init prints.
-const FIRST_LINE: &str = "floor: first line";
 /// Modules of the raw copies.
 const COPY_MODULES: &str =
     "boot optional virtio_pci\nboot required vmw_vsock_virtio_transport\nboot required vmxnet3\n";
@@ -31,7 +31,7 @@ pub struct Floors {
     folder: tempfile::TempDir,
     facts: HostFacts,
     runtime: Runtime,
-    bare: Option<Guest>,
+    bare: Option<Rc<Bare>>,
     copy: Option<Guest>,
 }
 
@@ -63,45 +63,24 @@ impl Floors {
         }
     }
 
-    /// Seconds from QEMU's exec to the first line of an init that does nothing else, on the distribution's packaged
-    /// kernel with no module, no disk, no vNIC.
+    /// The bare boot of the distribution's packaged kernel, in seconds.
     ///
     /// # Errors
     /// When it cannot be built or does not boot.
-    pub fn bare_boot(&mut self) -> Result<f64> {
-        let guest = match &self.bare {
-            Some(guest) => guest.clone(),
-            None => self
-                .bare
-                .insert(self.build(&places::kernel_package()?, "bare", "")?)
-                .clone(),
+    pub fn bare_boot(&mut self, way: Way) -> Result<f64> {
+        let bare = match self.bare.take() {
+            Some(bare) => bare,
+            None => Rc::new(Bare::build(self)?),
         };
-        let mut qemu = self.qemu(Command::new(QEMU), &guest, "print");
-        qemu.args(["-serial", "stdio"]);
-        qemu.stdin(Stdio::null()).stdout(Stdio::piped());
-        let begin = Instant::now();
-        let mut child = Killed(qemu.spawn().context("start qemu-system-x86_64")?);
-        let mut console = BufReader::new(child.0.stdout.take().context("QEMU's output")?);
-        let mut text = String::new();
-        loop {
-            let mut line = Vec::new();
-            if console.read_until(b'\n', &mut line)? == 0 {
-                bail!("the bare boot ended without its line; console:\n{text}");
-            }
-            let took = begin.elapsed();
-            let line = String::from_utf8_lossy(&line);
-            if line.contains(FIRST_LINE) {
-                return Ok(took.as_secs_f64());
-            }
-            text.push_str(&line);
-        }
+        self.bare.insert(bare).clone().boot(self, way)
     }
 
-    /// Bytes a second of a guest that only writes zeros to a vsock, through the device that hostsim gives its VMs.
+    /// Bytes a second of a guest that only writes zeros to a vsock, through the device that hostsim gives its VMs;
+    /// `piped`: those that another process writes to a pipe.
     ///
     /// # Errors
     /// When it cannot be built, does not boot, or sends less.
-    pub fn raw_vsock(&mut self, bytes: u64) -> Result<f64> {
+    pub fn raw_vsock(&mut self, bytes: u64, piped: bool) -> Result<f64> {
         // hostsim then gives its VMs the kernel's device, and a copy through another one would be no floor.
         ensure!(
             !Path::new("/dev/vhost-vsock").exists(),
@@ -124,7 +103,10 @@ impl Floors {
             boot: Some(DirectBoot {
                 kernel: guest.kernel,
                 initrd: Some(guest.initramfs),
-                cmdline: cmdline(&format!("vsock:{PORT}:{bytes}")),
+                cmdline: cmdline(&format!(
+                    "{}:{PORT}:{bytes}",
+                    if piped { "piped" } else { "vsock" }
+                )),
             }),
             disks: Vec::new(),
             nics: Vec::new(),
@@ -215,7 +197,7 @@ impl Floors {
         };
         Ok(self
             .copy
-            .insert(self.build(&kernel, "copy", COPY_MODULES)?)
+            .insert(self.build(&kernel, "copy", COPY_MODULES, None)?.0)
             .clone())
     }
 
@@ -227,14 +209,26 @@ impl Floors {
         self.copy.as_ref().context("the floor's guest is not built")
     }
 
-    /// Builds kernel and initramfs out of a kernel package, guest/floor.c and these modules.
-    fn build(&self, kernel: &Path, name: &str, modules: &str) -> Result<Guest> {
+    /// Builds kernel and initramfs out of a kernel package, guest/floor.c and these modules, and an ISO where it is said
+    /// what its guest does. Gives the folder, too.
+    ///
+    /// # Errors
+    /// Those of gcc and bootimage.
+    pub fn build(
+        &self,
+        kernel: &Path,
+        name: &str,
+        modules: &str,
+        iso: Option<&str>,
+    ) -> Result<(Guest, PathBuf)> {
         eprintln!("bench: building the floor's guest ({name})");
         let init = self.program()?;
         let list = self.folder.path().join(format!("{name}.modules"));
         let out = self.folder.path().join(name);
         std::fs::write(&list, modules)?;
-        Guest::build(kernel, &init, Some(&list), &out)
+        let iso = iso.map(cmdline);
+        let guest = Guest::build(kernel, &init, Some(&list), iso.as_deref(), &out)?;
+        Ok((guest, out))
     }
 
     /// guest/floor.c, compiled.
@@ -251,6 +245,16 @@ impl Floors {
             command::run(gcc, b"", DEADLINE)?.ok()?;
         }
         Ok(program)
+    }
+
+    /// QEMU with a machine of hostsim's kind and memory, no device, and its own firmware and processor.
+    pub fn untuned(&self) -> Command {
+        let mut qemu = Command::new(QEMU);
+        qemu.args(["-nodefaults", "-no-user-config", "-display", "none"]);
+        qemu.args(["-no-reboot", "-smp", "1", "-machine", "q35"]);
+        qemu.args(["-accel", tuning::accel(self.facts.accelerator)]);
+        qemu.arg("-m").arg(format!("{MEMORY_MIB}M"));
+        qemu
     }
 
     /// QEMU, by a command that starts it, as hostsim starts it for a direct boot, less all devices.
@@ -278,7 +282,7 @@ impl Floors {
 }
 
 /// The command line of a floor's kernel.
-fn cmdline(what: &str) -> String {
+pub fn cmdline(what: &str) -> String {
     format!("console=ttyS0,115200 panic=-1 quiet loglevel=0 8250.nr_uarts=2 floor={what}")
 }
 

@@ -1,6 +1,7 @@
 //! Benchmarks as ratios: Mooring and a floor or a peer, measured in turns in the same run. README.md says how.
 #![forbid(unsafe_code)]
 
+mod bare;
 mod boot;
 mod commands;
 mod floors;
@@ -88,13 +89,14 @@ fn benches() -> Vec<Bench> {
         ("boot-to-first-byte-fast", Kernel::Fast, 0.6),
     ] {
         for (part, setup) in boot::setups(kernel) {
-            all.push(Bench::new(
-                format!("{name}-{part}"),
-                Unit::Seconds,
-                Bar::AtMost(bar),
-                5,
-                move |lab, order| boot::first_byte(lab, setup, order),
-            ));
+            all.push(Bench {
+                name: format!("{name}-{part}"),
+                unit: Unit::Seconds,
+                bar: Bar::AtMost(bar),
+                runs: 5,
+                warm: true,
+                measure: Box::new(move |lab, order| boot::first_byte(lab, setup, order)),
+            });
         }
     }
     for link in ["vsock", "serial"] {
@@ -103,14 +105,12 @@ fn benches() -> Vec<Bench> {
             ("-attach", Through::Attach, Bar::None),
         ] {
             all.push(Bench {
+                name: format!("stdout-{link}{name}"),
+                unit: Unit::Rate,
+                bar,
+                runs: 3,
                 warm: false,
-                ..Bench::new(
-                    format!("stdout-{link}{name}"),
-                    Unit::Rate,
-                    bar,
-                    3,
-                    move |lab, order| output::stdout(lab, link, through, order),
-                )
+                measure: Box::new(move |lab, order| output::stdout(lab, link, through, order)),
             });
         }
         all.push(Bench::new(

@@ -98,6 +98,17 @@ impl Row {
         }
     }
 
+    /// The same figures of ours, held against something else that was measured beside the reference, and against no
+    /// bar; `reference` begins with the pair that warms, if there was one.
+    pub fn over(&self, what: &str, mut reference: Vec<f64>) -> Row {
+        Row {
+            name: format!("{}-over-{what}", self.name),
+            reference: reference.split_off(reference.len().saturating_sub(self.ours.len())),
+            bar: Bar::None,
+            ..self.clone()
+        }
+    }
+
     /// The median of the ratios of each pair.
     pub fn ratio(&self) -> Option<f64> {
         let ratios: Vec<f64> = self

@@ -3,6 +3,7 @@
  * The kernel hands "floor=…" of its command line over as an environment variable:
  *   floor=print                  print one line on the console
  *   floor=vsock:PORT:BYTES       send BYTES zero bytes to PORT of the host
+ *   floor=piped:PORT:BYTES       the same, but they come from another process through a pipe
  *   floor=uart:DEVICE:BYTES      write BYTES zero bytes to a serial port, raw
  *   floor=serve:PORT             serve the two below, one connection after the other
  *   floor=fill:ADDRESS:PORT:BYTES   send BYTES zero bytes and wait until all are taken; print the seconds
@@ -81,7 +82,36 @@ static void send_zeros(int fd, unsigned long long bytes)
 	}
 }
 
-static void vsock(unsigned port, unsigned long long bytes)
+/* As send_zeros, of what a child writes. */
+static void send_piped(int fd, unsigned long long bytes)
+{
+	static char chunk[CHUNK];
+	int ends[2];
+	pid_t child;
+
+	if (pipe(ends) || (child = fork()) < 0)
+		fail("a child with a pipe");
+	if (!child) {
+		send_zeros(ends[1], bytes);
+		_exit(0);
+	}
+	while (bytes) {
+		ssize_t n = read(ends[0], chunk, CHUNK), sent = 0;
+
+		if (n <= 0)
+			fail("read");
+		while (sent < n) {
+			ssize_t more = write(fd, chunk + sent, n - sent);
+
+			if (more <= 0)
+				fail("write");
+			sent += more;
+		}
+		bytes -= n;
+	}
+}
+
+static void vsock(unsigned port, unsigned long long bytes, int piped)
 {
 	struct sockaddr_vm host = {
 		.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = port };
@@ -92,7 +122,7 @@ static void vsock(unsigned port, unsigned long long bytes)
 	fd = socket(AF_VSOCK, SOCK_STREAM, 0);
 	if (fd < 0 || connect(fd, (struct sockaddr *)&host, sizeof host))
 		fail("connect to the host");
-	send_zeros(fd, bytes);
+	(piped ? send_piped : send_zeros)(fd, bytes);
 	shutdown(fd, SHUT_WR);
 	/* The host closes once it has all. */
 	while (read(fd, &end, 1) > 0)
@@ -264,7 +294,9 @@ int main(void)
 	if (!what || !strcmp(what, "print"))
 		dprintf(1, "floor: first line\n");
 	else if (sscanf(what, "vsock:%u:%llu", &port, &bytes) == 2)
-		vsock(port, bytes);
+		vsock(port, bytes, 0);
+	else if (sscanf(what, "piped:%u:%llu", &port, &bytes) == 2)
+		vsock(port, bytes, 1);
 	else if (sscanf(what, "uart:%31[^:]:%llu", device, &bytes) == 2)
 		uart(device, bytes);
 	else if (sscanf(what, "serve:%u", &port) == 1)
