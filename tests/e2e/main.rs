@@ -19,6 +19,7 @@ mod images_made;
 mod images_out;
 mod images_policy;
 mod images_shared;
+mod large;
 mod leaks;
 mod lifecycle;
 mod limits;
@@ -86,6 +87,7 @@ fn main() {
         serial::tests,
         shares::tests,
         crash::tests,
+        large::tests,
         leaks::tests,
         commit::tests,
         faults::tests,
