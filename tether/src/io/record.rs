@@ -230,6 +230,9 @@ async fn keep_synced(recorder: Rc<Recorder>) {
         recorder.dirty.set(false);
         if let Err(error) = recorder.sync() {
             console(&format!("output may be lost to the journal: {error}"));
+            // Nothing was asked for, and nobody may append before that.
+            recorder.dirty.set(true);
+            recorder.wake.notify_one();
         }
         recorder.synced().await;
     }
@@ -406,6 +409,14 @@ mod tests {
             |recorder, _, _| async move {
                 let error = recorder.opened().await.unwrap_err().to_string();
                 assert!(error.contains("No space left"), "{error}");
+                // A container that writes is not held for ever.
+                for _ in 0..3 {
+                    let line = Bytes::from_static(b"a line\n");
+                    let _ = recorder.output(Stream::Stdout, &line);
+                    tokio::time::sleep(LATE).await;
+                    let room = tokio::time::timeout(Duration::from_secs(60), recorder.room());
+                    room.await.unwrap();
+                }
                 // Told once; what fails next is told again.
                 let exit = Exit {
                     code: 0,
