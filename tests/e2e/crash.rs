@@ -36,6 +36,10 @@ pub fn tests(_: &Arc<Hosts>) -> Vec<Trial> {
         powered_on_by_hand,
     ));
     all.push(alone(
+        "crash::a_vm_reset_by_hand_ends_its_container",
+        reset_by_hand,
+    ));
+    all.push(alone(
         "crash::a_removal_that_was_cut_short_is_finished",
         removal_cut_short,
     ));
@@ -206,6 +210,44 @@ fn destroyed_by_hand() -> Result<()> {
         "a new one",
         vch.docker.ok(&["run", "--rm", BUSYBOX, "echo", "new"])?,
         "new".into(),
+    )
+}
+
+/// An administrator's reset, of which vSphere shows no change of power, is an end; and a policy starts it again.
+fn reset_by_hand() -> Result<()> {
+    let vch = Vch::start(Settings::link("auto"))?;
+    load(&vch.docker, "busybox")?;
+    let docker = &vch.docker;
+    let runs = |id: &str, times: usize| {
+        tests::command::eventually("it runs", || {
+            let logs = docker.run(&["logs", id])?.text();
+            let running = docker.inspect(id, "{{.State.Running}}")? == "true";
+            Ok(running && logs == vec!["begun"; times].join("\n"))
+        })
+    };
+    let script = ["sh", "-c", "echo begun; exec sleep 100000"];
+    let plain = docker.ok(&[&["run", "-d", BUSYBOX][..], &script].concat())?;
+    let again =
+        docker.ok(&[&["run", "-d", "--restart", "always", BUSYBOX][..], &script].concat())?;
+    for id in [&plain, &again] {
+        runs(id, 1)?;
+        // Until what was recorded is on the disk.
+        docker.ok(&["exec", id, "sleep", "1"])?;
+        admin::reset(&vch, id)?;
+    }
+    equal("exit code", docker.ok(&["wait", &plain])?, "137".into())?;
+    equal(
+        "state",
+        docker.inspect(&plain, "{{.State.Status}} {{.State.Error}}")?,
+        "exited the VM was reset while it ran".into(),
+    )?;
+    docker.ok(&["start", &plain])?;
+    runs(&plain, 2)?;
+    runs(&again, 2)?;
+    equal(
+        "restarts",
+        docker.inspect(&again, "{{.RestartCount}}")?,
+        "1".into(),
     )
 }
 

@@ -65,6 +65,17 @@ pub async fn power_on(vch: &Vch, container: &str) -> Result<()> {
     Ok(())
 }
 
+/// Resets the VM of a container.
+///
+/// # Errors
+/// As [`destroy`].
+#[tokio::main(flavor = "current_thread")]
+pub async fn reset(vch: &Vch, container: &str) -> Result<()> {
+    let client = client(vch).await?;
+    client.reset(&vm(&client, container).await?).await?;
+    Ok(())
+}
+
 /// Detaches the disks of a container's VM and marks it, in one step: what a removal does first.
 ///
 /// # Errors

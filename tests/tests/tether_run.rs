@@ -523,3 +523,36 @@ async fn a_drain_that_shutdown_cuts_says_how_many_bytes_it_left() -> Result<()> 
     peer.goodbye().await?;
     vm.off().await
 }
+
+/// What a reset does, without a change of the VM's power: the same boot begins anew.
+#[tokio::test]
+async fn a_boot_that_was_begun_before_runs_nothing_and_ends() -> Result<()> {
+    for bench in on_each_kernel()? {
+        let config = config(&bench.disk, sh("echo once; exec sleep 1000"));
+        let (vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
+        let mut main = peer.attach(SessionId::CONTAINER, false).await?;
+        started(&peer.start().await?);
+        main.wait_for(&mut Output::default(), "once\n").await?;
+        // Until it is on the disk.
+        peer.run(sh("sleep 1")).await?;
+        drop((vm, peer));
+        for _ in 0..2 {
+            let mut vm = Vm::boot(bench.folder.path(), &bench.guest, &bench.disk, &config, &[])?;
+            vm.off().await?;
+        }
+        let mut reader = journal::Reader::open(bench.disk.journal()?)?;
+        let mut at = reader.first()?;
+        let mut records = Vec::new();
+        while let journal::Step::Record(record, next) = reader.read(at)? {
+            records.push(match record {
+                journal::Record::Start { boot, .. } => format!("start of {boot}"),
+                journal::Record::Output { bytes, .. } => String::from_utf8(bytes)?,
+                journal::Record::Exit(exit) => format!("{}: {}", exit.code, exit.reason),
+            });
+            at = next;
+        }
+        let expected = ["start of 1", "once\n", "137: its VM was reset"];
+        assert_eq!(records, expected);
+    }
+    Ok(())
+}

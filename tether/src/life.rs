@@ -10,6 +10,7 @@ use crate::net::{dial::Dialer, filter, interfaces, leases, power, uevent::Uevent
 use crate::reaper::Reaper;
 use crate::restart::first_place;
 use crate::vm::{Boot, End, Vm};
+use journal::{Exit, JournalError};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -89,7 +90,12 @@ async fn vm_life() -> Result<bool, Fault> {
 
     match boot(&vm, &mut events, &mut modules).await {
         Ok(()) => drop(vm.boot.send_replace(Boot::Done)),
-        Err(fault) => {
+        Err(Stop::Again) => {
+            // The endpoint has given its keys to the first run: it is told by the VM's end, and by the journal.
+            console("this boot was begun before, and its VM was reset since: it ends here");
+            return Ok(root::unmount(&vm.config, &vm.reaper).await);
+        }
+        Err(Stop::Fault(fault)) => {
             console(&fault.to_string());
             vm.boot.send_replace(Boot::Failed(fault.clone()));
             tell_fault(&vm, &fault).await;
@@ -161,8 +167,37 @@ async fn join_networks(
     Ok(())
 }
 
+/// Why there is nothing to run.
+#[derive(Debug)]
+enum Stop {
+    /// A step failed.
+    Fault(Fault),
+    /// The VM was reset: its configuration is of a boot that was begun before.
+    Again,
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Stop {
+        Stop::Fault(fault)
+    }
+}
+
+/// Whether this boot was begun before. If its container ran then, it ended with the VM.
+fn is_again(recorder: &Rc<Recorder>, boot: u64) -> Result<bool, JournalError> {
+    if recorder.previous_boot() != Some(boot) {
+        return Ok(false);
+    }
+    recorder.exit_if_none(&Exit {
+        code: 128 + libc::SIGKILL,
+        oom: false,
+        at: crate::io::now(),
+        reason: journal::RESET.into(),
+    })?;
+    Ok(true)
+}
+
 /// The steps from the configuration to a process that waits. Between them the link gets its turn.
-async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Result<(), Fault> {
+async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Result<(), Stop> {
     let config = &vm.config;
     modules.load_group("boot")?;
     modules.load_devices()?;
@@ -183,13 +218,17 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
     tokio::task::yield_now().await;
     if config.maintenance.is_some() {
         mount_all(config, events, modules).await?;
-        return volumes::nfs::mount_all(config, &vm.reaper).await;
+        return Ok(volumes::nfs::mount_all(config, &vm.reaper).await?);
     }
     let device = found.partition(config.disk.journal);
     let what = format!("partition {} ({})", config.disk.journal, device.display());
     let partition = Partition::open(&device, config.log_size)
         .map_err(Fault::at("journal", format!("opening {what}")))?;
-    let recorder = Recorder::open(partition).map_err(Fault::at("journal", what.clone()))?;
+    let recorder =
+        Recorder::open(partition, config.boot).map_err(Fault::at("journal", what.clone()))?;
+    if is_again(&recorder, config.boot).map_err(Fault::at("journal", what.clone()))? {
+        return Err(Stop::Again);
+    }
     mount_all(config, events, modules).await?;
     if !config.nfs.is_empty() {
         modules.load_group("nfs")?;

@@ -35,6 +35,9 @@ pub const OUTPUT_MAX: usize = 64 * 1024;
 /// policy, it was the last run.
 pub const STOPPED: &str = "stopped";
 
+/// The reason of an exit that its VM's reset brought.
+pub const RESET: &str = "its VM was reset";
+
 /// Which stream output came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stream {

@@ -25,25 +25,31 @@ pub struct Writer<S> {
     max_at: u64,
     durable: Position,
     dirty_since: Option<Instant>,
+    /// The boot that it was opened in before.
+    previous_boot: Option<u64>,
 }
 
 impl<S: WriteAt> Writer<S> {
     /// Opens the journal and finds its end; makes one of a partition that holds none. Begins a
-    /// segment of its own, so that what a crash left behind the end is never taken up again.
-    pub fn open(storage: S) -> Result<Writer<S>, JournalError> {
+    /// segment of its own, so that what a crash left behind the end is never taken up again. `boot` is the number of the
+    /// VM's boot, which the next opening is told.
+    pub fn open(storage: S, boot: u64) -> Result<Writer<S>, JournalError> {
+        let mut previous_boot = None;
         let (geometry, header, max_at) = match Geometry::read(&storage)? {
             Some(geometry) => match Reader::over(&storage, geometry).end()? {
                 Some(end) => {
+                    previous_boot = Some(end.header.boot);
                     let header = SegmentHeader {
                         number: end.header.number + 1,
                         epoch: end.header.epoch.saturating_add(1),
                         max_at: end.max_at,
                         durable: end.position.0,
                         previous_len: (end.position.0 % SEGMENT) as u32,
+                        boot,
                     };
                     (geometry, header, end.max_at)
                 }
-                None => (geometry, empty(), 0),
+                None => (geometry, empty(boot), 0),
             },
             None => {
                 let size = storage.size().map_err(|source| JournalError::Io {
@@ -56,7 +62,7 @@ impl<S: WriteAt> Writer<S> {
                     .map_or(1, |d| d.as_nanos() as u64);
                 let geometry = Geometry::new(size, id)?;
                 write_at(&storage, 0, &geometry.encode())?;
-                (geometry, empty(), 0)
+                (geometry, empty(boot), 0)
             }
         };
         let mut writer = Writer {
@@ -69,6 +75,7 @@ impl<S: WriteAt> Writer<S> {
             max_at,
             durable: Position(header.durable),
             dirty_since: None,
+            previous_boot,
         };
         writer.begin();
         // The epoch must be durable before it is used: the next opening takes a higher one.
@@ -161,6 +168,11 @@ impl<S: WriteAt> Writer<S> {
         self.dirty_since
     }
 
+    /// The boot in which the journal was opened before; `None` for a new journal.
+    pub fn previous_boot(&self) -> Option<u64> {
+        self.previous_boot
+    }
+
     /// Where the next record will be.
     pub fn end(&self) -> Position {
         position(self.header.number, self.fill as u64)
@@ -208,6 +220,7 @@ impl<S: WriteAt> Writer<S> {
         self.header = SegmentHeader {
             number: self.header.number + 1,
             epoch: self.header.epoch,
+            boot: self.header.boot,
             max_at: self.max_at,
             durable: self.durable.0,
             previous_len: self.fill as u32, // At most a segment.
@@ -224,13 +237,14 @@ impl<S: WriteAt> Writer<S> {
 }
 
 /// The header of a new journal's first segment.
-fn empty() -> SegmentHeader {
+fn empty(boot: u64) -> SegmentHeader {
     SegmentHeader {
         number: 0,
         epoch: 1,
         max_at: 0,
         durable: SEGMENT_HEADER as u64,
         previous_len: 0,
+        boot,
     }
 }
 

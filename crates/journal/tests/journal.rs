@@ -195,7 +195,7 @@ fn op() -> impl Strategy<Value = Op> {
 /// `limit`: a sync at the latest after so many bytes.
 fn run(ops: &[Op], size: usize, limit: usize) {
     let mut disk = Disk::new(size);
-    let mut writer = Writer::open(disk.clone()).unwrap();
+    let mut writer = Writer::open(disk.clone(), 1).unwrap();
     let (mut lengths, mut synced, mut unsynced) = (Vec::<usize>::new(), 0, 0);
     for op in ops {
         match op {
@@ -226,7 +226,7 @@ fn run(ops: &[Op], size: usize, limit: usize) {
             Op::Reopen => {
                 writer.sync().unwrap();
                 synced = lengths.len();
-                writer = Writer::open(disk.clone()).unwrap();
+                writer = Writer::open(disk.clone(), 1).unwrap();
             }
             Op::Crash(seed, share) => {
                 let mut random = *seed;
@@ -237,7 +237,7 @@ fn run(ops: &[Op], size: usize, limit: usize) {
                     (random >> 40) as u8 <= *share && *share > 0
                 });
                 let before = read_all(&disk);
-                writer = Writer::open(disk.clone()).unwrap();
+                writer = Writer::open(disk.clone(), 1).unwrap();
                 let after = read_all(&disk);
                 // An overrun between the two is the new segment's.
                 if before.1 == after.1 {
@@ -280,7 +280,7 @@ proptest! {
         lengths in proptest::collection::vec(1usize..60_000, 0..20),
     ) {
         let disk = Disk::new(1 << 20);
-        let mut writer = Writer::open(disk.clone()).unwrap();
+        let mut writer = Writer::open(disk.clone(), 1).unwrap();
         for (at, len) in lengths.iter().enumerate() {
             writer.output(Stream::Stderr, at as u64, &bytes_of(at as u64, *len)).unwrap();
         }
@@ -292,7 +292,7 @@ proptest! {
         }
         let _ = query(&disk, &Query { stdout: true, stderr: true, since: 3, tail: Some(5), ..Query::default() });
         let _ = Reader::open(disk.clone()).map(|mut reader| reader.exit().map(drop));
-        let _ = Writer::open(disk);
+        let _ = Writer::open(disk, 1);
     }
 }
 
@@ -363,7 +363,7 @@ proptest! {
         (stdout, stderr) in prop_oneof![Just((true, true)), Just((true, false)), Just((false, true))],
     ) {
         let disk = Disk::new(8 << 20);
-        let mut writer = Writer::open(disk.clone()).unwrap();
+        let mut writer = Writer::open(disk.clone(), 1).unwrap();
         let mut all = Vec::new();
         for (at, (err, text, filler)) in outputs.iter().enumerate() {
             let stream = if *err { Stream::Stderr } else { Stream::Stdout };
@@ -386,7 +386,7 @@ proptest! {
         times in proptest::collection::vec(1u64..50, 0..60), since in 0u64..50, until in 0u64..50,
     ) {
         let disk = Disk::new(16 << 20);
-        let mut writer = Writer::open(disk.clone()).unwrap();
+        let mut writer = Writer::open(disk.clone(), 1).unwrap();
         for at in &times {
             writer.output(Stream::Stdout, *at, &[b'z'; 60_000]).unwrap();
         }
@@ -421,7 +421,7 @@ fn a_partition_of_zeros_is_an_empty_journal() {
     };
     assert!(query(&disk, &all).unwrap().is_empty());
     // It becomes one under the reader.
-    let mut writer = Writer::open(disk.clone()).unwrap();
+    let mut writer = Writer::open(disk.clone(), 1).unwrap();
     writer.output(Stream::Stdout, 1, b"hello").unwrap();
     writer.flush().unwrap();
     assert!(matches!(
@@ -433,7 +433,7 @@ fn a_partition_of_zeros_is_an_empty_journal() {
 #[test]
 fn the_exit_record_is_the_last_one_and_a_new_start_voids_it() {
     let disk = Disk::new(2 << 20);
-    let mut writer = Writer::open(disk.clone()).unwrap();
+    let mut writer = Writer::open(disk.clone(), 1).unwrap();
     writer.start(5, 1).unwrap();
     writer.output(Stream::Stdout, 6, b"bye\n").unwrap();
     let exit = Exit {
@@ -448,7 +448,7 @@ fn the_exit_record_is_the_last_one_and_a_new_start_voids_it() {
     assert_eq!((found.code, found.oom, found.at), (137, true, 7));
     assert!(exit.reason.starts_with(&found.reason) && found.reason.len() > 4000);
     // Opening alone changes nothing; a start does.
-    let mut writer = Writer::open(disk.clone()).unwrap();
+    let mut writer = Writer::open(disk.clone(), 1).unwrap();
     assert!(
         Reader::open(disk.clone())
             .unwrap()
@@ -462,9 +462,26 @@ fn the_exit_record_is_the_last_one_and_a_new_start_voids_it() {
 }
 
 #[test]
+fn each_opening_is_told_the_boot_of_the_one_before() {
+    let disk = Disk::new(2 << 20);
+    let mut writer = Writer::open(disk.clone(), 7).unwrap();
+    assert_eq!(writer.previous_boot(), None);
+    // Over several segments, each of which tells it.
+    for at in 0..10 {
+        writer.output(Stream::Stdout, at, &[b'x'; 60_000]).unwrap();
+    }
+    writer.sync().unwrap();
+    assert_eq!(
+        Writer::open(disk.clone(), 9).unwrap().previous_boot(),
+        Some(7)
+    );
+    assert_eq!(Writer::open(disk, 9).unwrap().previous_boot(), Some(9));
+}
+
+#[test]
 fn a_follower_sees_each_flush_and_reads_no_further() {
     let disk = Disk::new(2 << 20);
-    let mut writer = Writer::open(disk.clone()).unwrap();
+    let mut writer = Writer::open(disk.clone(), 1).unwrap();
     let mut reader = Reader::open(disk.clone()).unwrap();
     reader.limit(writer.end());
     let all = Query {
@@ -498,7 +515,7 @@ fn a_follower_sees_each_flush_and_reads_no_further() {
 #[test]
 fn a_follower_that_was_overrun_is_told_how_much() {
     let disk = Disk::new(1 << 20);
-    let mut writer = Writer::open(disk.clone()).unwrap();
+    let mut writer = Writer::open(disk.clone(), 1).unwrap();
     let mut reader = Reader::open(disk.clone()).unwrap();
     let mut cursor = reader
         .query(&Query {
@@ -526,7 +543,7 @@ fn a_follower_that_was_overrun_is_told_how_much() {
 fn a_file_is_a_partition() {
     let file = tempfile::tempfile().unwrap();
     file.set_len(4 << 20).unwrap();
-    let mut writer = Writer::open(&file).unwrap();
+    let mut writer = Writer::open(&file, 1).unwrap();
     writer.output(Stream::Stdout, 1, b"to disk").unwrap();
     writer.sync().unwrap();
     let mut reader = Reader::open(&file).unwrap();
@@ -544,11 +561,11 @@ fn what_is_no_journal_is_refused() {
         Err(JournalError::NotAJournal(_))
     ));
     assert!(matches!(
-        Writer::open(disk),
+        Writer::open(disk, 1),
         Err(JournalError::NotAJournal(_))
     ));
     assert!(matches!(
-        Writer::open(Disk::new(1000)),
+        Writer::open(Disk::new(1000), 1),
         Err(JournalError::TooSmall(1000))
     ));
 }

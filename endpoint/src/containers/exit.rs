@@ -94,6 +94,9 @@ impl Containers {
                         status.record.restarts = status.record.restarts.max(found.restarts);
                         // Told to the tether, but not recorded by the endpoint that told it.
                         status.record.stopped |= exit.reason == journal::STOPPED;
+                        if exit.reason == journal::RESET {
+                            status.record.error = "the VM was reset while it ran".to_owned();
+                        }
                     });
                     self.exited(
                         container,

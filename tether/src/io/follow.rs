@@ -129,7 +129,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(4 << 20).unwrap();
         let partition = Partition::open(file.path(), 0).unwrap();
-        let recorder = Recorder::open(partition.clone()).unwrap();
+        let recorder = Recorder::open(partition.clone(), 1).unwrap();
         recorder.start(crate::io::now(), 1).unwrap();
         // Over segments' ends and the most that a record holds; more than memory keeps, less than the ring.
         for i in 0..60usize {

@@ -37,13 +37,13 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Opens the journal and starts what keeps it synced. Must be called within a `LocalSet`.
+    /// Opens the journal in this boot of the VM and starts what keeps it synced. Must be called within a `LocalSet`.
     ///
     /// # Errors
     /// Those of the journal.
-    pub fn open(partition: Rc<Partition>) -> Result<Rc<Recorder>, JournalError> {
+    pub fn open(partition: Rc<Partition>, boot: u64) -> Result<Rc<Recorder>, JournalError> {
         let recorder = Rc::new(Recorder {
-            writer: RefCell::new(Writer::open(Rc::clone(&partition))?),
+            writer: RefCell::new(Writer::open(Rc::clone(&partition), boot)?),
             recent: RefCell::default(),
             partition,
             dirty: Cell::new(false),
@@ -54,6 +54,23 @@ impl Recorder {
         });
         tokio::task::spawn_local(keep_synced(Rc::clone(&recorder)));
         Ok(recorder)
+    }
+
+    /// The boot in which the journal was opened before.
+    #[must_use]
+    pub fn previous_boot(&self) -> Option<u64> {
+        self.writer.borrow().previous_boot()
+    }
+
+    /// [`Recorder::exit`], unless the journal ends with an exit already.
+    ///
+    /// # Errors
+    /// Those of the journal.
+    pub fn exit_if_none(self: &Rc<Self>, exit: &Exit) -> Result<(), JournalError> {
+        match self.reader()?.exit()? {
+            Some(_) => Ok(()),
+            None => self.exit(exit),
+        }
     }
 
     /// Waits until the journal is on the disk as it was opened.
@@ -303,7 +320,7 @@ mod tests {
             .run_until(async {
                 let disk = file.reopen().unwrap();
                 let partition = Partition::over(disk, 0, gate.clone()).unwrap();
-                let recorder = Recorder::open(partition).unwrap();
+                let recorder = Recorder::open(partition, 1).unwrap();
                 test(recorder, gate.clone(), file.reopen().unwrap()).await;
             })
             .await;

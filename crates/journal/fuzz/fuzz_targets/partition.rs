@@ -35,7 +35,7 @@ impl WriteAt for Memory {
 /// A journal of 20 records of so many bytes.
 fn written(bytes: usize) -> Vec<u8> {
     let disk = Memory(Mutex::new(vec![0; 1 << 20]));
-    let mut writer = Writer::open(&disk).expect("a new journal");
+    let mut writer = Writer::open(&disk, 1).expect("a new journal");
     for at in 0..20 {
         writer
             .output(Stream::Stdout, at, &vec![b'\n'; bytes])
@@ -75,5 +75,5 @@ fuzz_target!(|data: &[u8]| {
             while let Ok(Found::Output { .. } | Found::Lost(_)) = reader.next(&mut cursor) {}
         }
     }
-    let _ = Writer::open(&disk);
+    let _ = Writer::open(&disk, 1);
 });
