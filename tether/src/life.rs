@@ -21,6 +21,9 @@ use wire::message::{ExitStatus, SessionId, ToHost};
 
 /// How long a fault of the boot waits for a link that can take it.
 const FAULT_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a VM that was reset dials before it ends. An endpoint for which the boot is over starts the container anew
+/// within this (decision 27).
+const AGAIN: Duration = Duration::from_secs(20);
 /// How long log streams may stand still once all else is done.
 const LOGS_DEADLINE: Duration = Duration::from_secs(10);
 /// How long what reads or writes the container's files may go on after the container's end.
@@ -41,7 +44,12 @@ pub fn live() -> ! {
             .enable_all()
             .build()
             .map_err(Fault::at("modules", "making the event loop"))?;
-        tokio::task::LocalSet::new().block_on(&runtime, vm_life())
+        let tasks = tokio::task::LocalSet::new();
+        let clean = tasks.block_on(&runtime, vm_life());
+        // A serial port that is closed while nobody reads at its other end waits for half a minute (setserial(8),
+        // closing_wait); the power off closes nothing.
+        std::mem::forget((tasks, runtime));
+        clean
     };
     let clean = run().unwrap_or_else(|fault| {
         console(&fault.to_string());
@@ -82,17 +90,19 @@ async fn vm_life() -> Result<bool, Fault> {
         });
     }
     clock::set(&config);
-    let credentials = credentials(&mut config)?;
+    let (credentials, run) = credentials(&mut config)?;
     let dialer = Dialer::new(config.link.transport.clone(), credentials);
     let (vm, ends) = Vm::new(config, reaper);
     tokio::task::spawn_local(keep_linked(Rc::clone(&vm), dialer));
     tokio::task::yield_now().await;
 
-    match boot(&vm, &mut events, &mut modules).await {
+    match boot(&vm, run, &mut events, &mut modules).await {
         Ok(()) => drop(vm.boot.send_replace(Boot::Done)),
         Err(Stop::Again) => {
-            // The endpoint has given its keys to the first run: it is told by the VM's end, and by the journal.
+            // The endpoint has given its keys to the first run: it is told by the VM's end, and by the journal. Where it
+            // knew of that run's end, the VM was powered on by someone else, and it has the time to see that it dials.
             console("this boot was begun before, and its VM was reset since: it ends here");
+            tokio::time::sleep(AGAIN).await;
             return Ok(root::unmount(&vm.config, &vm.reaper).await);
         }
         Err(Stop::Fault(fault)) => {
@@ -111,15 +121,18 @@ async fn vm_life() -> Result<bool, Fault> {
     Ok(end(&vm, ends).await)
 }
 
-/// Takes the link's secret out of the configuration.
-fn credentials(config: &mut GuestConfig) -> Result<Credentials, Fault> {
+/// Takes the link's secret out of the configuration; with it, what tells this boot from all others, since no other has
+/// its secret.
+fn credentials(config: &mut GuestConfig) -> Result<(Credentials, u64), Fault> {
     let secret = std::mem::take(&mut config.link.secret);
     let key = Key::from_hex(&secret).map_err(Fault::at("configuration", "the link's secret"));
     // The text is wiped too; `Key` wipes itself.
     secret.into_bytes().fill(0);
     let identity = Identity::new(&config.id, config.boot)
         .map_err(Fault::at("configuration", "the container's ID"))?;
-    Ok(Credentials::new(identity, key?))
+    let key = key?;
+    let run = key.fingerprint();
+    Ok((Credentials::new(identity, key), run))
 }
 
 /// Volumes, and folders of the machine.
@@ -182,22 +195,33 @@ impl From<Fault> for Stop {
     }
 }
 
-/// Whether this boot was begun before. If its container ran then, it ended with the VM.
-fn is_again(recorder: &Rc<Recorder>, boot: u64) -> Result<bool, JournalError> {
-    if recorder.previous_boot() != Some(boot) {
+/// Whether this boot was begun before and its container had not ended, which it is recorded to have now. Where it had,
+/// someone has powered the VM on again: that is for the endpoint to see.
+fn is_again(recorder: &Rc<Recorder>, run: u64) -> Result<bool, JournalError> {
+    if recorder.previous_run() != Some(run) {
         return Ok(false);
     }
-    recorder.exit_if_none(&Exit {
-        code: 128 + libc::SIGKILL,
-        oom: false,
-        at: crate::io::now(),
-        reason: journal::RESET.into(),
-    })?;
-    Ok(true)
+    match recorder.reader()?.exit()? {
+        Some(exit) => Ok(exit.reason == journal::RESET),
+        None => {
+            recorder.exit(&Exit {
+                code: 128 + libc::SIGKILL,
+                oom: false,
+                at: crate::io::now(),
+                reason: journal::RESET.into(),
+            })?;
+            Ok(true)
+        }
+    }
 }
 
 /// The steps from the configuration to a process that waits. Between them the link gets its turn.
-async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Result<(), Stop> {
+async fn boot(
+    vm: &Rc<Vm>,
+    run: u64,
+    events: &mut Uevents,
+    modules: &mut Modules,
+) -> Result<(), Stop> {
     let config = &vm.config;
     modules.load_group("boot")?;
     modules.load_devices()?;
@@ -224,9 +248,8 @@ async fn boot(vm: &Rc<Vm>, events: &mut Uevents, modules: &mut Modules) -> Resul
     let what = format!("partition {} ({})", config.disk.journal, device.display());
     let partition = Partition::open(&device, config.log_size)
         .map_err(Fault::at("journal", format!("opening {what}")))?;
-    let recorder =
-        Recorder::open(partition, config.boot).map_err(Fault::at("journal", what.clone()))?;
-    if is_again(&recorder, config.boot).map_err(Fault::at("journal", what.clone()))? {
+    let recorder = Recorder::open(partition, run).map_err(Fault::at("journal", what.clone()))?;
+    if is_again(&recorder, run).map_err(Fault::at("journal", what.clone()))? {
         return Err(Stop::Again);
     }
     mount_all(config, events, modules).await?;

@@ -140,8 +140,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) durable: u64,
     /// Where the records of the segment before this one end, within it.
     pub(crate) previous_len: u32,
-    /// The VM's boot that its writer was opened in; 0 where nothing was told.
-    pub(crate) boot: u64,
+    /// What tells the writer's run from others; 0 where nothing was told.
+    pub(crate) run: u64,
 }
 
 impl SegmentHeader {
@@ -154,7 +154,7 @@ impl SegmentHeader {
         bytes[32..40].copy_from_slice(&self.max_at.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.durable.to_le_bytes());
         bytes[48..52].copy_from_slice(&self.previous_len.to_le_bytes());
-        bytes[52..60].copy_from_slice(&self.boot.to_le_bytes());
+        bytes[52..60].copy_from_slice(&self.run.to_le_bytes());
         let crc = crc32fast::hash(&bytes[8..]);
         bytes[4..8].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -176,7 +176,7 @@ impl SegmentHeader {
             max_at: u64_at(bytes, 32),
             durable: u64_at(bytes, 40),
             previous_len: u32_at(bytes, 48),
-            boot: u64_at(bytes, 52),
+            run: u64_at(bytes, 52),
         })
     }
 

@@ -25,31 +25,31 @@ pub struct Writer<S> {
     max_at: u64,
     durable: Position,
     dirty_since: Option<Instant>,
-    /// The boot that it was opened in before.
-    previous_boot: Option<u64>,
+    /// The run that it was opened in before.
+    previous_run: Option<u64>,
 }
 
 impl<S: WriteAt> Writer<S> {
     /// Opens the journal and finds its end; makes one of a partition that holds none. Begins a
-    /// segment of its own, so that what a crash left behind the end is never taken up again. `boot` is the number of the
-    /// VM's boot, which the next opening is told.
-    pub fn open(storage: S, boot: u64) -> Result<Writer<S>, JournalError> {
-        let mut previous_boot = None;
+    /// segment of its own, so that what a crash left behind the end is never taken up again. `run` tells the VM's
+    /// run from others; the next opening is told it.
+    pub fn open(storage: S, run: u64) -> Result<Writer<S>, JournalError> {
+        let mut previous_run = None;
         let (geometry, header, max_at) = match Geometry::read(&storage)? {
             Some(geometry) => match Reader::over(&storage, geometry).end()? {
                 Some(end) => {
-                    previous_boot = Some(end.header.boot);
+                    previous_run = Some(end.header.run);
                     let header = SegmentHeader {
                         number: end.header.number + 1,
                         epoch: end.header.epoch.saturating_add(1),
                         max_at: end.max_at,
                         durable: end.position.0,
                         previous_len: (end.position.0 % SEGMENT) as u32,
-                        boot,
+                        run,
                     };
                     (geometry, header, end.max_at)
                 }
-                None => (geometry, empty(boot), 0),
+                None => (geometry, empty(run), 0),
             },
             None => {
                 let size = storage.size().map_err(|source| JournalError::Io {
@@ -62,7 +62,7 @@ impl<S: WriteAt> Writer<S> {
                     .map_or(1, |d| d.as_nanos() as u64);
                 let geometry = Geometry::new(size, id)?;
                 write_at(&storage, 0, &geometry.encode())?;
-                (geometry, empty(boot), 0)
+                (geometry, empty(run), 0)
             }
         };
         let mut writer = Writer {
@@ -75,7 +75,7 @@ impl<S: WriteAt> Writer<S> {
             max_at,
             durable: Position(header.durable),
             dirty_since: None,
-            previous_boot,
+            previous_run,
         };
         writer.begin();
         // The epoch must be durable before it is used: the next opening takes a higher one.
@@ -168,9 +168,9 @@ impl<S: WriteAt> Writer<S> {
         self.dirty_since
     }
 
-    /// The boot in which the journal was opened before; `None` for a new journal.
-    pub fn previous_boot(&self) -> Option<u64> {
-        self.previous_boot
+    /// The run in which the journal was opened before; `None` for a new journal.
+    pub fn previous_run(&self) -> Option<u64> {
+        self.previous_run
     }
 
     /// Where the next record will be.
@@ -220,7 +220,7 @@ impl<S: WriteAt> Writer<S> {
         self.header = SegmentHeader {
             number: self.header.number + 1,
             epoch: self.header.epoch,
-            boot: self.header.boot,
+            run: self.header.run,
             max_at: self.max_at,
             durable: self.durable.0,
             previous_len: self.fill as u32, // At most a segment.
@@ -237,14 +237,14 @@ impl<S: WriteAt> Writer<S> {
 }
 
 /// The header of a new journal's first segment.
-fn empty(boot: u64) -> SegmentHeader {
+fn empty(run: u64) -> SegmentHeader {
     SegmentHeader {
         number: 0,
         epoch: 1,
         max_at: 0,
         durable: SEGMENT_HEADER as u64,
         previous_len: 0,
-        boot,
+        run,
     }
 }
 

@@ -462,20 +462,20 @@ fn the_exit_record_is_the_last_one_and_a_new_start_voids_it() {
 }
 
 #[test]
-fn each_opening_is_told_the_boot_of_the_one_before() {
+fn each_opening_is_told_the_run_of_the_one_before() {
     let disk = Disk::new(2 << 20);
     let mut writer = Writer::open(disk.clone(), 7).unwrap();
-    assert_eq!(writer.previous_boot(), None);
+    assert_eq!(writer.previous_run(), None);
     // Over several segments, each of which tells it.
     for at in 0..10 {
         writer.output(Stream::Stdout, at, &[b'x'; 60_000]).unwrap();
     }
     writer.sync().unwrap();
     assert_eq!(
-        Writer::open(disk.clone(), 9).unwrap().previous_boot(),
+        Writer::open(disk.clone(), 9).unwrap().previous_run(),
         Some(7)
     );
-    assert_eq!(Writer::open(disk, 9).unwrap().previous_boot(), Some(9));
+    assert_eq!(Writer::open(disk, 9).unwrap().previous_run(), Some(9));
 }
 
 #[test]

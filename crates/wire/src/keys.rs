@@ -41,6 +41,12 @@ impl Key {
         to_hex(&self.0)
     }
 
+    /// A number that tells this key from others, and nothing else of it.
+    pub fn fingerprint(&self) -> u64 {
+        let bytes = self.derive(b"fingerprint", &[0; 32]).0;
+        u64::from_le_bytes(*bytes.first_chunk().unwrap_or(&[0; 8]))
+    }
+
     /// HMAC-SHA-256 under this key of a label and a transcript's hash.
     pub(crate) fn mac(&self, label: &[u8], transcript: &[u8; 32]) -> Hmac<Sha256> {
         #[allow(clippy::expect_used, reason = "HMAC takes keys of any length")]

@@ -62,6 +62,8 @@ impl Containers {
         container.modify(|status| {
             status.on = true;
             status.reading.cut_off();
+            // A tether has seen it: for the next one it would be a boot that was begun before.
+            status.prepared = None;
         });
         if let Err(error) = self.power_off(container).await {
             tracing::warn!(id, %error, "powering off");

@@ -37,13 +37,13 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Opens the journal in this boot of the VM and starts what keeps it synced. Must be called within a `LocalSet`.
+    /// Opens the journal in this run of the VM and starts what keeps it synced. Must be called within a `LocalSet`.
     ///
     /// # Errors
     /// Those of the journal.
-    pub fn open(partition: Rc<Partition>, boot: u64) -> Result<Rc<Recorder>, JournalError> {
+    pub fn open(partition: Rc<Partition>, run: u64) -> Result<Rc<Recorder>, JournalError> {
         let recorder = Rc::new(Recorder {
-            writer: RefCell::new(Writer::open(Rc::clone(&partition), boot)?),
+            writer: RefCell::new(Writer::open(Rc::clone(&partition), run)?),
             recent: RefCell::default(),
             partition,
             dirty: Cell::new(false),
@@ -56,21 +56,10 @@ impl Recorder {
         Ok(recorder)
     }
 
-    /// The boot in which the journal was opened before.
+    /// The run in which the journal was opened before.
     #[must_use]
-    pub fn previous_boot(&self) -> Option<u64> {
-        self.writer.borrow().previous_boot()
-    }
-
-    /// [`Recorder::exit`], unless the journal ends with an exit already.
-    ///
-    /// # Errors
-    /// Those of the journal.
-    pub fn exit_if_none(self: &Rc<Self>, exit: &Exit) -> Result<(), JournalError> {
-        match self.reader()?.exit()? {
-            Some(_) => Ok(()),
-            None => self.exit(exit),
-        }
+    pub fn previous_run(&self) -> Option<u64> {
+        self.writer.borrow().previous_run()
     }
 
     /// Waits until the journal is on the disk as it was opened.
