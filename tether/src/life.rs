@@ -102,6 +102,7 @@ async fn vm_life() -> Result<bool, Fault> {
             // The endpoint has given its keys to the first run: it is told by the VM's end, and by the journal. Where it
             // knew of that run's end, the VM was powered on by someone else, and it has the time to see that it dials.
             console("this boot was begun before, and its VM was reset since: it ends here");
+            // The event, if there is one, is the power off.
             tokio::time::sleep(AGAIN).await;
             return Ok(root::unmount(&vm.config, &vm.reaper).await);
         }

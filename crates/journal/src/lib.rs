@@ -8,7 +8,7 @@
 //!
 //! On disk: a superblock of 4 KiB, then from 64 KiB on segments of 256 KiB in a ring. Segment
 //! number n is in slot n modulo their count; its header says the number, the epoch (one for each
-//! opening by a writer), how long the segment before it was, the highest time before it, and up to
+//! opening by a writer), what tells the VM's run from others, how long the segment before it was, the highest time before it, and up to
 //! where the journal was durable when it was begun. Records do not cross segments; their CRC-32
 //! covers the journal's ID, the epoch and their position too, so that what an earlier lap left is
 //! never taken for a record. A reader goes on into the next segment only if that one says that

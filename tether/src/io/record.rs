@@ -354,6 +354,7 @@ mod tests {
                 {
                     recorder.output(Stream::Stdout, &line).unwrap();
                     taken += 1;
+                    // Time itself is what makes a disk late; without a pause the buffers would be full before.
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 assert!(before.elapsed() >= LATE, "held back too early");
@@ -419,6 +420,7 @@ mod tests {
                 for _ in 0..3 {
                     let line = Bytes::from_static(b"a line\n");
                     let _ = recorder.output(Stream::Stdout, &line);
+                    // Time itself is what makes the failed sync late.
                     tokio::time::sleep(LATE).await;
                     let room = tokio::time::timeout(Duration::from_secs(60), recorder.room());
                     room.await.unwrap();
