@@ -4,10 +4,14 @@ SHELL := /bin/bash
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 TRIPLE := x86_64-unknown-linux-gnu
 TETHER := $(TARGET)/$(TRIPLE)/guest/tether
+PROGRAMS := -p bootimage -p hostsim -p endpoint -p machine -p registry
 # What the programs are built with: release, or ci for tests (Cargo.toml says what each is).
 export PROFILE ?= release
 export MOORING_BIN ?= $(abspath $(TARGET)/$(PROFILE))
 test unit e2e: PROFILE = ci
+# Cargo gives a crate the features that all packages it is asked for want, dev-dependencies too where it is asked for a
+# test. So whatever a run of tests builds is asked for by the same packages and with a test: nothing is compiled twice.
+SELECTED = $(if $(filter ci,$(PROFILE)),--workspace --bins --test e2e,$(PROGRAMS) --bins)
 
 .PHONY: help setup setup-test build tether iso kernel images clients run registry test lint check bench soak fuzz deny fmt clean programs inputs unit e2e
 
@@ -21,7 +25,7 @@ setup-test: ## ... and to test: peers, oracles, image tools
 	@scripts/setup test
 
 programs:
-	@cargo build --profile $(PROFILE) --locked -p bootimage -p hostsim -p endpoint -p machine -p registry
+	@cargo build --profile $(PROFILE) --locked $(SELECTED)
 
 # The target is named so that procedural macros stay dynamic while the tether is static. Relocations in their short
 # form (RELR) take 87 KB less, no index of unwind tables 35 KB: a panic aborts.
@@ -48,15 +52,16 @@ run: iso ## Start a virtual container host on this machine, run a first containe
 	@scripts/run
 
 registry: setup ## Start a registry with a generated CA and administrator, and print how to use it
-	@cargo build --release --locked -p registry
+	@cargo build --release --locked $(PROGRAMS) --bin registry
 	@scripts/registry
 
-# The VMs of these tests boot the trimmed kernel, which has everything built in.
-unit:
-	@MOORING_BOOT=$(abspath $(TARGET)/boot-fast) cargo test --profile $(PROFILE) --locked --no-fail-fast --workspace --exclude tests --lib --bins --tests
+# All but the end-to-end tests, the tether in VMs of its own too. The VMs of these tests boot the trimmed kernel, which
+# has everything built in.
+unit: tether
+	@MOORING_BOOT=$(abspath $(TARGET)/boot-fast) MOORING_TETHER=$(abspath $(TETHER)) cargo test --profile $(PROFILE) --locked --no-fail-fast --workspace --lib --bins --tests -- $(ARGS)
 
 e2e: programs tether
-	@MOORING_E2E=1 MOORING_TETHER=$(abspath $(TETHER)) cargo test --profile $(PROFILE) --locked --no-fail-fast -p tests -- $(ARGS)
+	@MOORING_E2E=1 cargo test --profile $(PROFILE) --locked --workspace --test e2e -- $(ARGS)
 
 # Images and clients wait for the network and for dpkg much of the time, so they are made beside the programs.
 inputs: setup-test
@@ -76,7 +81,8 @@ check: lint ## Quick: lints, and tests without VMs
 	@cargo test --locked --workspace --exclude tests --lib
 
 bench: inputs ## Benchmarks as ratios against floors and peers; writes target/bench.json
-	@cargo run --release --locked -p tests --bin bench -- $(ARGS)
+	@cargo build --release --locked $(PROGRAMS) -p tests --bin bench
+	@$(TARGET)/release/bench $(ARGS)
 
 soak: inputs ## The long counts, whole; can be resumed; its result goes into SPECIFICATION.md
 	@scripts/soak
