@@ -371,7 +371,22 @@ fn check(ops: &[Op]) {
                 }),
         )
         .collect();
-    assert_eq!(builder.implicit_directories(), implicit);
+    let found = |among: &BTreeMap<Vec<u8>, ()>| -> Vec<Vec<u8>> {
+        let found = builder.implicit_directories(among);
+        found.iter().map(|(path, ())| path.to_vec()).collect()
+    };
+    let all: BTreeMap<Vec<u8>, ()> = std::iter::once(Vec::new())
+        .chain(oracle.names.keys().cloned())
+        .map(|path| (path, ()))
+        .collect();
+    assert_eq!(found(&all), implicit);
+    // Of a part it finds that part: what is left out may be above what is asked for, or below.
+    for keep in 0..2 {
+        let part: BTreeMap<Vec<u8>, ()> = all.clone().into_iter().skip(keep).step_by(2).collect();
+        let mut expected = implicit.clone();
+        expected.retain(|path| part.contains_key(path));
+        assert_eq!(found(&part), expected);
+    }
     let summary = builder.finish().unwrap();
     let inodes: BTreeSet<usize> = oracle.names.values().copied().collect();
     assert_eq!(summary.inodes, 10 + inodes.len() as u64);

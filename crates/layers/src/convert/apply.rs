@@ -193,11 +193,11 @@ impl Layer {
         } else {
             lower.clone()
         };
-        for path in self.builder.implicit_directories() {
-            if let Some(meta) = all.get(&path) {
-                self.builder.directory(&path, meta)?;
-                self.folders.entry(path).or_insert_with(|| meta.clone());
-            }
+        for (path, meta) in self.builder.implicit_directories(&all.0) {
+            self.builder.directory(path, meta)?;
+            self.folders
+                .entry(path.to_vec())
+                .or_insert_with(|| meta.clone());
         }
         for path in &self.hidden {
             all.remove(path);

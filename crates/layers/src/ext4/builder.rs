@@ -3,13 +3,14 @@
 use super::tree::{Content, Node, Tree, components};
 use super::xattr::Attributes;
 use super::{BLOCK, BlockTarget, DeviceKind, Error, FIRST_DATA, FileWriter, Kind, Metadata, Time};
+use std::collections::BTreeMap;
 
 /// Bounds of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of the image at most.
     pub bytes: u64,
-    /// Files, directories and others at most.
+    /// Files, directories and others at most; those that are made for what is in them count, too.
     pub inodes: u64,
     /// Bytes of memory for names, owners, attributes and places of data at most, about.
     pub memory: u64,
@@ -77,7 +78,7 @@ pub struct Builder<T> {
 impl<T: BlockTarget> Builder<T> {
     /// An image with an empty root directory (0755, root's).
     pub fn new(target: T, options: Options) -> Self {
-        let tree = Tree::new(options.time);
+        let tree = Tree::new(options.time, options.limits);
         Builder {
             target,
             options,
@@ -87,23 +88,6 @@ impl<T: BlockTarget> Builder<T> {
         }
     }
 
-    fn check(&self) -> Result<(), Error> {
-        let limits = &self.options.limits;
-        if self.tree.live >= limits.inodes {
-            return Err(Error::Limit {
-                what: "inodes",
-                limit: limits.inodes,
-            });
-        }
-        if self.tree.weight >= limits.memory {
-            return Err(Error::Limit {
-                what: "bytes of memory for metadata",
-                limit: limits.memory,
-            });
-        }
-        Ok(())
-    }
-
     pub(super) fn put(
         &mut self,
         path: &[u8],
@@ -111,7 +95,7 @@ impl<T: BlockTarget> Builder<T> {
         meta: &Metadata,
         content: Content,
     ) -> Result<(), Error> {
-        self.check()?;
+        self.tree.room()?;
         let parts = components(path)?;
         let attributes = if meta.xattrs.is_empty() {
             None
@@ -147,7 +131,7 @@ impl<T: BlockTarget> Builder<T> {
             path,
             Kind::Directory,
             meta,
-            Content::Directory(std::collections::BTreeMap::new()),
+            Content::Directory(BTreeMap::new()),
         )
     }
 
@@ -160,7 +144,7 @@ impl<T: BlockTarget> Builder<T> {
         path: &[u8],
         meta: &Metadata,
     ) -> Result<FileWriter<'a, T>, Error> {
-        self.check()?;
+        self.tree.room()?;
         // Said now, before data is streamed for nothing; the parents are looked at again when the file is finished.
         let parts = components(path)?;
         if parts.is_empty() {
@@ -255,7 +239,7 @@ impl<T: BlockTarget> Builder<T> {
     /// # Errors
     /// [`Error::LinkTargetMissing`], [`Error::LinkToDirectory`], [`Error::TooManyLinks`]; as for all entries.
     pub fn hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<(), Error> {
-        self.check()?;
+        self.tree.room()?;
         self.tree.link(path, target, self.options.time)
     }
 
@@ -292,7 +276,7 @@ impl<T: BlockTarget> Builder<T> {
                 });
             }
             _ => {
-                self.check()?;
+                self.tree.room()?;
                 self.tree.implied(path, &parts, self.options.time)?
             }
         };
@@ -307,12 +291,17 @@ impl<T: BlockTarget> Builder<T> {
         self.tree.find(&parts).map(|id| self.tree.node(id).kind)
     }
 
-    /// Paths of the directories that were made for what is in them and never given themselves, the
-    /// root (the empty path) included, parents first. overlayfs shows the uppermost layer's
-    /// metadata of a directory, so in a stack of layers such a one should look as it does below:
-    /// give it with the lower layer's metadata before [`Builder::finish`].
+    /// Those of the paths in `among`, with their values, whose directories were made for what is in
+    /// them and never given themselves, the root (the empty path) included, parents first.
+    /// overlayfs shows the uppermost layer's metadata of a directory, so in a stack of layers such
+    /// a one should look as it does below: ask with the lower layers' directories, and give what
+    /// is found with the metadata from there before [`Builder::finish`]. What this takes is bounded
+    /// by `among`, however many such directories there are.
     #[must_use]
-    pub fn implicit_directories(&self) -> Vec<Vec<u8>> {
-        self.tree.implicit()
+    pub fn implicit_directories<'a, V>(
+        &self,
+        among: &'a BTreeMap<Vec<u8>, V>,
+    ) -> Vec<(&'a [u8], &'a V)> {
+        self.tree.implicit(among)
     }
 }

@@ -2,12 +2,19 @@
 
 use super::extents::Extent;
 use super::xattr::Attributes;
-use super::{Error, Kind, Time};
+use super::{Error, Kind, Limits, Time};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// Index of a node.
 pub(super) type NodeId = usize;
 pub(super) const ROOT_NODE: NodeId = 0;
+
+/// Bytes of memory, about: of a node, of a name less its own bytes, and of the map that a directory has from its first
+/// name on (a leaf of the standard library's B-tree: 11 keys and values).
+const NODE_WEIGHT: u64 = 200;
+const NAME_WEIGHT: u64 = 64;
+const MAP_WEIGHT: u64 = 288;
 
 /// A file, directory or other thing, with at least one name.
 #[derive(Debug)]
@@ -46,6 +53,7 @@ pub(super) struct Tree {
     /// Bytes of memory that the nodes take, about.
     pub weight: u64,
     pub live: u64,
+    limits: Limits,
 }
 
 /// The components of a path; it may begin and end with slashes.
@@ -73,19 +81,37 @@ pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>, Error> {
 }
 
 impl Tree {
-    pub fn new(time: Time) -> Self {
+    pub fn new(time: Time, limits: Limits) -> Self {
         let mut tree = Tree {
             nodes: Vec::new(),
             freed: Vec::new(),
             weight: 0,
             live: 0,
+            limits,
         };
         tree.add(plain_directory(time));
         tree
     }
 
+    /// Whether the limits allow one more node.
+    pub fn room(&self) -> Result<(), Error> {
+        if self.live >= self.limits.inodes {
+            return Err(Error::Limit {
+                what: "inodes",
+                limit: self.limits.inodes,
+            });
+        }
+        if self.weight >= self.limits.memory {
+            return Err(Error::Limit {
+                what: "bytes of memory for metadata",
+                limit: self.limits.memory,
+            });
+        }
+        Ok(())
+    }
+
     fn add(&mut self, node: Node) -> NodeId {
-        self.weight += 200 + node.attributes.as_ref().map_or(0, |a| a.weight() as u64);
+        self.weight += NODE_WEIGHT + node.attributes.as_ref().map_or(0, |a| a.weight() as u64);
         self.live += 1;
         self.nodes.push(Some(node));
         self.nodes.len() - 1
@@ -105,27 +131,50 @@ impl Tree {
             .unwrap_or_else(|| unreachable!("a name without a node"))
     }
 
-    /// Paths of the directories that no entry described, parents before what is in them.
-    pub fn implicit(&self) -> Vec<Vec<u8>> {
+    /// The directories that no entry described, of those in `among`, parents before what is in them.
+    ///
+    /// All their paths together may take a thousand times what the tree takes: an entry's path of 4,095 bytes makes
+    /// 2,047 of them. So there is one path at a time, nothing is kept but references to `among`, and no directory is
+    /// entered that `among` has nothing below.
+    pub fn implicit<'a, V>(&self, among: &'a BTreeMap<Vec<u8>, V>) -> Vec<(&'a [u8], &'a V)> {
         let mut found = Vec::new();
-        let mut todo = vec![(ROOT_NODE, Vec::new())];
-        while let Some((id, path)) = todo.pop() {
-            let node = self.node(id);
-            let Content::Directory(children) = &node.content else {
+        let mut path = Vec::new();
+        let mut open = Vec::new();
+        let root = self.node(ROOT_NODE);
+        if let Content::Directory(children) = &root.content {
+            if !root.given {
+                found.extend(among.get_key_value(path.as_slice()));
+            }
+            open.push((0, children.iter()));
+        }
+        while let Some((length, children)) = open.last_mut() {
+            path.truncate(*length);
+            let Some((name, id)) = children.next() else {
+                open.pop();
                 continue;
             };
-            for (name, child) in children {
-                if self.node(*child).kind == Kind::Directory {
-                    let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
-                    todo.push((*child, [&path, slash, name].concat()));
-                }
+            let node = self.node(*id);
+            let Content::Directory(below) = &node.content else {
+                continue;
+            };
+            if !path.is_empty() {
+                path.push(b'/');
             }
+            path.extend_from_slice(name);
             if !node.given {
-                found.push(path);
+                found.extend(among.get_key_value(path.as_slice()));
+            }
+            let length = path.len();
+            path.push(b'/');
+            if has_prefix(among, &path) {
+                open.push((length, below.iter()));
             }
         }
-        found.sort();
+        found.sort_unstable_by_key(|(path, _)| *path);
         found
+            .into_iter()
+            .map(|(path, value)| (path.as_slice(), value))
+            .collect()
     }
 
     fn child(&self, id: NodeId, name: &[u8]) -> Option<NodeId> {
@@ -163,6 +212,8 @@ impl Tree {
                     });
                 }
                 None => {
+                    // One path may have 2,047 of them, so it is not enough to look once for each entry.
+                    self.room()?;
                     let id = self.add(plain_directory(time));
                     self.name(at, name, id);
                     id
@@ -173,9 +224,13 @@ impl Tree {
     }
 
     fn name(&mut self, parent: NodeId, name: &[u8], id: NodeId) {
-        self.weight += 64 + name.len() as u64;
+        self.weight += NAME_WEIGHT + name.len() as u64;
         if let Content::Directory(children) = &mut self.node_mut(parent).content {
+            let first = children.is_empty();
             children.insert(name.into(), id);
+            if first {
+                self.weight += MAP_WEIGHT;
+            }
         }
     }
 
@@ -214,6 +269,7 @@ impl Tree {
             }
             self.unlink(old);
         }
+        self.room()?;
         let id = self.add(node);
         self.name(parent, last, id);
         Ok(id)
@@ -301,6 +357,13 @@ impl Tree {
     }
 }
 
+/// Whether a key begins with `prefix`.
+fn has_prefix<V>(map: &BTreeMap<Vec<u8>, V>, prefix: &[u8]) -> bool {
+    map.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
+        .next()
+        .is_some_and(|(key, _)| key.starts_with(prefix))
+}
+
 /// A directory that no entry described.
 fn plain_directory(time: Time) -> Node {
     Node {
@@ -314,5 +377,140 @@ fn plain_directory(time: Time) -> Node {
         opaque: false,
         given: false,
         content: Content::Directory(BTreeMap::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(limits: Limits) -> Tree {
+        Tree::new(Time::default(), limits)
+    }
+
+    fn put(tree: &mut Tree, path: &str, kind: Kind) -> Result<NodeId, Error> {
+        let content = match kind {
+            Kind::Directory => Content::Directory(BTreeMap::new()),
+            _ => Content::Nothing,
+        };
+        let node = Node {
+            kind,
+            given: true,
+            content,
+            ..plain_directory(Time::default())
+        };
+        let path = path.as_bytes();
+        tree.put(path, &components(path)?, node, Time::default())
+    }
+
+    /// A path whose last component has `above` directories above it.
+    fn deep(above: usize) -> String {
+        format!("{}f", "a/".repeat(above))
+    }
+
+    #[test]
+    fn of_the_directories_without_an_entry_only_those_asked_for_are_found() {
+        let mut tree = tree(Limits::default());
+        for path in ["a/b/c/f", "a/b-c/f", "ab/c/f", "d/e/f", "g/h/f"] {
+            put(&mut tree, path, Kind::Fifo).unwrap();
+        }
+        for path in ["d", "d/e/given"] {
+            put(&mut tree, path, Kind::Directory).unwrap();
+        }
+        let asked = [
+            "",
+            "a",
+            "a/b",
+            "a/b-c",
+            "a/b/c",
+            "a/b/c/f",
+            "a/b/c/none",
+            "b",
+            "d",
+            "d/e",
+            "d/e/given",
+            // Not "g": no layer below needs to have an entry for it.
+            "g/h",
+            "g/h/f",
+        ];
+        let among: BTreeMap<Vec<u8>, usize> = asked
+            .iter()
+            .enumerate()
+            .map(|(number, path)| (path.as_bytes().to_vec(), number))
+            .collect();
+        let found = tree.implicit(&among);
+        let expected = ["", "a", "a/b", "a/b-c", "a/b/c", "d/e", "g/h"];
+        assert_eq!(
+            found.iter().map(|(path, _)| *path).collect::<Vec<_>>(),
+            expected.map(str::as_bytes)
+        );
+        for (path, number) in found {
+            assert_eq!(asked[*number].as_bytes(), path);
+        }
+        put(&mut tree, "", Kind::Directory).unwrap();
+        assert_eq!(tree.implicit(&among)[0].0, b"a");
+        assert!(tree.implicit::<()>(&BTreeMap::new()).is_empty());
+    }
+
+    #[test]
+    fn the_directories_of_one_path_do_not_get_past_the_limit_on_inodes() {
+        let mut tree = tree(Limits {
+            inodes: 1000,
+            ..Limits::default()
+        });
+        let refused = put(&mut tree, &deep(2000), Kind::Fifo);
+        assert!(matches!(
+            refused,
+            Err(Error::Limit {
+                what: "inodes",
+                limit: 1000
+            })
+        ));
+        assert_eq!(tree.live, 1000);
+    }
+
+    #[test]
+    fn what_is_in_the_last_directory_of_a_path_does_not_get_past_the_limit_on_inodes() {
+        let limits = Limits {
+            inodes: 1000,
+            ..Limits::default()
+        };
+        // The root and 999 more; then one too many.
+        assert!(put(&mut tree(limits), &deep(998), Kind::Fifo).is_ok());
+        assert!(put(&mut tree(limits), &deep(999), Kind::Fifo).is_err());
+    }
+
+    #[test]
+    fn the_directories_of_one_path_do_not_get_past_the_limit_on_memory() {
+        let limits = Limits {
+            memory: 1 << 20,
+            ..Limits::default()
+        };
+        let one = NODE_WEIGHT + NAME_WEIGHT + MAP_WEIGHT + 1;
+        assert!(2047 * one > limits.memory);
+        let mut tree = tree(limits);
+        let refused = put(&mut tree, &deep(2047), Kind::Fifo);
+        assert!(matches!(
+            refused,
+            Err(Error::Limit {
+                limit: 1_048_576,
+                ..
+            })
+        ));
+        assert!(tree.weight < limits.memory + one);
+    }
+
+    #[test]
+    fn a_directory_weighs_what_the_nodes_and_maps_take() {
+        // A leaf of the map: 11 keys and values, the parent, two counters.
+        let leaf = 11 * (size_of::<Box<[u8]>>() + size_of::<NodeId>()) + 8 + 2 + 2;
+        assert!(MAP_WEIGHT as usize >= leaf);
+        assert!(NODE_WEIGHT as usize >= size_of::<Option<Node>>());
+        let mut tree = tree(Limits::default());
+        let before = tree.weight;
+        put(&mut tree, "a/f", Kind::Fifo).unwrap();
+        put(&mut tree, "a/g", Kind::Fifo).unwrap();
+        let names = 3 * (NODE_WEIGHT + NAME_WEIGHT + 1);
+        assert_eq!(tree.weight - before, names + 2 * MAP_WEIGHT);
     }
 }

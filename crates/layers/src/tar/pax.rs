@@ -1,13 +1,23 @@
 //! PAX extended headers: records `<length> <key>=<value>\n`, cut by their length.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use crate::ext4::Time;
 
-/// The records that hold for an entry: those of global headers, then its own ones. An empty value takes a key away.
-#[derive(Debug, Clone, Default)]
+/// What the keys of extended attributes begin with.
+const LIBARCHIVE: &[u8] = b"LIBARCHIVE.xattr.";
+const SCHILY: &[u8] = b"SCHILY.xattr.";
+
+/// The records of extended headers: an entry's own, or those of the global headers before it. Not `Clone`: there may
+/// be many, and there is one entry after the other.
+#[derive(Debug, Default)]
 pub(super) struct Records {
+    /// An empty value takes the key away, that of a global header, too; it is kept to say so.
     values: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Bytes of all keys and values.
+    bytes: u64,
     /// GNU's sparse format 0.0 repeats its keys, so their order matters: offsets and lengths.
     pub(super) sparse: Vec<(u64, u64)>,
 }
@@ -37,19 +47,82 @@ impl Records {
                         length,
                     ));
                 }
-                _ if value.is_empty() && !key.starts_with(b"SCHILY.xattr.") => {
-                    self.values.remove(key);
-                }
                 _ => {
-                    self.values.insert(key.to_vec(), value.to_vec());
+                    self.bytes += (key.len() + value.len()) as u64;
+                    if let Some(old) = self.values.insert(key.to_vec(), value.to_vec()) {
+                        self.bytes -= (key.len() + old.len()) as u64;
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&[u8]> {
-        self.values.get(key.as_bytes()).map(Vec::as_slice)
+    /// Bytes of all keys and values.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Those whose key begins with `prefix`, by key.
+    fn with_prefix<'a>(&'a self, prefix: &[u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.values
+            .range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
+            .take_while(move |(key, _)| key.starts_with(prefix))
+            .map(|(key, value)| (key.as_slice(), value.as_slice()))
+    }
+}
+
+/// The records that hold for an entry: its own ones, then the global ones, looked up where they are.
+#[derive(Debug)]
+pub(super) struct Effective<'a> {
+    own: &'a Records,
+    global: &'a Records,
+    inherited: Cell<u64>,
+}
+
+impl<'a> Effective<'a> {
+    pub(super) fn new(own: &'a Records, global: &'a Records) -> Self {
+        Self {
+            own,
+            global,
+            inherited: Cell::new(0),
+        }
+    }
+
+    /// Bytes of the global records that were looked up so far. One global record is work, and may be memory, for each
+    /// entry that has it, so it counts as if the entry had it itself.
+    pub(super) fn inherited(&self) -> u64 {
+        self.inherited.get()
+    }
+
+    fn inherit(&self, key: &[u8], value: &[u8]) {
+        let bytes = (key.len() + value.len()) as u64;
+        self.inherited.set(self.inherited.get() + bytes);
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&'a [u8]> {
+        let value = self.own.values.get(key.as_bytes()).or_else(|| {
+            let value = self.global.values.get(key.as_bytes())?;
+            self.inherit(key.as_bytes(), value);
+            Some(value)
+        });
+        value.map(Vec::as_slice).filter(|value| !value.is_empty())
+    }
+
+    /// Those whose key begins with `prefix`, by key.
+    fn with_prefix(&self, prefix: &[u8]) -> BTreeMap<&'a [u8], &'a [u8]> {
+        let mut found = BTreeMap::new();
+        for (key, value) in self.global.with_prefix(prefix) {
+            self.inherit(key, value);
+            found.insert(key, value);
+        }
+        found.extend(self.own.with_prefix(prefix));
+        found
+    }
+
+    /// Offsets and lengths of GNU's sparse format 0.0. A global header has none.
+    pub(super) fn sparse(&self) -> &'a [(u64, u64)] {
+        &self.own.sparse
     }
 
     /// A name: it must not hold a NUL.
@@ -78,19 +151,20 @@ impl Records {
     /// encoding and values in base64, and counts only for names that the former does not have.
     pub(super) fn xattrs(&self) -> Result<super::Xattrs, String> {
         let mut found = BTreeMap::new();
-        for (key, value) in &self.values {
-            if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
-                let name = url_decoded(name).ok_or_else(|| bad("LIBARCHIVE.xattr", name))?;
-                found.insert(
-                    name,
-                    base64_decoded(value).ok_or_else(|| bad("LIBARCHIVE.xattr", value))?,
-                );
+        for (key, value) in self.with_prefix(LIBARCHIVE) {
+            if value.is_empty() {
+                continue;
             }
+            let name = &key[LIBARCHIVE.len()..];
+            let name = url_decoded(name).ok_or_else(|| bad("LIBARCHIVE.xattr", name))?;
+            found.insert(
+                name,
+                base64_decoded(value).ok_or_else(|| bad("LIBARCHIVE.xattr", value))?,
+            );
         }
-        for (key, value) in &self.values {
-            if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                found.insert(name.to_vec(), value.clone());
-            }
+        // An empty value is one here: an attribute may have none.
+        for (key, value) in self.with_prefix(SCHILY) {
+            found.insert(key[SCHILY.len()..].to_vec(), value.to_vec());
         }
         Ok(found.into_iter().collect())
     }
@@ -208,6 +282,84 @@ mod tests {
         [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
     }
 
+    /// What holds for an entry with these records where there are no global ones.
+    fn alone(own: &Records) -> Effective<'_> {
+        static NONE: Records = Records {
+            values: BTreeMap::new(),
+            bytes: 0,
+            sparse: Vec::new(),
+        };
+        Effective::new(own, &NONE)
+    }
+
+    fn read(records: &[(&str, &[u8])]) -> Records {
+        let mut read = Records::default();
+        for (key, value) in records {
+            read.add(&record(key, value)).unwrap();
+        }
+        read
+    }
+
+    #[test]
+    fn an_entrys_own_record_hides_the_global_one_and_an_empty_one_takes_it_away() {
+        let global = read(&[
+            ("path", b"of all"),
+            ("linkpath", b"of all"),
+            ("mtime", b"7"),
+            ("uid", b"1"),
+            ("uid", b""),
+            ("LIBARCHIVE.xattr.user.gone", b"AQID/w"),
+            ("LIBARCHIVE.xattr.user.%6B", b"AQID/w"),
+            ("SCHILY.xattr.user.a", b"of all"),
+            ("SCHILY.xattr.user.b", b"of all"),
+        ]);
+        let own = read(&[
+            ("path", b"own"),
+            ("linkpath", b""),
+            ("LIBARCHIVE.xattr.user.gone", b""),
+            ("SCHILY.xattr.user.b", b""),
+            ("SCHILY.xattr.user.c", b"own"),
+        ]);
+        let records = Effective::new(&own, &global);
+        assert_eq!(records.name("path").unwrap().unwrap(), b"own");
+        assert_eq!(records.name("linkpath").unwrap(), None);
+        assert_eq!(records.number("uid").unwrap(), None);
+        assert_eq!(records.time("mtime").unwrap(), Some(Time::from_secs(7)));
+        let expected: [(&[u8], &[u8]); 4] = [
+            (b"user.a", b"of all"),
+            (b"user.b", b""),
+            (b"user.c", b"own"),
+            (b"user.k", &[1, 2, 3, 255]),
+        ];
+        let expected = expected.map(|(name, value)| (name.to_vec(), value.to_vec()));
+        assert_eq!(records.xattrs().unwrap(), expected);
+        // The next entry has its own records, or none.
+        let next = Records::default();
+        let records = Effective::new(&next, &global);
+        assert_eq!(records.name("path").unwrap().unwrap(), b"of all");
+        assert_eq!(records.name("linkpath").unwrap().unwrap(), b"of all");
+    }
+
+    #[test]
+    fn what_is_replaced_is_not_counted_and_what_is_inherited_is() {
+        let global = read(&[
+            ("path", &[b'p'; 1000]),
+            ("path", b"four"),
+            ("comment", b"c"),
+        ]);
+        assert_eq!(global.bytes(), 4 + 4 + 7 + 1);
+        let own = read(&[("linkpath", b"own")]);
+        let records = Effective::new(&own, &global);
+        records.name("linkpath").unwrap();
+        assert_eq!(records.inherited(), 0);
+        records.name("path").unwrap();
+        assert_eq!(records.inherited(), 4 + 4);
+        let global = read(&[("SCHILY.xattr.user.a", b"12345")]);
+        let records = Effective::new(&own, &global);
+        records.xattrs().unwrap();
+        assert_eq!(records.inherited(), 19 + 5);
+    }
+
     #[test]
     fn a_binary_value_with_newlines_and_nuls_is_kept() {
         let value = b"\n12 path=evil\n\0\xff=";
@@ -222,10 +374,10 @@ mod tests {
             )
             .unwrap();
         assert_eq!(
-            records.xattrs().unwrap(),
+            alone(&records).xattrs().unwrap(),
             [(b"user.x".to_vec(), value.to_vec())]
         );
-        assert_eq!(records.name("path").unwrap().unwrap(), b"good");
+        assert_eq!(alone(&records).name("path").unwrap().unwrap(), b"good");
     }
 
     #[test]
@@ -249,7 +401,7 @@ mod tests {
         let mut records = Records::default();
         records.add(b"6 a=b\n").unwrap();
         records.add(&record("path", b"a\0b")).unwrap();
-        assert!(records.name("path").is_err());
+        assert!(alone(&records).name("path").is_err());
     }
 
     #[test]
@@ -282,7 +434,7 @@ mod tests {
             .add(&record("LIBARCHIVE.xattr.user.a%3db", b"AQID/w"))
             .unwrap();
         assert_eq!(
-            records.xattrs().unwrap(),
+            alone(&records).xattrs().unwrap(),
             [(b"user.a=b".to_vec(), vec![1, 2, 3, 255])]
         );
     }

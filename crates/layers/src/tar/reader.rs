@@ -3,18 +3,23 @@
 use std::io::Read;
 
 use super::header::{BLOCK, Format, Header, text};
-use super::pax::Records;
+use super::pax::{Effective, Records};
 use super::{Entry, Kind, RawSink, TarError, sparse};
 
 /// Largest extended header or long name in bytes: room for an extended attribute of 64 KiB several times over.
 const MAX_EXTENDED: u64 = 1 << 20;
+
+/// Bytes of the records of all global headers together: as much as one header may hold. They stay until the archive's
+/// end.
+const MAX_GLOBAL: u64 = MAX_EXTENDED;
 
 /// Bounds of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TarLimits {
     /// Entries at most.
     pub entries: u64,
-    /// Bytes of headers, extended ones included, at most.
+    /// Bytes of headers, extended ones included, at most. A record of a global header counts for each entry that
+    /// takes it.
     pub metadata: u64,
 }
 
@@ -54,7 +59,7 @@ impl<R: Read> Reader<R> {
         if self.ended {
             return Ok(None);
         }
-        let mut records = self.global.clone();
+        let mut records = Records::default();
         let (mut long_name, mut long_link) = (None, None);
         // An extended header without an entry after it is a truncated archive.
         let mut extended = false;
@@ -92,7 +97,13 @@ impl<R: Read> Reader<R> {
                             self.malformed("a global header describes a sparse file".into())
                         );
                     }
-                    records = self.global.clone();
+                    if self.global.bytes() > MAX_GLOBAL {
+                        return Err(TarError::Limit {
+                            what: "bytes of records in all global extended headers",
+                            limit: MAX_GLOBAL,
+                        });
+                    }
+                    records = Records::default();
                 }
                 b'x' | b'X' => {
                     let bytes = self.extended(size, raw)?;
@@ -129,8 +140,11 @@ impl<R: Read> Reader<R> {
         long_link: Option<Vec<u8>>,
         raw: &mut dyn RawSink,
     ) -> Result<Entry, TarError> {
+        let records = Effective::new(records, &self.global);
         let (mut entry, format_of_map) =
-            self.describe(block, size, records, long_name, long_link)?;
+            self.describe(block, size, &records, long_name, long_link)?;
+        let inherited = records.inherited();
+        self.count(inherited)?;
         let (stored, padding) = (
             entry.data,
             entry.data.next_multiple_of(BLOCK as u64) - entry.data,
@@ -190,7 +204,7 @@ impl<R: Read> Reader<R> {
         &self,
         block: &[u8; BLOCK],
         size: u64,
-        records: &Records,
+        records: &Effective<'_>,
         long_name: Option<Vec<u8>>,
         long_link: Option<Vec<u8>>,
     ) -> Result<(Entry, Map), TarError> {
@@ -288,7 +302,7 @@ impl<R: Read> Reader<R> {
         Ok((entry, map))
     }
 
-    fn map_of(&self, header: &Header<'_>, records: &Records) -> Result<Map, String> {
+    fn map_of(&self, header: &Header<'_>, records: &Effective<'_>) -> Result<Map, String> {
         if header.kind() == b'S' {
             return Ok(Map::Old);
         }
@@ -299,7 +313,7 @@ impl<R: Read> Reader<R> {
         Ok(match version {
             (Some(1), Some(0)) => Map::InData,
             (Some(1..), _) => return Err(format!("its sparse format {version:?} is not known")),
-            _ if !records.sparse.is_empty() => Map::Given(records.sparse.clone()),
+            _ if !records.sparse().is_empty() => Map::Given(records.sparse().to_vec()),
             _ => match records.get("GNU.sparse.map") {
                 Some(list) => Map::Given(sparse::from_list(list)?),
                 None if records.get("GNU.sparse.size").is_some() => Map::Given(Vec::new()),
@@ -442,4 +456,117 @@ enum Map {
     Given(Vec<(u64, u64)>),
     /// Before its data.
     InData,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A header block, with its data.
+    fn part(kind: u8, name: &str, data: &[u8]) -> Vec<u8> {
+        let mut block = vec![0; BLOCK];
+        block[..name.len()].copy_from_slice(name.as_bytes());
+        block[100..107].copy_from_slice(b"0000755");
+        block[124..135].copy_from_slice(format!("{:011o}", data.len()).as_bytes());
+        block[156] = kind;
+        block[257..265].copy_from_slice(b"ustar\x0000");
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        block.extend(data);
+        block.resize(block.len().next_multiple_of(BLOCK), 0);
+        block
+    }
+
+    fn record(key: &str, value: &[u8]) -> Vec<u8> {
+        let rest = key.len() + value.len() + 3;
+        let length = (rest..)
+            .find(|length| *length == rest + length.to_string().len())
+            .unwrap();
+        [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
+    }
+
+    fn entries(tar: &[u8], metadata: u64) -> Result<Vec<Entry>, TarError> {
+        let limits = TarLimits {
+            entries: 1000,
+            metadata,
+        };
+        let mut reader = Reader::new(tar, limits);
+        let mut entries = Vec::new();
+        while let Some(entry) = reader.next_entry(&mut Vec::new())? {
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    #[test]
+    fn global_records_hold_for_all_entries_and_an_entrys_own_for_it_alone() {
+        let tar = [
+            part(b'g', "g", &record("mtime", b"7")),
+            part(b'0', "first", b""),
+            part(b'x', "x", &record("mtime", b"8")),
+            part(b'0', "second", b""),
+            part(b'0', "third", b""),
+            part(b'x', "x", &record("mtime", b"")),
+            part(b'0', "fourth", b""),
+            part(b'g', "g", &record("mtime", b"9")),
+            part(b'0', "fifth", b""),
+        ]
+        .concat();
+        let times: Vec<i64> = entries(&tar, 1 << 20)
+            .unwrap()
+            .iter()
+            .map(|entry| entry.mtime.secs)
+            .collect();
+        assert_eq!(times, [7, 8, 7, 0, 9]);
+    }
+
+    #[test]
+    fn all_global_records_together_are_bounded() {
+        let header = |key: &str| part(b'g', "g", &record(key, &vec![b'v'; 600 << 10]));
+        let end = part(b'0', "file", b"");
+        // The same key again takes the place of what was there.
+        let same = [header("comment"), header("comment"), end.clone()].concat();
+        assert_eq!(entries(&same, 1 << 30).unwrap().len(), 1);
+        let more = [header("comment"), header("other"), end].concat();
+        let refused = entries(&more, 1 << 30).unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                TarError::Limit {
+                    limit: MAX_GLOBAL,
+                    ..
+                }
+            ),
+            "{refused}"
+        );
+        assert!(
+            refused.to_string().contains("global extended headers"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_global_record_counts_for_each_entry_that_takes_it() {
+        let big = vec![b'v'; 100 << 10];
+        let files: Vec<u8> = (0..100)
+            .flat_map(|number| part(b'0', &number.to_string(), b""))
+            .collect();
+        let archive = |key: &str| [part(b'g', "g", &record(key, &big)), files.clone()].concat();
+        // 100 times 100 KiB are more than the limit; what no entry takes is there once.
+        assert_eq!(entries(&archive("comment"), 1 << 20).unwrap().len(), 100);
+        for key in ["SCHILY.xattr.com.apple.x", "linkpath"] {
+            let refused = entries(&archive(key), 1 << 20).unwrap_err();
+            assert!(
+                matches!(
+                    refused,
+                    TarError::Limit {
+                        what: "bytes of headers",
+                        ..
+                    }
+                ),
+                "{key}: {refused}"
+            );
+        }
+    }
 }
