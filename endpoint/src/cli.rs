@@ -68,6 +68,13 @@ pub struct Serve {
     /// Authority (PEM) that client certificates must be signed by.
     #[arg(long, value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
+    /// Inventory path of the datacenter, such as `Main` or `Europe/Main`. Default: the only one.
+    #[arg(long, value_name = "PATH")]
+    pub datacenter: Option<String>,
+    /// Resource pool of the containers' VMs, by its inventory path below the datacenter's hosts and clusters: `CLUSTER/Resources`
+    /// for all of one, `CLUSTER/Resources/POOL`. Default: that of the only host or cluster.
+    #[arg(long, value_name = "PATH")]
+    pub resource_pool: Option<String>,
     /// Datastore for images and containers. Default: the first accessible one.
     #[arg(long, value_name = "NAME")]
     pub datastore: Option<String>,

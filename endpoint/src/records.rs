@@ -68,7 +68,7 @@ pub(crate) async fn upload(
     let put =
         vsphere
             .client()
-            .file_put_stream(vsphere.datacenter_name(), path, content, Some(length));
+            .file_put_stream(vsphere.datacenter_path(), path, content, Some(length));
     let Err(error) = put.await else {
         return Ok(());
     };
@@ -227,7 +227,7 @@ pub async fn read(vsphere: &Vsphere, path: &DatastorePath) -> Result<Bytes> {
     let what = format!("cannot read {path}");
     let body = vsphere
         .client()
-        .file_get(vsphere.datacenter_name(), path, None)
+        .file_get(vsphere.datacenter_path(), path, None)
         .await
         .map_err(failed(what.clone()))?;
     body.bytes(RECORD_MAX)
@@ -248,7 +248,7 @@ async fn write(vsphere: &Vsphere, path: &DatastorePath, bytes: Vec<u8>) -> Resul
 pub async fn delete(vsphere: &Vsphere, path: &DatastorePath) -> Result<()> {
     match vsphere
         .client()
-        .file_delete(vsphere.datacenter_name(), path)
+        .file_delete(vsphere.datacenter_path(), path)
         .await
     {
         Ok(()) => Ok(()),

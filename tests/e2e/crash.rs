@@ -32,6 +32,10 @@ pub fn tests(_: &Arc<Hosts>) -> Vec<Trial> {
         destroyed_by_hand,
     ));
     all.push(alone(
+        "crash::files_that_an_administrator_takes_away_take_no_others_along",
+        files_by_hand,
+    ));
+    all.push(alone(
         "crash::a_vm_powered_on_by_hand_runs_its_container",
         powered_on_by_hand,
     ));
@@ -211,6 +215,41 @@ fn destroyed_by_hand() -> Result<()> {
         vch.docker.ok(&["run", "--rm", BUSYBOX, "echo", "new"])?,
         "new".into(),
     )
+}
+
+/// What an administrator takes out of the inventory is not an endpoint's to delete, and what he deletes of one container
+/// takes nothing of others along.
+fn files_by_hand() -> Result<()> {
+    let vch = Vch::start(Settings::link("auto"))?;
+    load(&vch.docker, "busybox")?;
+    let docker = &vch.docker;
+    let gone = |id: &str| {
+        tests::command::eventually("the container is gone", || {
+            Ok(docker.run(&["inspect", id])?.code != 0)
+        })
+    };
+    let kept = docker.ok(&["create", BUSYBOX, "true"])?;
+    let folders = vch.vch_folder()?.join("containers");
+    admin::unregister(&vch, &kept)?;
+    gone(&kept)?;
+    // What a create or rm has left is looked for once, at the start: this is what it takes away.
+    let left = folders.join("f".repeat(64));
+    std::fs::create_dir(&left)?;
+    vch.kill("endpoint")?;
+    vch.up()?;
+    tests::command::eventually("what was left is gone", || Ok(!left.exists()))?;
+    for file in ["container.vmx", "leaf.vmdk"] {
+        ensure!(folders.join(&kept).join(file).exists(), "{file} is deleted");
+    }
+    // Its folder alone: the disk of a volume is elsewhere, and was attached.
+    let mount = ["-v", "kept-by-hand:/data", BUSYBOX, "sh", "-c"];
+    let write = [&["run", "--rm"][..], &mount, &["echo whole > /data/file"]].concat();
+    docker.ok(&write)?;
+    let bare = docker.ok(&[&["create"][..], &mount, &["true"]].concat())?;
+    std::fs::remove_dir_all(folders.join(&bare))?;
+    docker.ok(&["rm", &bare])?;
+    let read = [&["run", "--rm"][..], &mount, &["cat /data/file"]].concat();
+    equal("the volume", docker.ok(&read)?, "whole".into())
 }
 
 /// An administrator's reset, of which vSphere shows no change of power, is an end; and a policy starts it again.

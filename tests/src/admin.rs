@@ -54,6 +54,17 @@ pub async fn destroy(vch: &Vch, container: &str) -> Result<()> {
     Ok(())
 }
 
+/// Takes the VM of a container out of the inventory; its files stay.
+///
+/// # Errors
+/// As [`destroy`].
+#[tokio::main(flavor = "current_thread")]
+pub async fn unregister(vch: &Vch, container: &str) -> Result<()> {
+    let client = client(vch).await?;
+    client.unregister_vm(&vm(&client, container).await?).await?;
+    Ok(())
+}
+
 /// Powers on the VM of a container.
 ///
 /// # Errors

@@ -188,7 +188,8 @@ methods! {
         name: String = "name",
         /// Datacenter.
         datacenter: Option<ManagedObjectReference> = "datacenter",
-        /// Also those above it; then one that exists is no fault.
+        /// Also those above it, which may exist. The folder itself must not in either case: the
+        /// fault is `FileAlreadyExists` (govc's `datastore.mkdir -p` passes over it by itself).
         create_parent_directories: Option<bool> = "createParentDirectories",
     } -> ();
     /// Deletes a file, or a folder with all in it.

@@ -56,7 +56,7 @@ impl Containers {
             }
         });
         container.pending().clear();
-        self.execs.forget(container.id());
+        self.execs.forget(container);
     }
 
     /// Follows the VMs for ever; `first` is told once all that there are have been read.
@@ -79,6 +79,8 @@ impl Containers {
         first: &mut Option<oneshot::Sender<Result<(), VsphereError>>>,
     ) -> Result<(), VsphereError> {
         let mut watch = self.vsphere.watch_vms().await?;
+        // One that is made after the list was does not count as absent.
+        let known: Vec<VmRef> = self.index().by_vm.keys().cloned().collect();
         // A watch over no VM says nothing before there is one: read what there is beforehand.
         let mut present: HashSet<VmRef> = HashSet::new();
         let listed = self.vsphere.list_vms().await?;
@@ -86,7 +88,7 @@ impl Containers {
             present.insert(change.vm.clone());
             self.changed(change);
         }
-        self.drop_absent(&present);
+        self.drop_absent(known, &present);
         if let Some(first) = first.take() {
             let _caller_is_gone = first.send(Ok(()));
         }
@@ -95,6 +97,8 @@ impl Containers {
                 match update {
                     // Told anew: read what is gone by a watch of its own.
                     VmUpdate::Reset => return Ok(()),
+                    // One whose files could not be read before: what it is in whole a list tells.
+                    VmUpdate::Changed(change) if self.is_half_known(&change) => return Ok(()),
                     VmUpdate::Changed(change) => self.changed(change),
                     VmUpdate::Gone(vm) => self.vanished(&vm),
                 }
@@ -102,16 +106,9 @@ impl Containers {
         }
     }
 
-    fn drop_absent(self: &Arc<Self>, present: &HashSet<VmRef>) {
-        let absent: Vec<VmRef> = self
-            .index()
-            .by_vm
-            .keys()
-            .filter(|vm| !present.contains(*vm))
-            .cloned()
-            .collect();
-        for vm in absent {
-            self.vanished(&vm);
+    fn drop_absent(&self, known: Vec<VmRef>, present: &HashSet<VmRef>) {
+        for vm in known.iter().filter(|vm| !present.contains(*vm)) {
+            self.vanished(vm);
         }
     }
 
@@ -132,6 +129,14 @@ impl Containers {
         tracing::info!(id = container.id(), "the VM was destroyed by someone else");
         self.emit(&container, "destroy", &[]);
         self.forget(&container);
+    }
+
+    /// Whether it is a VM of this host that is not known, and not all of it is in the change.
+    fn is_half_known(&self, change: &VmChange) -> bool {
+        let own = |keys: &Keys| keys.get(keys::VCH) == Some(&self.setup.vch);
+        change.keys.as_ref().is_some_and(own)
+            && (change.name.is_none() || change.on.is_none())
+            && !self.index().by_vm.contains_key(&change.vm)
     }
 
     fn changed(self: &Arc<Self>, change: VmChange) {

@@ -41,7 +41,7 @@ impl Containers {
     }
 
     async fn console_tail(&self, path: &DatastorePath) -> Result<Vec<u8>, vim::Error> {
-        let (client, datacenter) = (self.vsphere.client(), self.vsphere.datacenter_name());
+        let (client, datacenter) = (self.vsphere.client(), self.vsphere.datacenter_path());
         let size = client.file_head(datacenter, path).await?.size;
         if size == 0 {
             return Ok(Vec::new());

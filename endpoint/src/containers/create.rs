@@ -423,6 +423,12 @@ impl Containers {
         vm_keys.insert(keys::VCH.to_owned(), self.setup.vch.clone());
         vm_keys.insert(keys::ID.to_owned(), spec.id.clone());
         vm_keys.insert("serial1.hardwareFlowControl".to_owned(), "TRUE".to_owned());
+        // The console's file is there from the second boot on. Without an answer vSphere asks what to do with it, and the
+        // power-on waits for somebody to say.
+        vm_keys.insert(
+            "answer.msg.serial.file.open".to_owned(),
+            "Replace".to_owned(),
+        );
         vm_keys.extend(shares::vm_keys(&spec.shares));
         keys::put_spec(&mut vm_keys, &spec)?;
         let restart = Restart {

@@ -23,7 +23,7 @@ impl Containers {
         if status.gone {
             return Err(Error::no_such_container(container.id()));
         }
-        if !force && (status.live() || status.phase == Phase::Starting) {
+        if !force && (status.live() || status.revive || status.phase == Phase::Starting) {
             return Err(Error::conflict(format!(
                 "cannot remove container \"/{}\": container is {}: {} the container before removing or force remove",
                 status.name,
@@ -165,7 +165,9 @@ impl Containers {
     }
 
     /// Deletes folders of containers that have no VM: a create or rm that was cut short. Called once, at the start;
-    /// may run beside anything else, of this endpoint or another one.
+    /// may run beside anything else, of this endpoint or another one. Nothing is deleted while vSphere cannot read the
+    /// files of some VM, whose folder may be one of these, nor a folder with a VM that someone has taken out of the
+    /// inventory.
     ///
     /// The folder of a creation in flight has no VM either. It is made by the creation's task, so the task of each
     /// folder that is listed had begun by then: once those tasks are over, a folder without a VM is nobody's. (IDs are
@@ -179,8 +181,19 @@ impl Containers {
     async fn try_sweep(&self) -> Result<()> {
         let folders = self.vsphere.container_folders().await?;
         self.vsphere.creations_over().await?;
-        let vms = self.vsphere.list_vms().await?.into_iter();
-        let known: HashSet<String> = vms.filter_map(|vm| vm.keys?.remove(keys::ID)).collect();
+        let vms = self.vsphere.list_vms().await?;
+        if let Some(vm) = vms.iter().find(|vm| vm.keys.is_none()) {
+            tracing::warn!(vm = %vm.vm, name = vm.name, "its files cannot be read: what a create or rm has left stays until the next start");
+            return Ok(());
+        }
+        let vms = vms.into_iter();
+        let mut known: HashSet<String> = vms.filter_map(|vm| vm.keys?.remove(keys::ID)).collect();
+        for folder in &folders {
+            if !known.contains(folder) && self.vsphere.holds_vm(folder).await? {
+                tracing::warn!(%folder, "its VM is not in the inventory: it stays; register the VM, or delete the folder");
+                known.insert(folder.clone());
+            }
+        }
         self.volumes.sweep(&known).await;
         for folder in folders {
             let is_id = folder.len() == 64 && folder.bytes().all(|b| b.is_ascii_hexdigit());

@@ -78,7 +78,7 @@ impl Store {
         match self
             .vsphere
             .client()
-            .file_head(self.vsphere.datacenter_name(), &path)
+            .file_head(self.vsphere.datacenter_path(), &path)
             .await
         {
             Ok(_) => Ok(true),

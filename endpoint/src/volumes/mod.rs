@@ -159,7 +159,7 @@ impl Volumes {
         let path = self.disk(name);
         let client = self.vsphere.client();
         let stat = client
-            .file_head(self.vsphere.datacenter_name(), &path)
+            .file_head(self.vsphere.datacenter_path(), &path)
             .await;
         Ok(stat
             .map_err(failed(format!("cannot read the size of {path}")))?
@@ -171,7 +171,7 @@ impl Volumes {
         let path = self.disk(name);
         let client = self.vsphere.client();
         let found = client
-            .file_head(self.vsphere.datacenter_name(), &path)
+            .file_head(self.vsphere.datacenter_path(), &path)
             .await;
         found.err().filter(vim::Error::is_not_found).map(|_| {
             format!(

@@ -1,12 +1,15 @@
 //! The hypervisor, as the endpoint uses it. Nothing outside of this module knows vSphere's types.
 
 mod disk;
+mod places;
 mod spec;
 mod watch;
 
 pub use disk::{RemoteFile, open_chain};
 pub use spec::{Boot, LinkPort, NewVm, Nic, VolumeDisk};
 pub use watch::{VmChange, VmUpdate, VmWatch};
+
+use places::Places;
 
 use crate::{
     cli::Serve,
@@ -18,8 +21,9 @@ use std::collections::BTreeMap;
 use vim::{
     Client, ClientConfig, DatastorePath, FaultKind, ManagedObjectReference, Trust,
     types::{
-        Backing, DatastoreSummary, DeviceKind, DeviceOperation, HostHardwareSummary, OptionValue,
-        PowerState, TaskInfo, VirtualDevice, VirtualDeviceConfigSpec, VirtualMachineConfigSpec,
+        Backing, DatastoreSummary, DeviceKind, DeviceOperation, HostHardwareSummary, ObjectContent,
+        OptionValue, PowerState, TaskInfo, VirtualDevice, VirtualDeviceConfigSpec,
+        VirtualMachineConfigSpec,
     },
 };
 
@@ -47,7 +51,8 @@ pub struct Capabilities {
 pub struct Vsphere {
     client: Client,
     datacenter: VmRef,
-    datacenter_name: String,
+    /// Its inventory path.
+    datacenter_path: String,
     vm_folder: VmRef,
     pool: VmRef,
     datastore: String,
@@ -102,6 +107,41 @@ fn call(what: impl Into<String>) -> impl FnOnce(vim::Error) -> VsphereError {
     move |source| VsphereError::Call { what, source }
 }
 
+/// The VM's keys, and its devices. Not set where its files cannot be read.
+const EXTRA_CONFIG: &str = "config.extraConfig";
+const DEVICES: &str = "config.hardware.device";
+
+/// The keys of a VM; `None` where its files cannot be read.
+fn vm_keys(
+    content: &ObjectContent,
+) -> std::result::Result<Option<BTreeMap<String, String>>, vim::DecodeError> {
+    if !content.prop_set.iter().any(|p| p.name == EXTRA_CONFIG) {
+        return Ok(None);
+    }
+    Ok(Some(watch::to_keys(&content.items(EXTRA_CONFIG)?)))
+}
+
+fn devices_in(vm: &VmRef, content: &ObjectContent) -> Result<Vec<VirtualDevice>> {
+    if !content.prop_set.iter().any(|p| p.name == DEVICES) {
+        return Err(unreadable(vm));
+    }
+    content
+        .items(DEVICES)
+        .map_err(|e| VsphereError::Missing(format!("{vm}: {e}")))
+}
+
+/// Whether a VM is gone. That a file of it is not there says something else.
+fn is_gone(error: &vim::Error) -> bool {
+    matches!(error, vim::Error::NotFound { .. })
+        || matches!(error.kind(), Some(FaultKind::ManagedObjectNotFound { .. }))
+}
+
+fn unreadable(vm: &VmRef) -> VsphereError {
+    VsphereError::Missing(format!(
+        "vSphere cannot read the files of {vm} now; see its state there, and repeat the command"
+    ))
+}
+
 impl Vsphere {
     /// Logs in and finds datacenter, pool, datastore and network.
     ///
@@ -120,73 +160,27 @@ impl Vsphere {
         let client = Client::connect(config)
             .await
             .map_err(call(format!("cannot log in at {}", settings.vsphere)))?;
-        let root = client.content().root_folder.clone();
-        let list = async |kind: &'static str, paths: &[&str]| {
-            client
-                .list(&root, kind, paths)
-                .await
-                .map_err(call(format!("cannot list objects of type {kind}")))
-        };
-        let decode = |what: &str| {
-            let what = what.to_owned();
-            move |error: vim::DecodeError| VsphereError::Missing(format!("{what}: {error}"))
-        };
-        let absent =
-            |what: &str| VsphereError::Missing(format!("{} has no {what}", settings.vsphere));
-        let datacenters = list("Datacenter", &["name", "vmFolder"]).await?;
-        let datacenter = datacenters.first().ok_or_else(|| absent("datacenter"))?;
-        let vm_folder = datacenter
-            .get("vmFolder")
-            .map_err(decode("datacenter"))?
-            .ok_or_else(|| absent("VM folder"))?;
-        let datacenter_name: String = datacenter
-            .get("name")
-            .map_err(decode("datacenter"))?
-            .unwrap_or_default();
-        let pools = list("ResourcePool", &["name"]).await?;
-        let pool = pools
-            .first()
-            .ok_or_else(|| absent("resource pool"))?
-            .obj
-            .clone();
-        let (mut datastore, mut browser) = (None, None);
-        for found in list("Datastore", &["name", "browser"]).await? {
-            let name: String = found
-                .get("name")
-                .map_err(decode("datastore"))?
-                .unwrap_or_default();
-            if settings.datastore.as_ref().is_none_or(|want| *want == name) {
-                browser = found.get("browser").map_err(decode("datastore"))?;
-                datastore = Some(name);
-                break;
-            }
-        }
-        let wanted = settings.datastore.as_deref().unwrap_or("");
-        let datastore = datastore.ok_or_else(|| absent(&format!("datastore {wanted}")))?;
-        let mut networks = BTreeMap::new();
-        for found in list("Network", &["name"]).await? {
-            let name: Option<String> = found.get("name").map_err(decode("network"))?;
-            networks.insert(name.unwrap_or_default(), found.obj.clone());
-        }
-        let own = std::iter::once(&settings.port_group).chain(&settings.network_pool);
-        let offered = settings.container_networks.port_groups();
-        for name in own.map(String::as_str).chain(offered) {
-            if !networks.contains_key(name) {
-                return Err(absent(&format!("port group {name}")));
-            }
-        }
+        let Places {
+            datacenter,
+            datacenter_path,
+            vm_folder,
+            pool,
+            datastore,
+            browser,
+            networks,
+        } = Places::find(&client, settings).await?;
         let containers = DatastorePath::new(
             &datastore,
             format!("mooring/{}/containers", settings.vch_id),
         );
         let capabilities = capabilities(&client).await?;
         let this = Self {
-            datacenter: datacenter.obj.clone(),
-            datacenter_name,
+            datacenter,
+            datacenter_path,
             vm_folder,
             pool,
             datastore,
-            browser: browser.ok_or_else(|| absent("datastore browser"))?,
+            browser,
             networks,
             capabilities,
             containers,
@@ -195,10 +189,6 @@ impl Vsphere {
         this.client
             .make_directory(Some(&this.datacenter), &this.containers, true)
             .await
-            .or_else(|error| match error.kind() {
-                Some(FaultKind::FileAlreadyExists { .. }) => Ok(()),
-                _ => Err(error),
-            })
             .map_err(call(format!("cannot make folder {}", this.containers)))?;
         Ok(this)
     }
@@ -213,9 +203,9 @@ impl Vsphere {
         &self.datastore
     }
 
-    /// Name of the datacenter, for file transfers.
-    pub fn datacenter_name(&self) -> &str {
-        &self.datacenter_name
+    /// The datacenter's inventory path, which is how file transfers name it.
+    pub fn datacenter_path(&self) -> &str {
+        &self.datacenter_path
     }
 
     /// The datacenter.
@@ -383,12 +373,12 @@ impl Vsphere {
     }
 
     async fn devices(&self, vm: &VmRef) -> Result<Vec<VirtualDevice>> {
-        self.client
-            .properties(vm, &["config.hardware.device"])
+        let content = self
+            .client
+            .properties(vm, &[DEVICES])
             .await
-            .map_err(call(format!("cannot read the devices of {vm}")))?
-            .items::<VirtualDevice>("config.hardware.device")
-            .map_err(|e| VsphereError::Missing(format!("{vm}: {e}")))
+            .map_err(call(format!("cannot read the devices of {vm}")))?;
+        devices_in(vm, &content)
     }
 
     async fn change_device(
@@ -482,62 +472,80 @@ impl Vsphere {
     /// Whether [`Vsphere::remove`] has marked the VM, and so taken its disks; `None` where it is gone.
     ///
     /// # Errors
-    /// vSphere's.
+    /// vSphere's; where the VM's files cannot be read.
     pub async fn removal_began(&self, vm: &VmRef) -> Result<Option<bool>> {
-        match self.client.properties(vm, &["config.extraConfig"]).await {
+        match self.client.properties(vm, &[EXTRA_CONFIG]).await {
             Ok(found) => {
-                let options: Vec<OptionValue> = found
-                    .items("config.extraConfig")
-                    .map_err(|e| VsphereError::Missing(format!("{vm}: {e}")))?;
-                Ok(Some(keys::removing(&watch::to_keys(&options))))
+                let keys =
+                    vm_keys(&found).map_err(|e| VsphereError::Missing(format!("{vm}: {e}")))?;
+                let keys = keys.ok_or_else(|| unreadable(vm))?;
+                Ok(Some(keys::removing(&keys)))
             }
-            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) if is_gone(&error) => Ok(None),
             Err(error) => Err(call(format!("cannot read the keys of {vm}"))(error)),
         }
     }
 
     /// Takes a container's VM away: detaches its disks and marks it, destroys it, deletes its
-    /// own disk and folder. May be called again after it was cut short anywhere.
+    /// own disk and folder. May be called again after it was cut short anywhere. What vSphere destroys takes all disks
+    /// along that it still has, those of volumes too: so none may be left.
     ///
     /// # Errors
-    /// vSphere's.
+    /// vSphere's; where the VM's files cannot be read.
     pub async fn remove(&self, vm: &VmRef, id: &str) -> Result<()> {
-        let gone = |error: &vim::Error| error.is_not_found();
-        let devices = self
-            .client
-            .properties(vm, &["config.hardware.device"])
-            .await;
-        match devices {
-            Err(error) if gone(&error) || matches!(error, vim::Error::NotFound { .. }) => {}
-            Err(error) => return Err(call(format!("cannot read the devices of {vm}"))(error)),
-            Ok(content) => {
-                let disks: Vec<VirtualDevice> = content
-                    .items::<VirtualDevice>("config.hardware.device")
-                    .map_err(|e| VsphereError::Missing(format!("{vm}: {e}")))?
+        if let Some(disks) = self.disks_of(vm).await? {
+            let spec = VirtualMachineConfigSpec {
+                device_change: disks
                     .into_iter()
-                    .filter(|d| matches!(d.kind, DeviceKind::Disk(_)))
-                    .collect();
-                let spec = VirtualMachineConfigSpec {
-                    device_change: disks
-                        .into_iter()
-                        .map(VirtualDeviceConfigSpec::remove)
-                        .collect(),
-                    extra_config: vec![OptionValue::text(keys::REMOVING, "true")],
-                    ..VirtualMachineConfigSpec::default()
-                };
-                self.client
-                    .reconfigure_vm(vm, spec)
+                    .map(VirtualDeviceConfigSpec::remove)
+                    .collect(),
+                extra_config: vec![OptionValue::text(keys::REMOVING, "true")],
+                ..VirtualMachineConfigSpec::default()
+            };
+            match self.client.reconfigure_vm(vm, spec).await {
+                Ok(()) => self.destroy(vm).await?,
+                Err(error) if is_gone(&error) => {}
+                // Someone has deleted its files: there is nothing to detach from, and nothing to destroy.
+                Err(error) if error.is_not_found() => self
+                    .client
+                    .unregister_vm(vm)
                     .await
-                    .or_else(|e| if gone(&e) { Ok(()) } else { Err(e) })
-                    .map_err(call(format!("cannot detach the disks of {vm}")))?;
-                self.client
-                    .destroy_vm(vm)
-                    .await
-                    .or_else(|e| if gone(&e) { Ok(()) } else { Err(e) })
-                    .map_err(call(format!("cannot destroy {vm}")))?;
+                    .or_else(|e| if is_gone(&e) { Ok(()) } else { Err(e) })
+                    .map_err(call(format!("cannot take {vm} out of the inventory")))?,
+                Err(error) => return Err(call(format!("cannot detach the disks of {vm}"))(error)),
             }
         }
         self.delete_folder(&self.container_folder(id)).await
+    }
+
+    /// Destroys a VM that has no disk any more.
+    async fn destroy(&self, vm: &VmRef) -> Result<()> {
+        match self.disks_of(vm).await? {
+            None => return Ok(()),
+            Some(disks) if disks.is_empty() => {}
+            Some(disks) => {
+                return Err(VsphereError::Missing(format!(
+                    "{vm} still has {} disks, which its end would delete: it is not destroyed",
+                    disks.len()
+                )));
+            }
+        }
+        self.client
+            .destroy_vm(vm)
+            .await
+            .or_else(|e| if is_gone(&e) { Ok(()) } else { Err(e) })
+            .map_err(call(format!("cannot destroy {vm}")))
+    }
+
+    /// The disks of a VM; `None` where it is gone.
+    async fn disks_of(&self, vm: &VmRef) -> Result<Option<Vec<VirtualDevice>>> {
+        let content = match self.client.properties(vm, &[DEVICES]).await {
+            Err(error) if is_gone(&error) => return Ok(None),
+            found => found.map_err(call(format!("cannot read the devices of {vm}")))?,
+        };
+        let is_disk = |device: &VirtualDevice| matches!(device.kind, DeviceKind::Disk(_));
+        let disks = devices_in(vm, &content)?.into_iter().filter(is_disk);
+        Ok(Some(disks.collect()))
     }
 
     /// Deletes a folder with all in it; one that is not there is no error.
@@ -570,6 +578,29 @@ impl Vsphere {
             .await
             .map_err(call(format!("cannot list {}", self.containers)))?;
         Ok(found.file.into_iter().map(|file| file.path).collect())
+    }
+
+    /// Whether a VM's configuration is in a container's folder.
+    ///
+    /// # Errors
+    /// vSphere's.
+    pub async fn holds_vm(&self, id: &str) -> Result<bool> {
+        let folder = self.container_folder(id);
+        let spec = vim::types::DatastoreSearchSpec {
+            match_pattern: vec!["*.vmx".to_owned()],
+            ..vim::types::DatastoreSearchSpec::default()
+        };
+        match self
+            .client
+            .search_datastore(&self.browser, &folder, spec)
+            .await
+        {
+            Err(error) if error.is_not_found() => Ok(false),
+            found => Ok(!found
+                .map_err(call(format!("cannot list {folder}")))?
+                .file
+                .is_empty()),
+        }
     }
 
     /// Waits until every creation of a VM that vSphere has begun by now is over, whoever asked for it. Gives how
@@ -658,7 +689,7 @@ impl Vsphere {
     /// Where it is not there.
     pub async fn leaf_size(&self, id: &str) -> Result<u64> {
         let leaf = self.leaf(id);
-        let stat = self.client.file_head(&self.datacenter_name, &leaf).await;
+        let stat = self.client.file_head(&self.datacenter_path, &leaf).await;
         Ok(stat
             .map_err(call(format!("cannot read the size of {leaf}")))?
             .size)

@@ -4,9 +4,10 @@ use super::Vsphere;
 use crate::networks::attachment::Attachment;
 use std::collections::BTreeMap;
 use vim::types::{
-    Backing, DeviceKind, DiskBacking, DiskMembers, EthernetMembers, FileBacking, NetworkBacking,
-    ScsiMembers, ScsiSharing, SerialMembers, UriBacking, VirtualDevice, VirtualDeviceConfigSpec,
-    VirtualDeviceConnectInfo, VirtualMachineConfigSpec, VirtualMachineFileInfo,
+    Backing, BootDevice, DeviceKind, DiskBacking, DiskMembers, EthernetMembers, FileBacking,
+    NetworkBacking, ScsiMembers, ScsiSharing, SerialMembers, UriBacking, VirtualDevice,
+    VirtualDeviceConfigSpec, VirtualDeviceConnectInfo, VirtualMachineBootOptions,
+    VirtualMachineConfigSpec, VirtualMachineFileInfo,
 };
 
 /// Device keys; those of the controllers that every VM has are vSphere's own.
@@ -268,6 +269,11 @@ impl Vsphere {
             num_cpus: Some(i32::try_from(vm.cpus).unwrap_or(i32::MAX)),
             memory_mb: Some(i64::from(vm.memory_mib)),
             device_change: devices,
+            // Else a firmware tries disks first, and the layers' partition table looks like a boot sector.
+            boot_options: matches!(vm.boot, Boot::Iso(_)).then(|| VirtualMachineBootOptions {
+                boot_order: vec![BootDevice::Cdrom],
+                ..VirtualMachineBootOptions::default()
+            }),
             extra_config: super::options(&vm.keys),
             ..VirtualMachineConfigSpec::default()
         }

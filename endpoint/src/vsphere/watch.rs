@@ -16,7 +16,8 @@ pub struct VmChange {
     pub name: Option<String>,
     /// Whether it is on.
     pub on: Option<bool>,
-    /// All of its VM keys.
+    /// All of its VM keys. A VM whose files cannot be read has none (`connectionState` is `inaccessible` or `invalid`,
+    /// and `config` is not set): nobody knows then whose it is.
     pub keys: Option<BTreeMap<String, String>>,
 }
 
@@ -74,12 +75,12 @@ impl Vsphere {
             .map(|vm| {
                 let decode =
                     |e: vim::DecodeError| VsphereError::Missing(format!("{}: {e}", vm.obj));
-                let options: Vec<OptionValue> = vm.items("config.extraConfig").map_err(decode)?;
+                let keys = super::vm_keys(&vm).map_err(decode)?;
                 let power: Option<PowerState> = vm.get("runtime.powerState").map_err(decode)?;
                 Ok(VmChange {
                     name: vm.get("name").map_err(decode)?,
                     on: power.map(|state| state != PowerState::PoweredOff),
-                    keys: Some(to_keys(&options)),
+                    keys,
                     vm: vm.obj,
                 })
             })

@@ -156,13 +156,18 @@ impl Datastore {
         self.limit.is_some()
     }
 
-    /// Makes a folder, with `parents` also those above it.
+    /// Makes a folder, with `parents` also those above it, which may exist. The folder itself must
+    /// not, with `parents` neither: so it is in vSphere, and govc's `datastore.mkdir -p` passes over
+    /// the fault (govmomi, `govc/datastore/mkdir.go`).
     ///
     /// # Errors
-    /// `FileAlreadyExists` (not with `parents`), `FileNotFound`.
+    /// `FileAlreadyExists`, `FileNotFound`; `FileFault` where something above is no folder.
     pub fn make_folder(&self, path: &DatastorePath, parents: bool) -> Result<(), Fault> {
         if parents && let Some(parent) = path.parent().filter(|p| !p.path.is_empty()) {
-            self.make_folder(&parent, true)?;
+            match self.make_folder(&parent, true) {
+                Err(fault) if matches!(fault.kind, FaultKind::FileAlreadyExists { .. }) => {}
+                made => made?,
+            }
         }
         let folder = self.resolve(path)?;
         match fs::create_dir(&folder) {
@@ -170,9 +175,6 @@ impl Datastore {
                 .parent()
                 .map_or(Ok(()), sync_folder)
                 .map_err(|e| file_fault(path, &e)),
-            Err(e) if parents && e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {
-                Ok(())
-            }
             Err(e) => Err(file_fault(path, &e)),
         }
     }

@@ -43,14 +43,25 @@ pub(super) async fn answer(host: &Arc<Host>, request: Request<Incoming>) -> Resp
         new_secret: None,
     };
     let result = dispatch(&mut context, &call).await;
-    respond(result, context.new_secret.as_deref())
+    let secret = match context.new_secret {
+        None if session.is_none() => anonymous_secret(),
+        began => began,
+    };
+    respond(result, secret.as_deref())
+}
+
+/// Cookie for a call without a valid session: vSphere gives each such call a session that nobody
+/// is logged in to, fault or not, and a client must not take it for the one that it has. Here
+/// nothing is kept of it, so that it is worth as little as no cookie.
+fn anonymous_secret() -> Option<String> {
+    crate::session::random_hex().ok()
 }
 
 fn bad_request(error: &SoapError) -> Fault {
     Fault::new(FaultKind::InvalidRequest {}, error.to_string())
 }
 
-fn respond(result: Result<String, Fault>, new_secret: Option<&str>) -> Response<Body> {
+fn respond(result: Result<String, Fault>, secret: Option<&str>) -> Response<Body> {
     let (status, message) = match result {
         Ok(message) => (StatusCode::OK, message),
         Err(fault) => (
@@ -66,7 +77,7 @@ fn respond(result: Result<String, Fault>, new_secret: Option<&str>) -> Response<
         HeaderValue::from_static(soap::CONTENT_TYPE),
     );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    if let Some(secret) = new_secret {
+    if let Some(secret) = secret {
         let cookie = format!("{SESSION_COOKIE}=\"{secret}\"; Path=/; HttpOnly; Secure");
         if let Ok(value) = HeaderValue::from_str(&cookie) {
             headers.insert(header::SET_COOKIE, value);

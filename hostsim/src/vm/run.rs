@@ -52,6 +52,7 @@ pub fn spec(host: &Host, vm: &Vm) -> Result<Option<VmxSpec>, Fault> {
         disks: Vec::new(),
         nics: Vec::new(),
         cdrom: None,
+        cdrom_first: vm.config.boot_options.boot_order.first() == Some(&BootDevice::Cdrom),
         serials: Vec::new(),
         guestinfo: config
             .extra
@@ -165,11 +166,15 @@ fn add_device(
         (DeviceKind::Serial(_), _) if !connected => spec.serials.push(SerialSpec::Disconnected),
         (DeviceKind::Serial(_), Some(Backing::SerialFile(file))) => {
             let path = host.store.resolve(&host.store.parse(&file.file_name)?)?;
-            let append = vm
-                .config
-                .extra
-                .get("answer.msg.serial.file.open")
-                .is_some_and(|v| v == "Append");
+            let answer = vm.config.extra.get("answer.msg.serial.file.open");
+            if answer.is_none() && path.exists() {
+                // vSphere asks whether to replace the file or to append, and the power-on waits for somebody to answer.
+                return Err(unrunnable(format!(
+                    "msg.serial.file.open: {} exists, and no key answers what is to become of it",
+                    file.file_name
+                )));
+            }
+            let append = answer.is_some_and(|v| v == "Append");
             spec.serials.push(SerialSpec::File { path, append });
         }
         (DeviceKind::Serial(_), Some(Backing::SerialUri(uri))) => {

@@ -41,6 +41,10 @@ pub fn encode(config: &VmConfig, folder: &DatastorePath) -> String {
         "bios.bootDelay",
         &config.boot_options.boot_delay.unwrap_or(0).to_string(),
     );
+    if !config.boot_options.boot_order.is_empty() {
+        let order = config.boot_options.boot_order.iter().map(boot_device);
+        put("bios.bootOrder", &order.collect::<Vec<_>>().join(","));
+    }
     for (name, allocation) in [
         ("cpu", &config.cpu_allocation),
         ("mem", &config.memory_allocation),
@@ -203,6 +207,8 @@ pub fn decode(text: &str, folder: &DatastorePath) -> Result<VmConfig, Fault> {
     keys.take(".encoding");
     keys.take("config.version");
     config.boot_options.boot_delay = Some(keys.number("bios.bootDelay", 0)?);
+    let order = keys.take("bios.bootOrder").unwrap_or_default();
+    config.boot_options.boot_order = order.split(',').filter_map(bootable).collect();
     config.cpu_allocation = keys.allocation("cpu")?;
     config.memory_allocation = keys.allocation("mem")?;
     keys.devices(folder, &mut config.devices)?;
@@ -469,6 +475,26 @@ fn unescape(value: &str) -> String {
     out
 }
 
+/// As `bios.bootOrder` has it; disks and vNICs with their device keys behind, which follow from their places.
+fn boot_device(device: &BootDevice) -> String {
+    match device {
+        BootDevice::Cdrom => "cdrom".to_owned(),
+        BootDevice::Floppy => "floppy".to_owned(),
+        BootDevice::Disk(key) => format!("hdd:{key}"),
+        BootDevice::Ethernet(key) => format!("ethernet:{key}"),
+    }
+}
+
+fn bootable(text: &str) -> Option<BootDevice> {
+    match text.split_once(':') {
+        None if text == "cdrom" => Some(BootDevice::Cdrom),
+        None if text == "floppy" => Some(BootDevice::Floppy),
+        Some(("hdd", key)) => key.parse().ok().map(BootDevice::Disk),
+        Some(("ethernet", key)) => key.parse().ok().map(BootDevice::Ethernet),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -491,6 +517,7 @@ mod tests {
             ..VmConfig::default()
         };
         config.boot_options.boot_delay = Some(5);
+        config.boot_options.boot_order = vec![BootDevice::Cdrom, BootDevice::Disk(2000)];
         config.extra.insert("mooring.id".into(), "abc".into());
         config
             .extra

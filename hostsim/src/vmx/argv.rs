@@ -165,10 +165,14 @@ pub(super) fn build(spec: &VmxSpec, inherited: &Inherited) -> Result<Vec<OsStrin
         }
         None => {}
     }
-    disks(&mut args, &spec.disks)?;
+    disks(&mut args, spec)?;
     if let Some(iso) = &spec.cdrom {
         args.pair("-blockdev", blockdev("cd0", "raw", iso, true)?);
-        args.pair("-device", "ide-cd,bus=ide.0,drive=cd0,bootindex=0");
+        let order = if spec.cdrom_first { 0 } else { spec::DISKS_MAX };
+        args.pair(
+            "-device",
+            format!("ide-cd,bus=ide.0,drive=cd0,bootindex={order}"),
+        );
     }
     args.pair("-device", format!("pcie-pci-bridge,id={NIC_BUS},addr=0x8"));
     // Behind a bridge that is empty at boot the guest leaves no room for what comes later. Nobody
@@ -273,7 +277,8 @@ fn shared_folder(args: &mut Args, number: u8, share: &ShareSpec, fd: RawFd) {
     );
 }
 
-fn disks(args: &mut Args, disks: &[DiskSpec]) -> Result<(), String> {
+fn disks(args: &mut Args, spec: &VmxSpec) -> Result<(), String> {
+    let disks = &spec.disks;
     for controller in 0..spec::CONTROLLERS_MAX {
         if disks.iter().any(|disk| disk.controller == controller) {
             args.pair(
@@ -282,7 +287,7 @@ fn disks(args: &mut Args, disks: &[DiskSpec]) -> Result<(), String> {
             );
         }
     }
-    for disk in disks {
+    for (order, disk) in disks.iter().enumerate() {
         let DiskSpec {
             path,
             controller,
@@ -291,10 +296,12 @@ fn disks(args: &mut Args, disks: &[DiskSpec]) -> Result<(), String> {
         } = disk;
         let node = format!("disk{controller}-{unit}");
         args.pair("-blockdev", blockdev(&node, "vmdk", path, *read_only)?);
-        args.pair(
-            "-device",
-            format!("scsi-hd,bus=scsi{controller}.0,scsi-id={unit},drive={node}"),
-        );
+        let mut device = format!("scsi-hd,bus=scsi{controller}.0,scsi-id={unit},drive={node}");
+        if spec.cdrom.is_some() && !spec.cdrom_first {
+            // As VMware's firmware has it.
+            device += &format!(",bootindex={order}");
+        }
+        args.pair("-device", device);
     }
     Ok(())
 }

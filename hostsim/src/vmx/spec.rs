@@ -15,6 +15,8 @@ pub const CONTROLLER_UNIT: u32 = 7;
 pub const NICS_MAX: usize = 10;
 /// SCSI controllers that a VM can have at most (vSphere's limit).
 pub const CONTROLLERS_MAX: u32 = 4;
+/// Places for disks on them.
+pub const DISKS_MAX: u32 = CONTROLLERS_MAX * 15;
 /// Serial ports that a VM can have at most: what one ISA bus gives (vSphere allows more).
 pub const SERIALS_MAX: usize = 4;
 /// Longest guestinfo key: fw_cfg file names have 56 bytes with their NUL, `opt/` takes four.
@@ -56,6 +58,9 @@ pub struct VmxSpec {
     /// ISO image in the CD-ROM drive. `None`: the VM has no drive (ATA probing costs time at boot).
     #[serde(default)]
     pub cdrom: Option<PathBuf>,
+    /// The firmware tries the CD-ROM before the disks.
+    #[serde(default)]
+    pub cdrom_first: bool,
     /// The serial ports: `ttyS0`, `ttyS1`, …
     #[serde(default)]
     pub serials: Vec<SerialSpec>,

@@ -214,6 +214,40 @@ async fn folders_and_disks_are_made_listed_moved_copied_and_deleted() {
 }
 
 #[tokio::test]
+async fn a_folder_that_exists_is_a_fault_that_the_client_passes_over_with_parents() {
+    let rig = Rig::new().await;
+    let c = &rig.client;
+    let make = |folder: &str, parents| vim::method::MakeDirectory {
+        this: c.content().file_manager.clone().unwrap(),
+        name: path(folder).to_string(),
+        datacenter: None,
+        create_parent_directories: Some(parents),
+    };
+    c.call(&make("a/b", true)).await.unwrap();
+    for (folder, parents) in [("a/b", true), ("a/b", false), ("a", true), ("", true)] {
+        let wrong = c.call(&make(folder, parents)).await.unwrap_err();
+        assert!(
+            matches!(wrong.kind(), Some(FaultKind::FileAlreadyExists { .. })),
+            "{folder} {parents}: {wrong}"
+        );
+    }
+    c.make_directory(None, &path("a/b"), true).await.unwrap();
+    c.call(&make("a/c", true)).await.unwrap();
+    let wrong = c.make_directory(None, &path("a/b"), false).await;
+    assert!(wrong.is_err());
+    // Below a file there is no folder, and no fault of one that exists.
+    c.file_put(DC, &path("a/file"), "x").await.unwrap();
+    let wrong = c
+        .make_directory(None, &path("a/file/d"), true)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(wrong.kind(), Some(FaultKind::FileFault { .. })),
+        "{wrong}"
+    );
+}
+
+#[tokio::test]
 async fn a_vm_s_files_and_a_parent_s_folder_cannot_be_taken_away() {
     let rig = Rig::new().await;
     let c = &rig.client;

@@ -7,12 +7,14 @@ mod files;
 #[allow(dead_code, reason = "a part of it is for the other test program")]
 mod guest;
 mod limits;
+mod lost;
 #[path = "../vmx/netns.rs"]
 #[allow(dead_code, reason = "a part of it is for the other test program")]
 mod netns;
 mod networks;
 mod pyvmomi;
 mod real;
+mod relay;
 mod restart;
 mod scale;
 mod vms;
@@ -44,15 +46,18 @@ fn args(state: &Path) -> ServeArgs {
 }
 
 async fn client(serving: &Serving) -> Client {
+    Client::connect(config(serving)).await.unwrap()
+}
+
+fn config(serving: &Serving) -> ClientConfig {
     let trust = Trust::Thumbprint(serving.thumbprint);
     let credentials = &serving.credentials;
-    let config = ClientConfig::new(
+    ClientConfig::new(
         serving.url(),
         &credentials.user,
         &credentials.password,
         trust,
-    );
-    Client::connect(config).await.unwrap()
+    )
 }
 
 /// A host with a client, in a folder that goes with it.
@@ -135,7 +140,10 @@ fn container(name: &str, parent: Option<&str>) -> VirtualMachineConfigSpec {
                 "telnets://127.0.0.1:1#thumbprint=AA",
             )),
         ],
-        extra_config: vec![OptionValue::text("mooring.id", "abc")],
+        extra_config: vec![
+            OptionValue::text("mooring.id", "abc"),
+            OptionValue::text("answer.msg.serial.file.open", "Replace"),
+        ],
         ..named(name)
     }
 }

@@ -132,6 +132,7 @@ pub async fn spec(folder: &Path, boot: &(PathBuf, PathBuf), test: &str) -> VmxSp
         disks: Vec::new(),
         nics: Vec::new(),
         cdrom: None,
+        cdrom_first: false,
         serials: vec![SerialSpec::File {
             path: folder.join("console.log"),
             append: true,

@@ -1,10 +1,10 @@
 //! The calls that are made often, with their managers filled in.
 
 use super::{Client, Error, manager};
-use crate::DatastorePath;
 use crate::method::*;
 use crate::types::*;
 use crate::value::Value;
+use crate::{DatastorePath, FaultKind};
 use std::collections::BTreeMap;
 
 /// Objects of one answer of the property collector.
@@ -347,8 +347,13 @@ impl Client {
 impl Client {
     /// Makes a folder; with `parents` also those above it, and one that exists is no error.
     ///
+    /// vSphere answers `FileAlreadyExists` for a folder that exists whatever
+    /// `createParentDirectories` says, so that with `parents` this fault is passed over here, as
+    /// govc's `datastore.mkdir -p` does (govmomi, `govc/datastore/mkdir.go`). A file in the folder's
+    /// place has the same fault and is found out by what is then done in it.
+    ///
     /// # Errors
-    /// As [`Client::call`]: `FileAlreadyExists`, `FileNotFound`.
+    /// As [`Client::call`]: `FileAlreadyExists` (not with `parents`), `FileNotFound`.
     pub async fn make_directory(
         &self,
         datacenter: Option<&ManagedObjectReference>,
@@ -361,7 +366,12 @@ impl Client {
             datacenter: datacenter.cloned(),
             create_parent_directories: Some(parents),
         };
-        self.call(&call).await
+        match self.call(&call).await {
+            Err(e) if parents && matches!(e.kind(), Some(FaultKind::FileAlreadyExists { .. })) => {
+                Ok(())
+            }
+            made => made,
+        }
     }
 
     /// Deletes a file, or a folder with all in it.

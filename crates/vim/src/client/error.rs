@@ -61,7 +61,7 @@ pub enum Error {
         /// Bytes that are taken.
         max: usize,
     },
-    /// No answer in time.
+    /// No answer in time. The connection is not used again.
     #[error("{what} has had no answer for {limit:?}")]
     Timeout {
         /// The method.

@@ -38,10 +38,16 @@ pub struct ClientConfig {
     pub trust: Trust,
     /// How long a call may take (long polls and file transfers excepted).
     pub timeout: Duration,
+    /// How long the server may hold the answer to a long poll back, in whole seconds
+    /// (`WaitOptions.maxWaitSeconds`): then it answers without a change, too.
+    pub poll_wait: Duration,
+    /// How long after that the answer to a long poll may still take. A later one does not come:
+    /// the connection is lost, though nobody said so.
+    pub poll_grace: Duration,
 }
 
 impl ClientConfig {
-    /// A configuration with a time-out of 60 s.
+    /// A configuration with a time-out of 60 s, and long polls of 240 s with 60 s more for the answer.
     pub fn new(
         url: impl Into<String>,
         user: impl Into<String>,
@@ -54,6 +60,8 @@ impl ClientConfig {
             password: password.into(),
             trust,
             timeout: Duration::from_secs(60),
+            poll_wait: Duration::from_secs(240),
+            poll_grace: Duration::from_secs(60),
         }
     }
 }
@@ -106,25 +114,29 @@ impl Core {
     }
 
     /// One call without renewal of the session.
-    async fn call_once<M: Method>(
+    async fn call_once<M: Method>(&self, method: &M, limit: Duration) -> Result<M::Output, Error> {
+        let (_, output) = self.exchange(method, limit).await?;
+        Ok(output)
+    }
+
+    /// As [`Core::call_once`], with the answer's headers. No call is without a limit: a server may
+    /// go without a word, and the connection to it seem open for ever.
+    async fn exchange<M: Method>(
         &self,
         method: &M,
-        limit: Option<Duration>,
-    ) -> Result<M::Output, Error> {
+        limit: Duration,
+    ) -> Result<(http::HeaderMap, M::Output), Error> {
         let request = soap::encode_request(method);
-        let work = self.transport.soap(request);
-        let answer = match limit {
-            Some(limit) => {
-                tokio::time::timeout(limit, work)
-                    .await
-                    .map_err(|_| Error::Timeout {
-                        what: M::NAME,
-                        limit,
-                    })??
-            }
-            None => work.await?,
+        let answered = tokio::time::timeout(limit, self.transport.soap(request)).await;
+        let Ok(answer) = answered else {
+            self.transport.forget_connections();
+            return Err(Error::Timeout {
+                what: M::NAME,
+                limit,
+            });
         };
-        soap::decode_response::<M>(&answer).map_err(|e| match e {
+        let (headers, body) = answer?;
+        let output = soap::decode_response::<M>(&body).map_err(|e| match e {
             SoapError::Fault(fault) => Error::Fault {
                 method: M::NAME,
                 fault,
@@ -133,7 +145,27 @@ impl Core {
                 method: M::NAME,
                 source: other,
             },
-        })
+        })?;
+        Ok((headers, output))
+    }
+
+    /// A long poll, without renewal of the session: the collector is gone with the old one. An
+    /// answer that does not come is [`Error::Timeout`], to be taken as the loss of the connection.
+    async fn wait_for_updates(
+        &self,
+        collector: &ManagedObjectReference,
+        version: Option<&str>,
+    ) -> Result<Option<UpdateSet>, Error> {
+        let (wait, grace) = (self.config.poll_wait, self.config.poll_grace);
+        let call = method::WaitForUpdatesEx {
+            this: collector.clone(),
+            version: version.map(str::to_owned),
+            options: Some(WaitOptions {
+                max_wait_seconds: Some(i32::try_from(wait.as_secs()).unwrap_or(i32::MAX)),
+                max_object_updates: None,
+            }),
+        };
+        self.call_once(&call, wait.saturating_add(grace)).await
     }
 
     async fn log_in(&self) -> Result<(), Error> {
@@ -145,9 +177,9 @@ impl Core {
             locale: None,
         };
         self.transport.forget_session();
-        self.call_once(&login, Some(self.config.timeout))
-            .await
-            .map(drop)
+        let (headers, _) = self.exchange(&login, self.config.timeout).await?;
+        self.transport.begin_session(&headers);
+        Ok(())
     }
 
     /// Logs in again unless another task has since `generation`.
@@ -165,11 +197,8 @@ impl Core {
         *self.login.lock().await
     }
 
-    async fn call_limited<M: Method>(
-        &self,
-        method: &M,
-        limit: Option<Duration>,
-    ) -> Result<M::Output, Error> {
+    pub(crate) async fn call<M: Method>(&self, method: &M) -> Result<M::Output, Error> {
+        let limit = self.config.timeout;
         let generation = self.generation().await;
         match self.call_once(method, limit).await {
             Err(e) if e.fault().is_some_and(Fault::is_not_authenticated) => {
@@ -178,10 +207,6 @@ impl Core {
             }
             other => other,
         }
-    }
-
-    pub(crate) async fn call<M: Method>(&self, method: &M) -> Result<M::Output, Error> {
-        self.call_limited(method, Some(self.config.timeout)).await
     }
 }
 
@@ -208,7 +233,7 @@ impl Client {
         let retrieve = method::RetrieveServiceContent {
             this: ManagedObjectReference::service_instance(),
         };
-        let content = core.call_once(&retrieve, Some(core.config.timeout)).await?;
+        let content = core.call_once(&retrieve, core.config.timeout).await?;
         let _ = core.content.set(content);
         core.log_in().await?;
         let tasks = tasks::Waiter::new(core.clone());
@@ -276,12 +301,8 @@ impl Client {
     /// As [`Client::call`].
     pub async fn logout(&self) -> Result<(), Error> {
         let this = manager(&self.content().session_manager, "SessionManager")?;
-        self.inner
-            .core
-            .call_once(
-                &method::Logout { this },
-                Some(self.inner.core.config.timeout),
-            )
+        let core = &self.inner.core;
+        core.call_once(&method::Logout { this }, core.config.timeout)
             .await
     }
 
@@ -302,5 +323,50 @@ impl Client {
     /// Where the filter cannot be made.
     pub async fn watch(&self, spec: PropertyFilterSpec) -> Result<Watch, Error> {
         Watch::new(self.inner.core.clone(), spec).await
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    /// A core for a server that takes connections and never says anything.
+    async fn silent() -> (tokio::net::TcpListener, Core) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let trust = Trust::Thumbprint(crate::Thumbprint([0; 32]));
+        let mut config = ClientConfig::new(url, "root", "x", trust);
+        config.poll_wait = Duration::ZERO;
+        config.poll_grace = Duration::from_millis(100);
+        let core = Core {
+            transport: Transport::new(&config.url, &config.trust).unwrap(),
+            config,
+            content: OnceLock::new(),
+            login: tokio::sync::Mutex::new(0),
+        };
+        (listener, core)
+    }
+
+    #[tokio::test]
+    async fn a_long_poll_without_an_answer_ends() {
+        let (_listener, core) = silent().await;
+        let collector = ManagedObjectReference::new("PropertyCollector", "x");
+        let poll = core.wait_for_updates(&collector, None);
+        let ended = tokio::time::timeout(Duration::from_secs(60), poll).await;
+        let wrong = ended.unwrap().unwrap_err();
+        let what = "WaitForUpdatesEx";
+        assert!(
+            matches!(wrong, Error::Timeout { what: w, .. } if w == what),
+            "{wrong}"
+        );
+    }
+
+    #[test]
+    fn a_long_poll_is_given_up_a_minute_after_it_should_have_been_answered() {
+        let trust = Trust::Thumbprint(crate::Thumbprint([0; 32]));
+        let config = ClientConfig::new("https://host", "root", "x", trust);
+        assert_eq!(config.poll_wait, Duration::from_secs(240));
+        assert_eq!(config.poll_grace, Duration::from_secs(60));
     }
 }

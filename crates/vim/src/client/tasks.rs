@@ -233,7 +233,8 @@ impl Shared {
     }
 }
 
-/// Sets up collector, view and filter, polls, and sets up anew when the session was lost.
+/// Sets up collector, view and filter, polls, and sets up anew when the session or the connection
+/// was lost.
 async fn run(
     core: Arc<Core>,
     shared: Arc<Shared>,
@@ -311,18 +312,11 @@ async fn poll(
     collector: &ManagedObjectReference,
     view: &watch::Sender<Option<ManagedObjectReference>>,
 ) -> Result<std::convert::Infallible, Error> {
-    let mut version = None;
+    let mut version: Option<String> = None;
     loop {
-        let wait = method::WaitForUpdatesEx {
-            this: collector.clone(),
-            version: version.clone(),
-            options: Some(WaitOptions {
-                max_wait_seconds: Some(600),
-                max_object_updates: None,
-            }),
-        };
         // No renewal in here: the collector is gone with the old session. `set_up` logs in again.
-        let Some(set) = core.call_once(&wait, None).await? else {
+        let set = core.wait_for_updates(collector, version.as_deref()).await?;
+        let Some(set) = set else {
             continue;
         };
         version = Some(set.version);

@@ -4,14 +4,15 @@ use super::{Error, Trust};
 use crate::soap;
 use crate::xml::Limits;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Body of a request.
@@ -21,6 +22,13 @@ pub(super) type Body = BoxBody<Bytes, std::io::Error>;
 const IDLE: Duration = Duration::from_secs(50);
 /// Connections that are kept.
 const KEPT: usize = 16;
+/// Silence on a connection after which the kernel asks whether the server is still there. A long
+/// poll is silent for minutes; firewalls forget flows that are, and a host that crashed says nothing.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+/// Time between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Questions without an answer after which the connection is broken.
+const KEEPALIVE_PROBES: u32 = 3;
 
 pub(super) struct Transport {
     host: String,
@@ -74,14 +82,30 @@ impl Transport {
     }
 
     pub(super) fn forget_session(&self) {
-        self.cookies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.lock_cookies().clear();
     }
 
-    /// Sends a SOAP call, returns the answer's body (a fault's, too).
-    pub(super) async fn soap(&self, message: String) -> Result<Bytes, Error> {
+    /// Takes the session's cookie from the headers of `Login`'s answer, and of no other: vSphere
+    /// gives every call without a valid session a new, anonymous one (`vmware_soap_session` comes
+    /// with the `NotAuthenticated` fault). Such an answer to a call of the old session may come
+    /// after the log-in that renewed it.
+    pub(super) fn begin_session(&self, headers: &HeaderMap) {
+        let pairs = headers
+            .get_all(header::SET_COOKIE)
+            .iter()
+            .filter_map(|cookie| cookie.to_str().ok()?.split(';').next()?.split_once('='))
+            .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()));
+        *self.lock_cookies() = pairs.collect();
+    }
+
+    /// Closes the kept connections: where a call on one had no answer, the others lead to the same
+    /// silence, and the next calls should not find that out one after the other.
+    pub(super) fn forget_connections(&self) {
+        self.lock_idle().clear();
+    }
+
+    /// Sends a SOAP call, returns the answer's headers and body (a fault's, too).
+    pub(super) async fn soap(&self, message: String) -> Result<(HeaderMap, Bytes), Error> {
         let message = Bytes::from(message);
         let request = || {
             Request::post("/sdk")
@@ -92,13 +116,14 @@ impl Transport {
         };
         let (response, sender) = self.send_again(request).await?;
         let status = response.status();
+        let headers = response.headers().clone();
         let answer = self.collect(response, Limits::RESPONSE.bytes).await?;
         self.keep(sender);
         // SOAP 1.1 sends faults with 500.
         if status != StatusCode::OK && status != StatusCode::INTERNAL_SERVER_ERROR {
             return Err(self.status(status, "POST /sdk"));
         }
-        Ok(answer)
+        Ok((headers, answer))
     }
 
     pub(super) fn status(&self, status: StatusCode, what: &str) -> Error {
@@ -177,7 +202,7 @@ impl Transport {
         request.headers_mut().insert(header::HOST, host);
         let agent = HeaderValue::from_static(concat!("mooring/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().insert(header::USER_AGENT, agent);
-        let cookies = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
+        let cookies = self.lock_cookies();
         if !cookies.is_empty() {
             let all: Vec<String> = cookies.iter().map(|(k, v)| format!("{k}={v}")).collect();
             let value = HeaderValue::from_str(&all.join("; ")).map_err(|e| wrong(e.to_string()))?;
@@ -188,11 +213,7 @@ impl Transport {
 
     async fn kept(&self) -> Option<SendRequest<Body>> {
         loop {
-            let (since, mut sender) = self
-                .idle
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop()?;
+            let (since, mut sender) = self.lock_idle().pop()?;
             if since.elapsed() < IDLE && sender.ready().await.is_ok() {
                 return Some(sender);
             }
@@ -204,10 +225,7 @@ impl Transport {
             server: self.server(),
             source,
         };
-        let tcp = tokio::net::TcpStream::connect((self.host.as_str(), self.port))
-            .await
-            .map_err(failed)?;
-        tcp.set_nodelay(true).map_err(failed)?;
+        let tcp = self.dial().await.map_err(failed)?;
         let tls = self
             .connector
             .connect(self.name.clone(), tcp)
@@ -225,6 +243,17 @@ impl Transport {
         Ok(sender)
     }
 
+    async fn dial(&self) -> std::io::Result<tokio::net::TcpStream> {
+        let tcp = tokio::net::TcpStream::connect((self.host.as_str(), self.port)).await?;
+        tcp.set_nodelay(true)?;
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES);
+        SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
+        Ok(tcp)
+    }
+
     async fn send_on(
         &self,
         mut sender: SendRequest<Body>,
@@ -234,29 +263,42 @@ impl Transport {
             .send_request(request)
             .await
             .map_err(|source| self.http(source))?;
-        self.remember(response.headers());
         Ok((response, sender))
     }
 
     /// Keeps a connection whose answer was read to its end.
     fn keep(&self, sender: SendRequest<Body>) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.lock_idle();
         if idle.len() < KEPT && !sender.is_closed() {
             // The most recently used last.
             idle.push((Instant::now(), sender));
         }
     }
 
-    fn remember(&self, headers: &http::HeaderMap) {
-        for cookie in headers.get_all(header::SET_COOKIE) {
-            let Ok(text) = cookie.to_str() else { continue };
-            let pair = text.split(';').next().unwrap_or_default();
-            if let Some((name, value)) = pair.split_once('=') {
-                self.cookies
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(name.trim().to_owned(), value.trim().to_owned());
-            }
-        }
+    fn lock_idle(&self) -> MutexGuard<'_, Vec<(Instant, SendRequest<Body>)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_cookies(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.cookies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_asks_whether_the_server_is_still_there() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let trust = Trust::Thumbprint(crate::Thumbprint([0; 32]));
+        let tcp = Transport::new(&url, &trust).unwrap().dial().await.unwrap();
+        let socket = SockRef::from(&tcp);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap().as_secs(), 30);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap().as_secs(), 10);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
     }
 }

@@ -48,19 +48,13 @@ impl Watch {
     /// The next changes; waits until there are some. Can be dropped and called again.
     ///
     /// # Errors
-    /// Where the server cannot be reached, or the watched objects (a view) are gone.
+    /// Where the server cannot be reached, the connection is lost ([`Error::Http`], or
+    /// [`Error::Timeout`] where only silence tells of it), or the watched objects (a view) are gone.
     pub async fn next(&mut self) -> Result<WatchEvent, Error> {
         let core = &self.core.0;
         loop {
-            let wait = method::WaitForUpdatesEx {
-                this: self.collector.clone(),
-                version: self.version.clone(),
-                options: Some(WaitOptions {
-                    max_wait_seconds: Some(600),
-                    max_object_updates: None,
-                }),
-            };
-            match core.call_once(&wait, None).await {
+            let version = self.version.as_deref();
+            match core.wait_for_updates(&self.collector, version).await {
                 Ok(None) => {}
                 Ok(Some(set)) => {
                     self.version = Some(set.version);

@@ -1,7 +1,9 @@
 //! How a VM is configured.
 
 use crate::types::{ManagedObjectReference, OptionValue, VirtualDevice};
-use crate::value::DateTime;
+use crate::value::{DateTime, DecodeError, Field as _, Value};
+use crate::xml::Element;
+use std::borrow::Cow;
 
 data_object! {
     /// What to make of a VM, or to change in one. What is not set stays as it is.
@@ -140,6 +142,8 @@ data_object! {
         boot_retry_enabled: Option<bool> = "bootRetryEnabled",
         /// Milliseconds before it tries again.
         boot_retry_delay: Option<i64> = "bootRetryDelay",
+        /// What is tried first; the others follow in the firmware's order: removable devices, disks, CD-ROM, network.
+        boot_order: Vec<BootDevice> = "bootOrder",
     }
 
     /// CPUs, memory and devices.
@@ -265,5 +269,50 @@ data_object! {
         cpu_allocation: ResourceAllocationInfo = "cpuAllocation",
         /// Memory.
         memory_allocation: ResourceAllocationInfo = "memoryAllocation",
+    }
+}
+
+/// `VirtualMachineBootOptionsBootableDevice`: what a VM can boot from. Disks and vNICs by their device keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootDevice {
+    /// The CD-ROM.
+    Cdrom,
+    /// The floppy disk.
+    Floppy,
+    /// A disk.
+    Disk(i32),
+    /// A vNIC.
+    Ethernet(i32),
+}
+
+const BOOT_CDROM: &str = "VirtualMachineBootOptionsBootableCdromDevice";
+const BOOT_FLOPPY: &str = "VirtualMachineBootOptionsBootableFloppyDevice";
+const BOOT_DISK: &str = "VirtualMachineBootOptionsBootableDiskDevice";
+const BOOT_ETHERNET: &str = "VirtualMachineBootOptionsBootableEthernetDevice";
+const DEVICE_KEY: &str = "deviceKey";
+
+impl Value for BootDevice {
+    const TYPE: &'static str = "VirtualMachineBootOptionsBootableDevice";
+    fn to_element(&self, name: &'static str) -> Element {
+        let (kind, key) = match *self {
+            BootDevice::Cdrom => (BOOT_CDROM, None),
+            BootDevice::Floppy => (BOOT_FLOPPY, None),
+            BootDevice::Disk(key) => (BOOT_DISK, Some(key)),
+            BootDevice::Ethernet(key) => (BOOT_ETHERNET, Some(key)),
+        };
+        let mut element = Element::new(name);
+        element.xsi_type = Some(Cow::Borrowed(kind));
+        key.write(DEVICE_KEY, &mut element.children);
+        element
+    }
+    fn from_element(element: &Element) -> Result<Self, DecodeError> {
+        let key = || i32::read(element, DEVICE_KEY);
+        Ok(match element.xsi_type.as_deref().unwrap_or_default() {
+            BOOT_CDROM => BootDevice::Cdrom,
+            BOOT_FLOPPY => BootDevice::Floppy,
+            BOOT_DISK => BootDevice::Disk(key()?),
+            BOOT_ETHERNET => BootDevice::Ethernet(key()?),
+            _ => return Err(DecodeError::text(element, Self::TYPE)),
+        })
     }
 }

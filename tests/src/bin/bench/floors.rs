@@ -111,6 +111,7 @@ impl Floors {
             disks: Vec::new(),
             nics: Vec::new(),
             cdrom: None,
+            cdrom_first: false,
             serials: vec![SerialSpec::File {
                 path: console.clone(),
                 append: false,
