@@ -23,10 +23,21 @@ fn run() -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .init();
     let Command::Serve(settings) = Cli::parse().command;
+    raise_files();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
         .block_on(endpoint::serve::run(*settings))
         // The error names its cause itself.
         .map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// As many open files as the system allows: each client that waits, and each container's link, is one.
+fn raise_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }

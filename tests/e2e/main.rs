@@ -31,6 +31,7 @@ mod offline;
 mod output;
 mod pause;
 mod process;
+mod races;
 mod real;
 mod refusals;
 mod remote;
@@ -97,6 +98,7 @@ fn main() {
         remote::tests,
         tokens::tests,
         process::tests,
+        races::tests,
         restart::tests,
         health::tests,
         networks::tests,

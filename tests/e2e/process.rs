@@ -138,6 +138,7 @@ fn capabilities(docker: &Docker) -> Result<()> {
         ("MKNOD", "--cap-add MKNOD"),
         ("CAP_SYS_MODULE", "--cap-add SYS_MODULE"),
         ("sys_rawio", "--cap-add SYS_RAWIO"),
+        ("PERFMON", "--cap-add PERFMON"),
         ("NO_SUCH", "unknown capability: \"CAP_NO_SUCH\""),
     ] {
         let out = docker.run(&["create", "--cap-add", capability, BUSYBOX, "true"])?;

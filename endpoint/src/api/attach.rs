@@ -15,7 +15,7 @@ use crate::{
 use axum::{extract::Request, response::Response};
 use bytes::BytesMut;
 use link::{StreamEvent, StreamReceiver, StreamSender};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use wire::message::Channel;
 
@@ -24,6 +24,9 @@ const STDIN: usize = 32 * 1024;
 /// Docker's default: ctrl-p ctrl-q.
 const DETACH: &[u8] = &[16, 17];
 
+/// How long the end of a process whose link broke may take to be known: its VM's power state, then its journal.
+const LOST_LIMIT: Duration = Duration::from_secs(30);
+
 /// How an attached client went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gone {
@@ -31,8 +34,10 @@ pub enum Gone {
     Complete,
     /// It typed its detach keys.
     Detached,
-    /// Its connection or the link broke.
+    /// Its connection broke.
     Broken,
+    /// The link broke: the VM went, or will dial again.
+    Lost,
 }
 
 /// `POST /containers/{id}/attach`.
@@ -109,7 +114,8 @@ async fn serve(
 /// Carries bytes both ways until all output is delivered, the client has detached, or either side
 /// is gone. A client that does not read holds the process back, as with Docker.
 ///
-/// Once all output is delivered, `settled` is awaited before the connection is closed.
+/// Once all output is delivered, `settled` is awaited before the connection is closed; where the link broke, for
+/// [`LOST_LIMIT`] at most.
 pub async fn pump(
     connection: Connection,
     stream: Stream,
@@ -132,8 +138,12 @@ pub async fn pump(
         gone = output => gone,
         gone = input => gone,
     };
-    if gone == Gone::Complete {
-        settled.await;
+    match gone {
+        Gone::Complete => settled.await,
+        Gone::Lost => {
+            let _or_not_in_time = tokio::time::timeout(LOST_LIMIT, settled).await;
+        }
+        Gone::Detached | Gone::Broken => {}
     }
     let _client_is_gone = writer.shutdown().await;
     gone
@@ -173,7 +183,7 @@ async fn outputs(
                 }
             }
             Ok(None) => return Gone::Complete,
-            Err(_) => return Gone::Broken,
+            Err(_) => return Gone::Lost,
         }
     }
 }

@@ -139,14 +139,7 @@ async fn start(at: Target, body: Body) -> Result<StatusCode> {
         ));
     }
     attach::detach_keys(at.query.text("detachKeys"))?;
-    own_task(async move { at.app.containers.start(&at.container).await }).await
-}
-
-/// Runs to its end also where the client's connection goes: nothing is left half done.
-async fn own_task(work: impl Future<Output = Result<()>> + Send + 'static) -> Result<StatusCode> {
-    tokio::spawn(work)
-        .await
-        .map_err(|e| Error::internal(format!("the request's task ended: {e}")))??;
+    at.app.containers.start(&at.container).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -158,24 +151,20 @@ fn how_to_stop(query: &Query) -> Result<(Option<String>, Option<i64>)> {
 
 async fn stop(at: Target) -> Result<StatusCode> {
     let (signal, timeout) = how_to_stop(&at.query)?;
-    own_task(async move {
-        let containers = &at.app.containers;
-        containers
-            .stop(&at.container, signal.as_deref(), timeout)
-            .await
-    })
-    .await
+    let containers = &at.app.containers;
+    containers
+        .stop(&at.container, signal.as_deref(), timeout)
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn restart(at: Target) -> Result<StatusCode> {
     let (signal, timeout) = how_to_stop(&at.query)?;
-    own_task(async move {
-        let containers = &at.app.containers;
-        containers
-            .restart(&at.container, signal.as_deref(), timeout)
-            .await
-    })
-    .await
+    let containers = &at.app.containers;
+    containers
+        .restart(&at.container, signal.as_deref(), timeout)
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// A container that is not there is told in more words here than elsewhere.
@@ -205,13 +194,9 @@ async fn remove(at: Target) -> Result<StatusCode> {
         return Err(Error::not_yet("rm --link"));
     }
     let (force, volumes) = (at.query.flag("force"), at.query.flag("v"));
-    own_task(async move {
-        at.app
-            .containers
-            .remove(&at.container, force, volumes)
-            .await
-    })
-    .await
+    let containers = &at.app.containers;
+    containers.remove(&at.container, force, volumes).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
@@ -222,8 +207,9 @@ async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
     for container in app.containers.all() {
         let status = container.status();
         let labels = &container.spec.config.labels;
-        let stopped = matches!(status.phase, Phase::Created | Phase::Exited) && !status.removing;
-        if !stopped || !prune.takes(labels, container.spec.created) {
+        let stopped = matches!(status.phase, Phase::Created | Phase::Exited);
+        let stays = status.removing || status.revive;
+        if !stopped || stays || !prune.takes(labels, container.spec.created) {
             continue;
         }
         match app.containers.remove(&container, false, false).await {
@@ -271,11 +257,13 @@ async fn resize(at: Target) -> Result<StatusCode> {
 }
 
 async fn pause(at: Target) -> Result<StatusCode> {
-    own_task(async move { at.app.containers.pause(&at.container).await }).await
+    at.app.containers.pause(&at.container).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn unpause(at: Target) -> Result<StatusCode> {
-    own_task(async move { at.app.containers.unpause(&at.container).await }).await
+    at.app.containers.unpause(&at.container).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn attach_ws() -> Error {

@@ -178,7 +178,9 @@ where
         .http1()
         .timer(hyper_util::rt::TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .half_close(true);
+        // A client that has closed is seen while an answer waits (`events`, `wait`, `logs -f`), as with dockerd. What it
+        // closes of an upgraded connection is not hyper's any more.
+        .half_close(false);
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);
     let result = tokio::select! {

@@ -39,6 +39,7 @@ use axum::{
     http::{HeaderValue, request::Parts},
     response::{IntoResponse, Response},
 };
+use futures_util::FutureExt as _;
 use query::Query;
 use serde::de::DeserializeOwned;
 use std::{convert::Infallible, sync::Arc};
@@ -70,8 +71,25 @@ async fn missing() -> Error {
     Error::not_found("page not found")
 }
 
-/// Handles one request: takes the version off, routes, and adds what every answer carries.
-pub async fn handle(router: Router, mut request: Request) -> Result<Response, Infallible> {
+/// Handles one request, to its end also where the client's connection goes meanwhile: nothing is left half done. What
+/// an answer's body waits for ends with the connection.
+pub async fn handle(router: Router, request: Request) -> Result<Response, Infallible> {
+    let mut work = Box::pin(answer(router, request));
+    // What is known at once is told also to a client that sends nothing more and has said so (`nc -N`): see `listen`.
+    if let Some(answer) = (&mut work).now_or_never() {
+        return answer;
+    }
+    match tokio::spawn(work).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            let error = Error::internal(format!("the request's task ended: {error}"));
+            Ok(error.into_response())
+        }
+    }
+}
+
+/// Takes the version off, routes, and adds what every answer carries.
+async fn answer(router: Router, mut request: Request) -> Result<Response, Infallible> {
     use hyper::service::Service as _;
     let mut response = match version::strip(request.uri()) {
         Ok((version, uri)) => {

@@ -11,6 +11,7 @@ use crate::{
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 use tokio::sync::watch;
 use wire::{
@@ -18,8 +19,10 @@ use wire::{
     message::{Reply, SessionId, ToGuest},
 };
 
-/// Ended execs that are kept for `docker inspect`, for each endpoint.
+/// From so many execs on, those that have ended make room.
 const KEPT: usize = 1024;
+/// For so long after its end an exec can be inspected whatever else is run: its client asks for the exit code. As dockerd.
+const KEPT_FOR: Duration = Duration::from_secs(300);
 
 /// How an exec stands.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +33,15 @@ pub struct ExecState {
     pub exit_code: Option<i32>,
     /// `start` was called.
     pub taken: bool,
+    /// When the exit code was set.
+    ended_at: Option<Instant>,
+}
+
+impl ExecState {
+    fn end(&mut self, code: i32) {
+        self.exit_code = Some(code);
+        self.ended_at = Some(Instant::now());
+    }
 }
 
 /// One exec.
@@ -113,7 +125,7 @@ impl Execs {
                 let this = state.started.is_some_and(|(own, _)| own == session)
                     && state.exit_code.is_none();
                 if this {
-                    state.exit_code = Some(code);
+                    state.end(code);
                 }
                 this
             });
@@ -121,35 +133,41 @@ impl Execs {
     }
 
     /// A link is gone: if its container has ended, so have its execs.
-    pub(super) fn link_lost(&self, container: &str) {
-        for exec in self
-            .all()
-            .values()
-            .filter(|exec| exec.container.id() == container)
-        {
-            if !exec.container.status().live() {
-                exec.state.send_if_modified(|state| {
-                    let open = state.started.is_some() && state.exit_code.is_none();
-                    if open {
-                        state.exit_code = Some(137);
-                    }
-                    open
-                });
-            }
+    pub(super) fn link_lost(&self, container: &Container) {
+        if container.status().live() {
+            return;
+        }
+        let all = self.all();
+        let own = |exec: &&Arc<Exec>| exec.container.id() == container.id();
+        for exec in all.values().filter(own) {
+            exec.state.send_if_modified(|state| {
+                let open = state.started.is_some() && state.exit_code.is_none();
+                if open {
+                    state.end(137);
+                }
+                open
+            });
         }
     }
 
-    pub(super) fn forget(&self, container: &str) {
+    pub(super) fn forget(&self, container: &Container) {
         self.link_lost(container);
         self.all()
-            .retain(|_, exec| exec.container.id() != container);
+            .retain(|_, exec| exec.container.id() != container.id());
     }
 
     fn add(&self, exec: Exec) -> Arc<Exec> {
         let exec = Arc::new(exec);
         let mut all = self.all();
         if all.len() >= KEPT {
-            all.retain(|_, old| old.state.borrow().exit_code.is_none());
+            all.retain(|_, old| {
+                let state = old.state();
+                match state.ended_at {
+                    Some(at) => at.elapsed() < KEPT_FOR,
+                    // One that was not started before its container's end never will be.
+                    None => state.taken || old.container.status().live(),
+                }
+            });
         }
         all.insert(exec.id.clone(), exec.clone());
         exec
@@ -266,13 +284,13 @@ impl Containers {
             }
             Ok(Reply::StartFailed { code, message }) => {
                 let (code, message) = start_failure(code, &message);
-                exec.state.send_modify(|state| state.exit_code = Some(code));
+                exec.state.send_modify(|state| state.end(code));
                 return Err(Error::new(Kind::BadParameter, message));
             }
             Ok(other) => Error::internal(format!("the guest did not start the process: {other:?}")),
             Err(error) => error,
         };
-        exec.state.send_modify(|state| state.exit_code = Some(126));
+        exec.state.send_modify(|state| state.end(126));
         Err(error)
     }
 

@@ -64,7 +64,9 @@ impl Containers {
         if status.record.ended < boot {
             self.settle(&container, boot).await;
         }
-        if container.spec.options.auto_remove && container.status().record.started != 0 {
+        let status = container.status();
+        let removes = container.spec.options.auto_remove && !status.restart_asked;
+        if removes && status.record.started != 0 {
             drop(task);
             self.auto_remove(&container).await;
             return;

@@ -467,10 +467,11 @@ impl Containers {
             return Err(Error::bad("Neither old nor new names may be empty"));
         }
         let asked = format!("/{name}");
-        let name = names::check(&asked).map_err(|error| {
+        let refused = |error: Error| {
             let message = format!("Error when allocating new name: {}", error.message);
             Error::new(error.kind, message)
-        })?;
+        };
+        let name = names::check(&asked).map_err(refused)?;
         let _operation = container.operation.lock().await;
         let old = container.status().name;
         if old == name {
@@ -478,7 +479,7 @@ impl Containers {
                 "Renaming a container with the same name as its current name",
             ));
         }
-        self.reserve_name(name, container.id())?;
+        self.reserve_name(name, container.id()).map_err(refused)?;
         let vm_name = names::vm_name(name, container.id());
         let _task = container.vm_task.lock().await;
         if let Err(error) = self.vsphere.rename(&container.vm, &vm_name).await {

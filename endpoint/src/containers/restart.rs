@@ -137,10 +137,11 @@ impl Containers {
         container
             .modify(|status| status.record.restarts = status.record.restarts.saturating_add(1));
         tracing::info!(id = container.id(), "the restart policy starts it again");
+        // Over with the start of its process. An end that came behind that may want the next one.
         if let Err(error) = self.boot_again(&container).await {
             tracing::warn!(id = container.id(), %error, "restart policy");
+            container.modify(|status| status.revive = false);
         }
-        container.modify(|status| status.revive = false);
     }
 
     /// From now on no VM is started because a policy says so: the host is going down. Ends are

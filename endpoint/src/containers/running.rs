@@ -89,7 +89,7 @@ impl Containers {
                 status.session = None;
             }
         });
-        self.execs.link_lost(container.id());
+        self.execs.link_lost(&container);
         // Where the watch has missed a short life, this finds it.
         self.check_power(&container).await;
         // A stream that was opened while the tether said goodbye would wait for ever: a serial port that goes silent is
@@ -173,6 +173,7 @@ impl Containers {
                 status.record.started = state.started;
                 status.pid = state.pid;
                 status.phase = Phase::Running;
+                status.revive = false;
                 status.session.replace(session.clone())
             });
             if news {
@@ -263,6 +264,7 @@ impl Containers {
                     if status.record.ended < session.boot && status.phase == Phase::Starting {
                         status.pid = pid;
                         status.phase = Phase::Running;
+                        status.revive = false;
                     }
                     self.emit_as(container, &status.name, "start", &[]);
                 });
@@ -320,6 +322,10 @@ impl Containers {
         }
         if news {
             self.leave(container, boot);
+        }
+        if news && container.status().session.is_none() {
+            // No link will end and tell them.
+            self.execs.link_lost(container);
         }
     }
 

@@ -36,10 +36,7 @@ impl Containers {
     pub(super) async fn start_locked(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         let status = container.status();
         if status.removing || status.gone {
-            return Err(Error::conflict(format!(
-                "container {} is marked for removal and cannot be started",
-                container.id()
-            )));
+            return Err(marked_for_removal(container));
         }
         if status.paused {
             return Err(Error::conflict(
@@ -62,6 +59,11 @@ impl Containers {
         self.wait_off(container, OFF_LIMIT).await?;
         let failures = container.status().start_failures;
         let result = self.boot(container, failures).await;
+        if let Err(error) = &result
+            && container.status().start_failures == failures
+        {
+            self.not_begun(container, error).await;
+        }
         if result.is_err() && container.spec.options.auto_remove {
             self.wait_off(container, OFF_LIMIT).await?;
             let this = self.clone();
@@ -71,6 +73,26 @@ impl Containers {
                 .spawn(async move { this.auto_remove(&container).await });
         }
         result
+    }
+
+    /// A start that failed before its boot began: those who wait for its output are told, and `docker inspect`.
+    async fn not_begun(&self, container: &Container, error: &Error) {
+        let clients = std::mem::take(&mut *container.pending());
+        drop(clients);
+        container.modify(|status| {
+            status.record.error.clone_from(&error.message);
+            // As dockerd: how a run before it has ended is kept.
+            if status.record.exit_code == 0 {
+                status.record.exit_code = 128;
+            }
+        });
+        let _task = container.vm_task.lock().await;
+        if container.status().removing {
+            return;
+        }
+        if let Err(error) = self.write_record(container).await {
+            tracing::debug!(id = container.id(), %error, "why it did not start is kept in memory only");
+        }
     }
 
     async fn boot(self: &Arc<Self>, container: &Arc<Container>, failures: u64) -> Result<()> {
@@ -102,6 +124,9 @@ impl Containers {
         let _claim = self.claim_volumes(container, "start container").await?;
         let task = container.vm_task.lock().await;
         let status = container.status();
+        if status.removing {
+            return Err(marked_for_removal(container));
+        }
         if status.nics_off {
             // What a maintenance could not put back: with its mark this boot would be taken for one.
             self.vsphere.connect_nics(&container.vm, true).await?;
@@ -189,6 +214,7 @@ impl Containers {
                 .until(Some(CHECK_EVERY), |status| {
                     status.phase != Phase::Starting
                         || status.start_failures > failures
+                        || status.removing
                         || status.gone
                 })
                 .await;
@@ -200,6 +226,13 @@ impl Containers {
                 }
                 if status.gone {
                     return Err(Error::no_such_container(container.id()));
+                }
+                if status.removing && status.phase == Phase::Starting {
+                    // Who removes it waits for this.
+                    let error = marked_for_removal(container);
+                    self.start_failed(container, boot, 128, error.clone());
+                    self.power_off(container).await?;
+                    return Err(error);
                 }
                 return Ok(());
             }
@@ -248,4 +281,11 @@ impl Containers {
         let _task = container.vm_task.lock().await;
         Ok(self.vsphere.power_off(&container.vm).await?)
     }
+}
+
+fn marked_for_removal(container: &Container) -> Error {
+    Error::conflict(format!(
+        "container {} is marked for removal and cannot be started",
+        container.id()
+    ))
 }

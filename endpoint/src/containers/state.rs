@@ -151,6 +151,8 @@ pub struct Status {
     pub signalled: Vec<i32>,
     /// Someone asked for its end: `docker stop` and the like.
     pub stopping: bool,
+    /// `docker restart` goes on: its end removes no `--rm` container.
+    pub restart_asked: bool,
     /// Its VM has ended, and is started again because its policy says so.
     pub revive: bool,
     /// The pauses before such starts.
@@ -201,6 +203,7 @@ impl Status {
             ports: Vec::new(),
             signalled: Vec::new(),
             stopping: false,
+            restart_asked: false,
             revive: false,
             backoff: Backoff::default(),
             paused: false,

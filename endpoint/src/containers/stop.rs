@@ -42,23 +42,6 @@ impl Containers {
         Ok(())
     }
 
-    /// Stops it with the operation held, up to its end.
-    async fn stop_locked(
-        self: &Arc<Self>,
-        container: &Arc<Container>,
-        signal: Option<&str>,
-        timeout: Option<i64>,
-    ) -> Result<()> {
-        if let Some(limit) = self.begin_stop(container, signal, timeout).await? {
-            let ended = |status: &Status| !status.live() || status.gone;
-            if container.until(limit, ended).await.is_none() {
-                self.force_stop(container).await?;
-            }
-            self.emit(container, "stop", &[]);
-        }
-        Ok(())
-    }
-
     /// Sends the stop signal; how long its end is to be waited for (`None`: for ever), or nothing where it is stopped.
     async fn begin_stop(
         self: &Arc<Self>,
@@ -151,8 +134,17 @@ impl Containers {
             "" => signals::KILL,
             text => signals::parse(text)?,
         };
-        let status = container.status();
-        if !status.live() && !status.revive {
+        // As with dockerd, whose start holds the container's lock: a signal that comes while it boots is for the process.
+        let started = |status: &Status| status.phase != Phase::Starting || status.gone;
+        container.until(None, started).await;
+        if container.status().revive {
+            let _operation = container.operation.lock().await;
+            // Unless it was just being started again.
+            if container.status().revive {
+                return self.give_up_restart(container).await;
+            }
+        }
+        if !container.status().live() {
             return Err(Error::conflict(format!(
                 "cannot kill container: {name}: container {} is not running",
                 container.id()
@@ -162,9 +154,6 @@ impl Containers {
         let stops = container.spec.config.stop_signal.is_none()
             || signal == container.spec.stop_signal()
             || signal == signals::KILL;
-        if status.revive {
-            return self.give_up_restart(container).await;
-        }
         if stops && container.restart_policy() != RestartPolicy::No {
             self.keep_down(container).await;
         }
@@ -201,12 +190,28 @@ impl Containers {
         signal: Option<&str>,
         timeout: Option<i64>,
     ) -> Result<()> {
-        let _operation = container.operation.lock().await;
-        if container.status().live() {
-            self.stop_locked(container, signal, timeout).await?;
-        }
-        self.start_locked(container).await?;
+        container.modify(|status| status.restart_asked = true);
+        let result = self.stop_and_start(container, signal, timeout).await;
+        container.modify(|status| status.restart_asked = false);
+        result?;
         self.emit(container, "restart", &[]);
         Ok(())
+    }
+
+    async fn stop_and_start(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        signal: Option<&str>,
+        timeout: Option<i64>,
+    ) -> Result<()> {
+        let done = |result: Result<()>| match result {
+            // Somebody else has stopped or started it meanwhile.
+            Err(error) if error.is_not_modified() => Ok(()),
+            other => other,
+        };
+        if container.status().live() {
+            done(self.stop(container, signal, timeout).await)?;
+        }
+        done(self.start(container).await)
     }
 }

@@ -98,16 +98,11 @@ impl Images {
             }
             // Its disks are below the container's own: the names go now. It stays as a dangling image, which
             // `docker image prune` takes once the last container is gone.
-            self.untag(&going).await?;
-            removed.untagged = going;
+            self.untag_all(&image, going, &mut removed).await?;
             return Ok(removed);
         }
-        self.untag(&going).await?;
-        removed.untagged = going;
+        self.untag_all(&image, going, &mut removed).await?;
         removed.freed = self.delete(&id).await?;
-        for name in &removed.untagged {
-            self.tell("untag", &image.id, name);
-        }
         self.tell("delete", &image.id, &image.id);
         removed.deleted.push(image.id.clone());
         Ok(removed)
@@ -139,13 +134,27 @@ impl Images {
                 .chain(&image.repo_digests)
                 .cloned()
                 .collect();
-            self.untag(&names).await?;
-            removed.untagged.extend(names);
+            self.untag_all(&image, names, &mut removed).await?;
             removed.freed += self.delete(&parse_id(&image.id)?).await?;
             self.tell("delete", &image.id, &image.id);
             removed.deleted.push(image.id.clone());
         }
         Ok(removed)
+    }
+
+    /// Takes all names of an image away, and tells of it.
+    async fn untag_all(
+        &self,
+        image: &ImageRecord,
+        names: Vec<String>,
+        removed: &mut Removed,
+    ) -> Result<()> {
+        self.untag(&names).await?;
+        for name in &names {
+            self.tell("untag", &image.id, name);
+        }
+        removed.untagged.extend(names);
+        Ok(())
     }
 
     async fn untag(&self, names: &[String]) -> Result<()> {

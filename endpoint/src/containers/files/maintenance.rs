@@ -97,10 +97,7 @@ impl Containers {
             return Err(Error::no_such_container(container.id()));
         }
         if status.removing {
-            return Err(Error::conflict(format!(
-                "container {} is marked for removal: its files cannot be reached",
-                container.id()
-            )));
+            return Err(marked_for_removal(container));
         }
         if status.live() {
             return live().await;
@@ -150,7 +147,11 @@ impl Containers {
             .claim_volumes(container, "reach the files of container")
             .await?;
         let task = container.vm_task.lock().await;
-        let mut record = container.status().record;
+        let status = container.status();
+        if status.removing {
+            return Err(marked_for_removal(container));
+        }
+        let mut record = status.record;
         // A boot as any other to the link; its end is known beforehand.
         let boot = record.boots.max(record.ended) + 1;
         (record.boots, record.ended) = (boot, boot);
@@ -218,7 +219,9 @@ impl Containers {
         let deadline = tokio::time::Instant::now() + UP_LIMIT;
         let known = |status: &Status| {
             let maintenance = status.maintenance.as_ref();
-            status.gone || maintenance.is_none_or(|m| m.session.is_some() || m.fault.is_some())
+            status.gone
+                || status.removing
+                || maintenance.is_none_or(|m| m.session.is_some() || m.fault.is_some())
         };
         let error = loop {
             if let Some(status) = container.until(Some(CHECK_EVERY), known).await {
@@ -226,6 +229,9 @@ impl Containers {
                     Some(Maintenance {
                         fault: Some(fault), ..
                     }) => break fault,
+                    Some(Maintenance { session: None, .. }) if !status.gone => {
+                        break marked_for_removal(container);
+                    }
                     Some(_) if !status.gone => return Ok(()),
                     _ => return Err(self.unreported(container.id()).await),
                 }
@@ -368,6 +374,13 @@ impl Containers {
             self.powered_off(container).await;
         }
     }
+}
+
+fn marked_for_removal(container: &Container) -> Error {
+    Error::conflict(format!(
+        "container {} is marked for removal: its files cannot be reached",
+        container.id()
+    ))
 }
 
 impl Maintenance {
