@@ -23,7 +23,7 @@ mod reader;
 mod storage;
 mod writer;
 
-pub use query::{Cursor, Pass};
+pub use query::{Cursor, Pass, Search};
 pub use reader::Reader;
 pub use storage::{ReadAt, WriteAt};
 pub use writer::Writer;

@@ -1,9 +1,9 @@
 //! Queries as `docker logs` makes them.
 
-use crate::format::RECORD_HEADER;
+use crate::format::{RECORD_HEADER, SEGMENT};
 use crate::reader::{RawStep, Reader};
 use crate::{Found, JournalError, Position, Query, ReadAt, Stream};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 /// Where a query stands.
 #[derive(Debug, Clone)]
@@ -70,10 +70,41 @@ fn asked(query: &Query, stream: Stream) -> bool {
     }
 }
 
+/// A query whose begin is being looked for: see [`Reader::begin`].
+#[derive(Debug)]
+pub struct Search {
+    query: Query,
+    start: Position,
+    /// Where there is a `tail`: what is to be looked through for it.
+    tail: Option<Backwards>,
+}
+
+/// Segments that are read from the last to the first.
+#[derive(Debug)]
+struct Backwards {
+    left: Range<u64>,
+    /// The first record of all, and behind the last one, when this began.
+    first: Position,
+    end: Position,
+    tail: Tail,
+}
+
 impl<S: ReadAt> Reader<S> {
     /// Begins a query: finds where to start without reading all where it can. `tail` counts the
     /// lines of the wanted streams that are not after `until`; `since` then drops what is older.
+    /// Reads the whole journal where these lines are far apart or few; [`Reader::begin`] is for
+    /// callers who cannot wait for that.
     pub fn query(&mut self, query: &Query) -> Result<Cursor, JournalError> {
+        let mut search = self.begin(query)?;
+        loop {
+            if let Some(cursor) = self.seek(&mut search)? {
+                return Ok(cursor);
+            }
+        }
+    }
+
+    /// Begins a query in steps: [`Reader::seek`] is then called until it gives the cursor.
+    pub fn begin(&mut self, query: &Query) -> Result<Search, JournalError> {
         let start = if query.since > 0 {
             self.segment_since(query.since)?
                 .map(|header| header.first())
@@ -84,40 +115,69 @@ impl<S: ReadAt> Reader<S> {
             Some(start) => start,
             None => self.first()?,
         };
+        let tail = match query.tail {
+            Some(lines) => Some(self.backwards(lines)?),
+            None => None,
+        };
+        Ok(Search {
+            query: query.clone(),
+            start,
+            tail,
+        })
+    }
+
+    /// Looks for the query's begin in one more segment; `None` if it is not found yet.
+    pub fn seek(&mut self, search: &mut Search) -> Result<Option<Cursor>, JournalError> {
+        let Search { query, start, tail } = search;
         let mut cursor = Cursor {
             query: query.clone(),
-            at: start,
-            cut: [(start, 0); 2],
+            at: *start,
+            cut: [(*start, 0); 2],
             over: false,
         };
-        if let Some(lines) = query.tail {
-            cursor.cut = self.tail(query, lines)?;
-            let [(stdout, _), (stderr, _)] = cursor.cut;
-            cursor.at = start.max(match (query.stdout, query.stderr) {
+        if let Some(backwards) = tail {
+            let Some(cut) = self.tail(query, backwards)? else {
+                return Ok(None);
+            };
+            cursor.cut = cut;
+            let [(stdout, _), (stderr, _)] = cut;
+            cursor.at = cursor.at.max(match (query.stdout, query.stderr) {
                 (true, false) => stdout,
                 (false, true) => stderr,
                 _ => stdout.min(stderr),
             });
         }
-        Ok(cursor)
+        Ok(Some(cursor))
     }
 
     /// The next output of a query: `Output` records only, filtered, and cut at the front where
-    /// `tail` begins inside a record.
+    /// `tail` begins inside a record. Passes over any amount of journal that the query does not ask
+    /// for; [`Reader::try_next`] is for callers who cannot wait for that.
     pub fn next(&mut self, cursor: &mut Cursor) -> Result<Found, JournalError> {
-        if cursor.over {
-            return Ok(Found::Over);
-        }
         loop {
+            if let Some(found) = self.try_next(cursor)? {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// As [`Reader::next`]; `None` after a segment's worth of journal in which there is nothing for
+    /// the query: to be called again.
+    pub fn try_next(&mut self, cursor: &mut Cursor) -> Result<Option<Found>, JournalError> {
+        if cursor.over {
+            return Ok(Some(Found::Over));
+        }
+        let began = cursor.at;
+        while cursor.at.0.saturating_sub(began.0) < SEGMENT {
             let here = cursor.at;
             match self.raw(here)? {
                 RawStep::End(position) => {
                     cursor.at = position;
-                    return Ok(Found::End);
+                    return Ok(Some(Found::End));
                 }
                 RawStep::Lost { bytes, next } => {
                     cursor.at = next;
-                    return Ok(Found::Lost(bytes));
+                    return Ok(Some(Found::Lost(bytes)));
                 }
                 RawStep::Record { raw, payload, next } => {
                     cursor.at = next;
@@ -126,65 +186,88 @@ impl<S: ReadAt> Reader<S> {
                     };
                     match cursor.pass(stream, raw.at, payload.len(), next) {
                         Pass::Nothing => {}
-                        Pass::Over => return Ok(Found::Over),
+                        Pass::Over => return Ok(Some(Found::Over)),
                         Pass::From(from) => {
-                            return Ok(Found::Output {
+                            return Ok(Some(Found::Output {
                                 stream,
                                 at: raw.at,
                                 bytes: payload[from..].to_vec(),
-                            });
+                            }));
                         }
                     }
                 }
             }
         }
+        Ok(None)
     }
 
-    /// Where the last `lines` lines begin, for stdout and stderr. Lines are in the order of their
-    /// ends; what has no newline at its end is a line too. Reads backwards, segment by segment.
-    fn tail(&mut self, query: &Query, lines: u64) -> Result<[(Position, usize); 2], JournalError> {
+    /// What is to be looked through for the last `lines` lines. Lines are in the order of their
+    /// ends; what has no newline at its end is a line too.
+    fn backwards(&mut self, lines: u64) -> Result<Backwards, JournalError> {
+        let mut backwards = Backwards {
+            left: 0..0,
+            first: Position(0),
+            end: Position(0),
+            tail: Tail {
+                left: lines,
+                cut: [None; 2],
+                seen: [false; 2],
+            },
+        };
         let Some(end) = self.end()? else {
-            return Ok([(Position(0), 0); 2]);
+            return Ok(backwards);
         };
         let Some(first) = self.first_segment()? else {
-            return Ok([(Position(0), 0); 2]);
+            return Ok(backwards);
         };
-        let mut tail = Tail {
-            left: lines,
-            cut: [None; 2],
-            seen: [false; 2],
-        };
+        backwards.end = end.position;
         if lines == 0 {
-            return Ok([(end.position, 0); 2]);
+            backwards.first = end.position;
+        } else {
+            backwards.first = first.first();
+            backwards.left = first.number..end.header.number + 1;
         }
-        for number in (first.number..=end.header.number).rev() {
-            // The ends of lines in this segment, in order: cheaper to keep than the bytes.
-            let mut records: Vec<(Position, Stream, Vec<u32>, usize)> = Vec::new();
-            self.visit(number, end.position, &mut |place, raw, payload| {
-                let Some(stream) = raw.stream().filter(|s| asked(query, *s)) else {
-                    return;
-                };
-                if query.until > 0 && raw.at > query.until {
-                    return;
-                }
-                let ends = payload
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, byte)| **byte == b'\n');
-                let ends = ends.map(|(at, _)| at as u32 + 1).collect();
-                records.push((place, stream, ends, payload.len()));
-            })?;
-            for (place, stream, ends, len) in records.iter().rev() {
-                if tail.record(*place, *stream as usize, ends, *len).is_break() {
-                    return Ok(tail.done(first.first()));
-                }
+        Ok(backwards)
+    }
+
+    /// Looks through one segment. Returns where the lines begin, for stdout and stderr, once that is
+    /// known.
+    fn tail(
+        &mut self,
+        query: &Query,
+        backwards: &mut Backwards,
+    ) -> Result<Option<[(Position, usize); 2]>, JournalError> {
+        let Some(number) = backwards.left.next_back() else {
+            return Ok(Some(backwards.tail.done(backwards.first)));
+        };
+        // The ends of lines in this segment, in order: cheaper to keep than the bytes.
+        let mut records: Vec<(Position, Stream, Vec<u32>, usize)> = Vec::new();
+        self.visit(number, backwards.end, &mut |place, raw, payload| {
+            let Some(stream) = raw.stream().filter(|s| asked(query, *s)) else {
+                return;
+            };
+            if query.until > 0 && raw.at > query.until {
+                return;
+            }
+            let ends = payload
+                .iter()
+                .enumerate()
+                .filter(|(_, byte)| **byte == b'\n');
+            let ends = ends.map(|(at, _)| at as u32 + 1).collect();
+            records.push((place, stream, ends, payload.len()));
+        })?;
+        let tail = &mut backwards.tail;
+        for (place, stream, ends, len) in records.iter().rev() {
+            if tail.record(*place, *stream as usize, ends, *len).is_break() {
+                return Ok(Some(tail.done(backwards.first)));
             }
         }
-        Ok(tail.done(first.first()))
+        Ok(None)
     }
 }
 
 /// Counts lines backwards.
+#[derive(Debug)]
 struct Tail {
     left: u64,
     cut: [Option<(Position, usize)>; 2],
@@ -239,7 +322,7 @@ impl Tail {
         }
     }
 
-    fn done(self, first: Position) -> [(Position, usize); 2] {
+    fn done(&self, first: Position) -> [(Position, usize); 2] {
         self.cut.map(|cut| cut.unwrap_or((first, 0)))
     }
 }

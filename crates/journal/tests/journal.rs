@@ -9,6 +9,7 @@ use journal::{
 use proptest::prelude::*;
 use std::collections::HashSet;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 const SECTOR: usize = 512;
@@ -568,4 +569,91 @@ fn what_is_no_journal_is_refused() {
         Writer::open(Disk::new(1000), 1),
         Err(JournalError::TooSmall(1000))
     ));
+}
+
+/// A partition that counts what is read of it.
+struct Counted(Arc<Disk>, AtomicU64);
+
+impl ReadAt for Counted {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.1.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        self.0.read_at(offset, buf)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+}
+
+#[test]
+fn no_step_of_a_query_reads_more_than_some_segments() {
+    const SEGMENT: u64 = 256 * 1024;
+    let disk = Disk::new(16 << 20);
+    let mut writer = Writer::open(disk.clone(), 1).unwrap();
+    writer.output(Stream::Stderr, 1, b"first\n").unwrap();
+    for at in 2..200 {
+        let bytes = bytes_of(at, 60_000);
+        writer.output(Stream::Stdout, at, &bytes).unwrap();
+        writer.sync().unwrap();
+    }
+    let partition = Counted(disk.clone(), AtomicU64::new(0));
+    let mut reader = Reader::open(&partition).unwrap();
+    let read = || partition.1.swap(0, Ordering::Relaxed);
+    let err = Query {
+        stderr: true,
+        ..Query::default()
+    };
+    let queries = [
+        err.clone(),
+        Query {
+            tail: Some(1),
+            ..err.clone()
+        },
+        Query {
+            tail: Some(u64::MAX),
+            ..err
+        },
+        // Lines that are long past.
+        Query {
+            stdout: true,
+            until: 5,
+            tail: Some(1),
+            ..Query::default()
+        },
+        Query {
+            stdout: true,
+            until: 5,
+            tail: Some(u64::MAX),
+            ..Query::default()
+        },
+    ];
+    for wanted in queries {
+        let (mut steps, mut found) = (0, Vec::new());
+        let mut step = |what: &str| {
+            let bytes = read();
+            assert!(bytes < 4 * SEGMENT, "{wanted:?}: {what} reads {bytes}");
+            steps += 1;
+        };
+        let mut search = reader.begin(&wanted).unwrap();
+        step("begin");
+        let mut cursor = loop {
+            let cursor = reader.seek(&mut search).unwrap();
+            step("seek");
+            if let Some(cursor) = cursor {
+                break cursor;
+            }
+        };
+        loop {
+            let next = reader.try_next(&mut cursor).unwrap();
+            step("next");
+            match next {
+                None | Some(Found::Lost(_)) => {}
+                Some(Found::Output { stream, at, bytes }) => found.push((stream, at, bytes)),
+                Some(Found::End | Found::Over) => break,
+            }
+        }
+        assert!(steps > 40, "{wanted:?}: {steps} steps");
+        assert!(found == query(&disk, &wanted).unwrap(), "{wanted:?}");
+        assert!(!found.is_empty(), "{wanted:?}");
+    }
 }

@@ -2,8 +2,11 @@
 
 use crate::io::record::{Live, Recorder};
 use bytes::Bytes;
-use journal::{Cursor, Found, JournalError, Pass, Query, Reader, Stream};
+use journal::{Cursor, Found, JournalError, Pass, Position, Query, Reader, Search, Stream};
 use std::rc::Rc;
+
+/// Bytes of the log after which others come first.
+const STRIDE: u64 = 256 * 1024;
 
 /// What a follower finds next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub enum Next {
         /// What of the record the query gives; at most [`journal::OUTPUT_MAX`] bytes.
         bytes: Bytes,
     },
+    /// Nothing in the part of the log that was looked through: there is more of it. Others on the event loop come first.
+    More,
     /// Nothing more, yet.
     End,
     /// Nothing more, ever: the query's time is over.
@@ -28,51 +33,72 @@ pub enum Next {
 pub struct Follower {
     recorder: Rc<Recorder>,
     reader: Reader<Live>,
-    cursor: Cursor,
+    place: Place,
+    /// Where others came first the last time.
+    rested: Position,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// Where it begins is not found yet.
+    Search(Search),
+    At(Cursor),
 }
 
 impl Follower {
-    /// Begins a query.
+    /// Begins a query. Where it starts is found by [`Follower::read`], which may have to read the whole ring for it.
     ///
     /// # Errors
     /// Those of the journal.
     pub fn new(recorder: Rc<Recorder>, query: &Query) -> Result<Follower, JournalError> {
         let mut reader = recorder.reader()?;
-        let cursor = reader.query(query)?;
+        let place = Place::Search(reader.begin(query)?);
         Ok(Follower {
             recorder,
             reader,
-            cursor,
+            place,
+            rested: Position(0),
         })
     }
 
-    /// What is next. Records that the ring has lost meanwhile are passed over.
+    /// What is next. Reads about [`STRIDE`] of the partition at most before it gives [`Next::More`], however much of it
+    /// the query passes over. Records that the ring has lost meanwhile are passed over, too.
     ///
     /// # Errors
     /// Those of the journal.
     pub fn read(&mut self) -> Result<Next, JournalError> {
+        let cursor = match &mut self.place {
+            Place::At(cursor) => cursor,
+            Place::Search(search) => {
+                if let Some(cursor) = self.reader.seek(search)? {
+                    self.place = Place::At(cursor);
+                }
+                return Ok(Next::More);
+            }
+        };
+        if cursor.position().0.saturating_sub(self.rested.0) >= STRIDE {
+            self.rested = cursor.position();
+            return Ok(Next::More);
+        }
         loop {
-            let Some(record) = self.recorder.recent(self.cursor.position()) else {
-                if self.cursor.position() >= self.recorder.end() {
+            let Some(record) = self.recorder.recent(cursor.position()) else {
+                if cursor.position() >= self.recorder.end() {
                     // Without a look at the disk, where nothing can be.
                     return Ok(Next::End);
                 }
-                return Ok(match self.reader.next(&mut self.cursor)? {
-                    Found::Output { stream, at, bytes } => Next::Output {
+                return Ok(match self.reader.try_next(cursor)? {
+                    Some(Found::Output { stream, at, bytes }) => Next::Output {
                         stream,
                         at,
                         bytes: bytes.into(),
                     },
-                    Found::Lost(_) => continue,
-                    Found::End => Next::End,
-                    Found::Over => Next::Over,
+                    None | Some(Found::Lost(_)) => Next::More,
+                    Some(Found::End) => Next::End,
+                    Some(Found::Over) => Next::Over,
                 });
             };
             let (stream, at) = (record.stream, record.at);
-            match self
-                .cursor
-                .pass(stream, at, record.bytes.len(), record.next)
-            {
+            match cursor.pass(stream, at, record.bytes.len(), record.next) {
                 Pass::From(from) => {
                     let bytes = record.bytes.slice(from..);
                     return Ok(Next::Output { stream, at, bytes });
@@ -114,6 +140,7 @@ mod tests {
         loop {
             match follower.read().unwrap() {
                 Next::End | Next::Over => return all,
+                Next::More => {}
                 output => all.push(output),
             }
         }
