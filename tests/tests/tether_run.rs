@@ -5,8 +5,10 @@ use tests::guest::build::Guest;
 use tests::guest::disk::{Disk, Layer, busybox, ext4};
 use tests::guest::peer::{Attached, Keys, Output, Peer};
 use tests::guest::vm::{Vm, config, process};
-use wire::config::{GuestConfig, Process};
-use wire::message::{Reply, SessionId, ToGuest};
+use wire::config::{GuestConfig, Process, Restart};
+use wire::limits::Tmpfs;
+use wire::message::{Reply, SessionId, ToGuest, ToHost};
+use wire::restart::RestartPolicy;
 
 /// A disk with the busybox layer and what boots it.
 struct Bench {
@@ -332,6 +334,156 @@ async fn a_lost_link_is_dialled_again_and_nothing_is_lost() -> Result<()> {
     // The journal on the disk ends with the exit record.
     let mut reader = journal::Reader::open(bench.disk.journal()?)?;
     assert_eq!(reader.exit()?.map(|e| e.code), Some(9));
+    Ok(())
+}
+
+/// A container that ends once with 3, is started again, and then stays. It takes its time to be prepared: what comes
+/// between two runs comes while the next one is on its way.
+fn restless(disk: &Disk, boot: u64) -> GuestConfig {
+    let script = format!("[ -e /ran-{boot} ] && exec sleep 1000; touch /ran-{boot}; exit 3");
+    let mut config = config(disk, sh(&script));
+    config.boot = boot;
+    config.restart = Restart {
+        policy: RestartPolicy::Always,
+        count: 0,
+    };
+    let one = |n: u32| Tmpfs {
+        path: format!("/t/{n}"),
+        flags: 0,
+        data: "size=4k".into(),
+    };
+    config.tmpfs = (0..1000).map(one).collect();
+    config
+}
+
+/// Told to stay down while its next run is prepared, the container's last end is its end.
+#[tokio::test]
+async fn a_container_that_is_to_stay_down_must_not_run_again() -> Result<()> {
+    let Some(bench) = bench()? else { return Ok(()) };
+    type Ask = fn(u32) -> ToGuest;
+    let asks: [Ask; 2] = [
+        |request| ToGuest::KeepDown { request },
+        |request| ToGuest::Shutdown { request },
+    ];
+    for (boot, ask) in (1..).zip(asks) {
+        let config = restless(&bench.disk, boot);
+        let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
+        started(&peer.start().await?);
+        let last = peer.restarting().await?;
+        assert_eq!(last.code, 3);
+        // Its next first process is there: it is being prepared.
+        loop {
+            let reply = peer.request(|request| ToGuest::Table { request }).await?;
+            match reply {
+                Reply::Table(rows) if rows.is_empty() => {}
+                Reply::Table(_) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(peer.request(ask).await?, Reply::Done);
+        let told = peer.told();
+        if told.iter().any(|m| matches!(m, ToHost::Restarted { .. })) {
+            eprintln!("skipped: its next run had begun before it was told");
+            vm.kill();
+            continue;
+        }
+        // No signal was sent, and none is needed.
+        let end = told.iter().find_map(|m| match m {
+            ToHost::Exit { status, .. } => Some(*status),
+            _ => None,
+        });
+        let end = match end {
+            Some(end) => end,
+            None => peer.exit(SessionId::CONTAINER).await?,
+        };
+        assert_eq!(end, last);
+        if !told.contains(&ToHost::Goodbye) {
+            peer.goodbye().await?;
+        }
+        vm.off().await?;
+        let exit = journal::Reader::open(bench.disk.journal()?)?.exit()?;
+        assert_eq!(exit.map(|exit| exit.code), Some(3));
+    }
+    Ok(())
+}
+
+/// A link that comes between two runs is told of the last one, which has not ended for good, and then of the next.
+#[tokio::test]
+async fn a_link_that_comes_between_two_runs_is_told_of_the_last_one() -> Result<()> {
+    let Some(bench) = bench()? else { return Ok(()) };
+    let keys = Keys::fresh()?;
+    let (mut vm, mut peer) = bench.boot(&restless(&bench.disk, 1), &keys).await?;
+    let Reply::Started { at, .. } = peer.start().await? else {
+        panic!("it is not started");
+    };
+    let last = peer.restarting().await?;
+    peer.hang_up();
+
+    let mut peer = Peer::accept(vm.connection().await?, &keys).await?;
+    let (mut started_at, exit) = (peer.container.started, peer.container.exit);
+    assert_eq!(exit, None);
+    let ToHost::Life(life) = peer.event().await? else {
+        panic!("no account");
+    };
+    // Where the link took longer than the pause and what follows, it finds the next run.
+    if started_at == at {
+        assert_eq!((life.waiting, life.restarts), (Some(last), 1));
+        let told = peer.event().await?;
+        let ToHost::Restarted { at, .. } = told else {
+            panic!("{told:?}");
+        };
+        started_at = at;
+    }
+    assert!(started_at > at, "{started_at} {at}");
+    let Reply::Started { at, .. } = peer.start().await? else {
+        panic!("it does not run");
+    };
+    assert_eq!(at, started_at);
+    let reply = peer
+        .request(|request| ToGuest::Shutdown { request })
+        .await?;
+    assert_eq!(reply, Reply::Done);
+    assert_eq!(peer.exit(SessionId::CONTAINER).await?.code, 137);
+    peer.goodbye().await?;
+    vm.off().await
+}
+
+/// A start that is repeated before the first one is answered is told of the same process.
+#[tokio::test]
+async fn two_starts_at_once_are_answered_alike() -> Result<()> {
+    let Some(bench) = bench()? else { return Ok(()) };
+    let config = config(&bench.disk, sh("exec sleep 1000"));
+    let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
+    let first = peer.ask(|request| ToGuest::Start { request }).await?;
+    let second = peer.ask(|request| ToGuest::Start { request }).await?;
+    let (first, second) = (first.await?, second.await?);
+    started(&first);
+    assert_eq!(first, second);
+    vm.kill();
+    Ok(())
+}
+
+/// More processes than an answer holds: as many are listed as fit into one.
+#[tokio::test]
+async fn a_list_of_processes_that_is_too_long_is_cut() -> Result<()> {
+    let Some(bench) = bench()? else { return Ok(()) };
+    // Each is there, with its arguments, once it has spoken.
+    let script = "long=$(head -c 4000 /dev/zero | tr '\\0' x); n=0; while [ $n -lt 150 ]; do sh -c 'echo up; kill -STOP $$' $long & n=$((n+1)); done; wait";
+    let config = config(&bench.disk, sh(script));
+    let (mut vm, mut peer) = bench.boot(&config, &Keys::fresh()?).await?;
+    let mut main = peer.attach(SessionId::CONTAINER, false).await?;
+    started(&peer.start().await?);
+    let mut seen = Output::default();
+    main.wait_for(&mut seen, &"up\n".repeat(150)).await?;
+    let reply = peer
+        .request(|request| ToGuest::Processes { request })
+        .await?;
+    let Reply::Processes(rows) = reply else {
+        panic!("{reply:?}");
+    };
+    assert!((50..150).contains(&rows.len()), "{}", rows.len());
+    assert!(rows.iter().any(|row| row.command.len() > 4000), "{rows:?}");
+    vm.kill();
     Ok(())
 }
 

@@ -109,8 +109,7 @@ impl Session {
         let (pidfd, ended, stdio) = match waiting.go().await {
             Ok(started) => started,
             Err(error) => {
-                self.stdin.send_replace(Stdin::Closed);
-                self.exited.send_replace(true);
+                self.over();
                 return Err(error);
             }
         };
@@ -152,6 +151,12 @@ impl Session {
         Ok(ended)
     }
 
+    /// It has no process any more, or is never to have one: nobody waits for its stdin or its outputs.
+    pub fn over(&self) {
+        self.stdin.send_replace(Stdin::Closed);
+        self.exited.send_replace(true);
+    }
+
     /// Notes the end. Returns the status.
     pub fn ended(&self, how: Ended, oom: bool) -> ExitStatus {
         let status = ExitStatus {
@@ -164,8 +169,7 @@ impl Session {
             exit: Some(status),
             ..state
         });
-        self.stdin.send_replace(Stdin::Closed);
-        self.exited.send_replace(true);
+        self.over();
         status
     }
 

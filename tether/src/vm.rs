@@ -19,7 +19,7 @@ use crate::reaper::Reaper;
 use crate::restart::Restarts;
 use crate::session::Session;
 use crate::sys::process::{self, Ended};
-use link::{GuestLink, Sender};
+use link::{GuestLink, LinkError, Sender};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -101,7 +101,10 @@ pub struct Vm {
     pub cut: watch::Sender<bool>,
     /// Pid of the container's first process, once cloned.
     first: Cell<i32>,
+    /// The start of the container's process was begun.
     starting: Cell<bool>,
+    /// How that start failed; held while it is under way.
+    start_failed: Mutex<Option<Reply>>,
     container: RefCell<Rc<Session>>,
     sessions: RefCell<BTreeMap<SessionId, Rc<Session>>>,
 }
@@ -135,6 +138,7 @@ impl Vm {
             cut: watch::Sender::new(false),
             first: Cell::new(0),
             starting: Cell::new(false),
+            start_failed: Mutex::default(),
             container: RefCell::new(Rc::clone(&container)),
             sessions: RefCell::new([(SessionId::CONTAINER, container)].into()),
         };
@@ -147,14 +151,13 @@ impl Vm {
         self.container.borrow().clone()
     }
 
-    /// A new run of the container's process, of this pid.
-    pub fn new_run(&self, pid: i32) -> Rc<Session> {
-        let session = Session::new(SessionId::CONTAINER, self.config.process.clone());
+    /// A further run of the container's process has begun: it takes the place of the one before, of which was told until
+    /// now.
+    pub fn replace_run(&self, pid: i32, session: Rc<Session>) {
         self.first.set(pid);
         let mut sessions = self.sessions.borrow_mut();
         sessions.insert(SessionId::CONTAINER, Rc::clone(&session));
-        *self.container.borrow_mut() = Rc::clone(&session);
-        session
+        self.container.replace(session);
     }
 
     /// A session as the endpoint shall see it: a container that waits for its next start has not
@@ -243,9 +246,7 @@ impl Vm {
     fn handle(self: &Rc<Vm>, message: ToGuest, link: &Sender<ToHost>) {
         let (vm, to) = (Rc::clone(self), link.clone());
         let answer = move |request: u32, reply: Reply| {
-            tokio::task::spawn_local(
-                async move { to.send(ToHost::Answer { request, reply }).await },
-            );
+            tokio::task::spawn_local(send_answer(to, request, reply));
         };
         let done = |result: Result<(), String>| result.map_or_else(Reply::Error, |()| Reply::Done);
         match message {
@@ -288,7 +289,7 @@ impl Vm {
                     done(self.find(session).and_then(|s| s.signal(signal))),
                 );
                 if session == SessionId::CONTAINER && signal == libc::SIGKILL {
-                    self.let_go();
+                    self.let_go(self.container());
                 }
             }
             ToGuest::Resize {
@@ -404,6 +405,9 @@ impl Vm {
             Ok(Boot::Done) => {}
             _ => return None,
         }
+        if self.config.maintenance.is_some() {
+            return Some(Reply::Error("the VM is up for its files only".into()));
+        }
         let running = |vm: &Vm| {
             let state = vm.container().state();
             Reply::Started {
@@ -411,18 +415,16 @@ impl Vm {
                 at: state.started,
             }
         };
+        // A request that is repeated over a new link waits for the start under way, and is told how that went.
+        let mut failed = self.start_failed.lock().await;
         if self.container().state().started != 0 {
             return Some(running(self));
         }
-        if self.starting.replace(true) {
-            return Some(Reply::Error(
-                "the container is being started by an earlier request".into(),
-            ));
-        }
-        if self.config.maintenance.is_some() {
-            return Some(Reply::Error("the VM is up for its files only".into()));
+        if failed.is_some() {
+            return failed.clone();
         }
         let waiting = self.waiting.borrow_mut().take()?;
+        self.starting.set(true);
         let recorder = self.output_recorder();
         self.record_start();
         match self.container().start(waiting, recorder).await {
@@ -437,6 +439,7 @@ impl Vm {
                     message: error.message.clone(),
                 };
                 let _ = self.end.send(End::NotStarted(error));
+                *failed = Some(reply.clone());
                 Some(reply)
             }
         }
@@ -494,6 +497,8 @@ impl Vm {
             }
             Err(error) => {
                 self.sessions.borrow_mut().remove(&session.id);
+                // Its stdin may be waited for since before it was prepared.
+                session.over();
                 session.drained().await;
                 Reply::StartFailed {
                     code: error.code,
@@ -619,7 +624,8 @@ impl Vm {
         })
     }
 
-    /// SIGKILL to the container and so to all in it; without one, the VM ends.
+    /// SIGKILL to the container and so to all in it; without one, the VM ends. A run that is being prepared, or is about to
+    /// become its program, sees by itself that it is to stay down.
     pub fn kill(self: &Rc<Vm>) {
         self.restarts.keep_down();
         self.thaw();
@@ -630,18 +636,28 @@ impl Vm {
         if first > 0 && self.container().state().exit.is_none() {
             // Its pid is not reused: it is reaped by the tether alone, which notes the exit.
             let _ = process::kill(first, libc::SIGKILL);
-            self.let_go();
+            self.let_go(self.container());
         }
     }
 
-    /// The container was killed: no server of NFS is to keep its processes.
-    fn let_go(self: &Rc<Vm>) {
+    /// This run was killed: no server of NFS is to keep its processes.
+    pub fn let_go(self: &Rc<Vm>, run: Rc<Session>) {
         if !self.config.nfs.is_empty() {
-            let (vm, run) = (Rc::clone(self), self.container());
+            let vm = Rc::clone(self);
             tokio::task::spawn_local(async move {
                 nfs::after_kill(&vm.config, &vm.reaper, || run.state().exit.is_some()).await;
             });
         }
+    }
+}
+
+/// Answers a request. An answer that is no message, since it is too long, is answered with that.
+async fn send_answer(to: Sender<ToHost>, request: u32, reply: Reply) {
+    let sent = to.send(ToHost::Answer { request, reply }).await;
+    if let Err(LinkError::Protocol(why)) = sent {
+        let reply = Reply::Error(why);
+        // Fails only where the link is over, for which it would be the reason, too.
+        let _ = to.send(ToHost::Answer { request, reply }).await;
     }
 }
 
@@ -660,3 +676,7 @@ pub fn uptime_ns() -> u64 {
         t.tv_sec().unsigned_abs() * 1_000_000_000 + t.tv_nsec().unsigned_abs()
     })
 }
+
+#[cfg(test)]
+#[path = "vm_tests.rs"]
+pub(crate) mod tests;

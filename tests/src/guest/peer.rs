@@ -151,6 +151,17 @@ impl Peer {
     /// # Errors
     /// If the link ends, or no answer comes.
     pub async fn request(&mut self, message: impl FnOnce(u32) -> ToGuest) -> Result<Reply> {
+        self.ask(message).await?.await
+    }
+
+    /// Sends a request; its answer is waited for with what this returns.
+    ///
+    /// # Errors
+    /// If the link ends.
+    pub async fn ask<M: FnOnce(u32) -> ToGuest>(
+        &mut self,
+        message: M,
+    ) -> Result<impl Future<Output = Result<Reply>> + use<M>> {
         self.next += 1;
         let request = self.next;
         let (tell, told) = oneshot::channel();
@@ -159,9 +170,11 @@ impl Peer {
             .map_err(|e| anyhow!("{e}"))?
             .insert(request, tell);
         self.sender.send(message(request)).await?;
-        within("an answer", told)
-            .await?
-            .context("the link ended before the answer")
+        Ok(async {
+            within("an answer", told)
+                .await?
+                .context("the link ended before the answer")
+        })
     }
 
     fn stream(&mut self, stdin: bool) -> Result<(Attach, Attached)> {
@@ -276,6 +289,23 @@ impl Peer {
         within("an event", self.events.recv())
             .await?
             .context("the link ended")
+    }
+
+    /// The events that have come and were not asked for: those that were sent before the last answer are among them.
+    pub fn told(&mut self) -> Vec<ToHost> {
+        std::iter::from_fn(|| self.events.try_recv().ok()).collect()
+    }
+
+    /// Waits until the container is between two runs: how the last one ended.
+    ///
+    /// # Errors
+    /// If the link ends before.
+    pub async fn restarting(&mut self) -> Result<ExitStatus> {
+        loop {
+            if let ToHost::Restarting { status, .. } = self.event().await? {
+                return Ok(status);
+            }
+        }
     }
 
     /// Waits for a session's exit.

@@ -5,17 +5,21 @@ use super::users;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use wire::message::{ProcessRow, TableRow};
+use wire::message::{ProcessRow, TableRow, encode};
 
 /// Rows at most: a fork bomb must not fill the link.
 const ROWS_MAX: usize = 10_000;
+/// Bytes of all rows at most, encoded: an answer is one message, of at most [`MESSAGE_MAX`](wire::message::MESSAGE_MAX).
+const BYTES_MAX: usize = 400 * 1024;
 /// USER_HZ, and bytes of a page: x86-64 has no others.
 const TICKS: u64 = 100;
 const PAGE: u64 = 4096;
 /// Bytes of a command line at most.
 const COMMAND_MAX: usize = 4096;
+/// Bytes of a user's name at most (limits.h: LOGIN_NAME_MAX); one with a longer name is shown by number.
+const NAME_MAX: usize = 256;
 
-/// Lists the processes of the container's cgroup. Those that end meanwhile are left out.
+/// Lists the processes of the container's cgroup, as many as fit into an answer. Those that end meanwhile are left out.
 ///
 /// # Errors
 /// Those of reading the cgroup.
@@ -29,19 +33,22 @@ pub fn list(cgroup: &Cgroup, container_pid: i32) -> io::Result<Vec<ProcessRow>> 
 /// # Errors
 /// Those of reading the cgroup.
 pub fn table(cgroup: &Cgroup, container_pid: i32) -> io::Result<Vec<TableRow>> {
+    Ok(rows(&cgroup.processes()?, container_pid))
+}
+
+fn rows(pids: &[i32], container_pid: i32) -> Vec<TableRow> {
     let passwd = passwd_of(container_pid);
     let boot = boot_time();
     let uptime: f64 = fs::read_to_string("/proc/uptime")
         .ok()
         .and_then(|t| t.split_whitespace().next()?.parse().ok())
         .unwrap_or(0.0);
-    let pids = cgroup.processes()?;
     let inner: std::collections::HashMap<i32, u32> = pids
         .iter()
         .filter_map(|pid| Some((*pid, inner_pid(*pid)?)))
         .collect();
     let row = |pid: &i32| -> Option<TableRow> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let stat = read_lossy(&format!("/proc/{pid}/stat"))?;
         let comm = stat.get(stat.find('(')? + 1..stat.rfind(')')?)?;
         let fields: Vec<&str> = stat
             .get(stat.rfind(')')? + 2..)?
@@ -79,6 +86,7 @@ pub fn table(cgroup: &Cgroup, container_pid: i32) -> io::Result<Vec<TableRow>> {
         Some(TableRow {
             row: ProcessRow {
                 user: users::name_of(uid, &passwd)
+                    .filter(|name| name.len() <= NAME_MAX)
                     .map_or_else(|| uid.to_string(), ToString::to_string),
                 pid: *inner.get(pid)?,
                 ppid: inner.get(&parent).copied().unwrap_or(0),
@@ -102,7 +110,22 @@ pub fn table(cgroup: &Cgroup, container_pid: i32) -> io::Result<Vec<TableRow>> {
             comm: comm.to_owned(),
         })
     };
-    Ok(pids.iter().take(ROWS_MAX).filter_map(row).collect())
+    let mut room = BYTES_MAX;
+    let fits = |row: &TableRow| {
+        let left = encode(row)
+            .ok()
+            .and_then(|bytes| room.checked_sub(bytes.len()));
+        room = left.unwrap_or(0);
+        left.is_some()
+    };
+    let shown = pids.iter().take(ROWS_MAX).filter_map(row);
+    shown.take_while(fits).collect()
+}
+
+/// Text of /proc. A name in it is the process's own, and may be cut within a character: that must not hide the process.
+fn read_lossy(path: &str) -> Option<String> {
+    let bytes = fs::read(path).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The container's /etc/passwd, looked up inside its root.
@@ -130,7 +153,7 @@ fn passwd_of(container_pid: i32) -> String {
 }
 
 fn status_line(pid: i32, key: &str) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = read_lossy(&format!("/proc/{pid}/status"))?;
     status
         .lines()
         .find_map(|l| l.strip_prefix(key))
@@ -168,4 +191,47 @@ fn boot_time() -> u64 {
         })
         .unwrap_or(0)
         * 1_000_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, id};
+    use wire::message::{MESSAGE_MAX, Reply, ToHost};
+
+    fn own() -> i32 {
+        id() as i32
+    }
+
+    #[test]
+    fn a_name_that_is_cut_within_a_character_must_not_hide_its_process() {
+        let shown = std::thread::spawn(|| {
+            // /proc has threads by their numbers, too.
+            fs::write("/proc/thread-self/comm", b"caf\xc3").unwrap();
+            rows(&[nix::unistd::gettid().as_raw()], own())
+        });
+        let shown = shown.join().unwrap();
+        let names: Vec<&str> = shown.iter().map(|row| row.comm.as_str()).collect();
+        assert_eq!(names, ["caf\u{fffd}"]);
+        assert!(shown[0].row.pid > 0 && shown[0].threads > 0);
+    }
+
+    #[test]
+    fn a_long_list_ends_where_an_answer_is_full() {
+        let mut child = Command::new("sleep")
+            .args(["1000"; 800])
+            .spawn()
+            .expect("sleep");
+        let pids = vec![child.id() as i32; 200];
+        let shown = rows(&pids, own());
+        // They are the test's own.
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(shown[0].row.command.starts_with("sleep 1000 1000"));
+        assert!(shown[0].row.command.len() > 3900);
+        assert!((50..200).contains(&shown.len()), "{}", shown.len());
+        let reply = Reply::Table(shown);
+        let answer = encode(&ToHost::Answer { request: 1, reply });
+        assert!(answer.is_ok_and(|bytes| bytes.len() < MESSAGE_MAX));
+    }
 }
