@@ -8,7 +8,8 @@ use wire::message::{Reply, ToHost};
 impl Vm {
     /// Freezes the container's processes or lets them go on.
     pub async fn set_frozen(&self, frozen: bool) -> Reply {
-        let state = self.container().state();
+        let run = self.container();
+        let state = run.state();
         let Some(cgroup) = self.cgroup.get() else {
             return not_running();
         };
@@ -16,6 +17,11 @@ impl Vm {
             return not_running();
         }
         match cgroup.freeze(frozen).await {
+            // It has ended meanwhile: the next run must not begin frozen.
+            Ok(()) if frozen && run.state().exit.is_some() => {
+                drop(cgroup.freeze(false).await);
+                not_running()
+            }
             Ok(()) => {
                 self.paused.send_replace(frozen);
                 Reply::Done

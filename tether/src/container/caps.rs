@@ -69,9 +69,29 @@ fn bit(name: &str) -> Option<u64> {
     NAMES.iter().position(|n| *n == name).map(|n| 1 << n)
 }
 
+fn bits(names: &[&str]) -> u64 {
+    names.iter().filter_map(|name| bit(name)).sum()
+}
+
 /// What gets past a packet filter: the right to change it, and packet sockets, which are before it.
 pub fn network() -> u64 {
-    ["NET_ADMIN", "NET_RAW"].into_iter().filter_map(bit).sum()
+    bits(&["NET_ADMIN", "NET_RAW"])
+}
+
+/// What gets device nodes: by mounting a devtmpfs, or by making them.
+pub fn nodes() -> u64 {
+    bits(&["SYS_ADMIN", "MKNOD"])
+}
+
+/// What sees, or replaces, the kernel's memory by calls that [`super::seccomp::kept_out`] refuses. `SYS_ADMIN` is
+/// `PERFMON` and `BPF`, too (linux/capability.h).
+pub fn kernel() -> u64 {
+    bits(&["SYS_ADMIN", "MKNOD", "PERFMON", "SYS_BOOT"])
+}
+
+/// What looks into a process that has more rights, and more in its memory, than who looks.
+pub fn tracing() -> u64 {
+    bits(&["SYS_PTRACE"])
 }
 
 /// The bit set for Docker's defaults with `add` and `drop`, given as `CAP_…` or without the prefix,
@@ -121,6 +141,16 @@ mod tests {
     fn the_default_is_dockers_less_mknod() {
         // Docker: 00000000a80425fb; MKNOD is bit 27.
         assert_eq!(resolve(&[], &[]), Ok(0xa804_25fb & !(1 << 27)));
+    }
+
+    #[test]
+    fn what_opens_the_vm_is_in_none_of_the_defaults() {
+        let default = resolve(&[], &[]).unwrap();
+        assert_eq!(default & (nodes() | kernel() | tracing()), 0);
+        // Bits 21, 27; 38, 22; 19 (linux/capability.h).
+        assert_eq!(nodes(), 1 << 21 | 1 << 27);
+        assert_eq!(kernel(), 1 << 21 | 1 << 27 | 1 << 38 | 1 << 22);
+        assert_eq!(tracing(), 1 << 19);
     }
 
     #[test]

@@ -1,9 +1,14 @@
 //! The container's cgroup (v2): all its processes, and nothing of the tether's.
 
+use super::devices;
 use super::notices::{Notices, value};
+use nix::mount::{MsFlags, mount};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+use tokio::time::timeout;
 use wire::limits::Limits;
 
 /// Where the tether mounts the hierarchy, in its own root.
@@ -11,10 +16,14 @@ pub const ROOT: &str = "/cg";
 /// The container's folder in it.
 pub const CONTAINER: &str = "/cg/container";
 
+/// How long its processes may take to stop. One that waits for a device or a server in the kernel does not.
+const FREEZE: Duration = Duration::from_secs(10);
+
 /// The container's cgroup.
 #[derive(Debug)]
 pub struct Cgroup {
     folder: OwnedFd,
+    devices: Result<(), String>,
 }
 
 impl Cgroup {
@@ -36,9 +45,11 @@ impl Cgroup {
             }
         }
         fs::create_dir(CONTAINER)?;
-        let cgroup = Cgroup {
-            folder: File::open(CONTAINER)?.into(),
-        };
+        let folder = OwnedFd::from(File::open(CONTAINER)?);
+        let devices = delegate()
+            .and_then(|()| devices::restrict(folder.as_fd()))
+            .map_err(|e| super::reason(&e));
+        let cgroup = Cgroup { folder, devices };
         if limits.pids > 0 {
             cgroup.limit_pids(limits.pids)?;
         }
@@ -59,6 +70,14 @@ impl Cgroup {
             most => most.to_string(),
         };
         fs::write(format!("{CONTAINER}/pids.max"), text)
+    }
+
+    /// Whether its processes open no device but those that every container has.
+    ///
+    /// # Errors
+    /// Why the kernel could not be told so.
+    pub fn closes_devices(&self) -> Result<(), &str> {
+        self.devices.as_ref().copied().map_err(String::as_str)
     }
 
     /// The folder, for CLONE_INTO_CGROUP.
@@ -85,17 +104,11 @@ impl Cgroup {
     /// Freezes its processes or lets them go on; returns when they have stopped.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Those of the file system; `TimedOut` where they do not all stop in time. They go on then.
     pub async fn freeze(&self, frozen: bool) -> io::Result<()> {
         let events = Notices::open(&format!("{CONTAINER}/cgroup.events"))?;
-        fs::write(
-            format!("{CONTAINER}/cgroup.freeze"),
-            if frozen { "1" } else { "0" },
-        )?;
-        events
-            .other_than("frozen", u64::from(!frozen))
-            .await
-            .map(drop)
+        let settled = events.other_than("frozen", u64::from(!frozen));
+        settle(Path::new(CONTAINER), frozen, settled).await
     }
 
     /// Its processes, as the tether numbers them.
@@ -107,5 +120,74 @@ impl Cgroup {
             .lines()
             .filter_map(|l| l.parse().ok())
             .collect())
+    }
+}
+
+/// Has the kernel take cgroup namespaces as borders (Documentation/admin-guide/cgroup-v2.rst, "nsdelegate"): whoever may
+/// mount in the container changes none of its limits then, and moves no process out of it.
+fn delegate() -> io::Result<()> {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let options = Some("nsdelegate");
+    mount(None::<&str>, ROOT, None::<&str>, flags, options).map_err(io::Error::from)
+}
+
+/// Freezes a cgroup, or thaws it, and waits for what tells that it has come to that.
+async fn settle(
+    folder: &Path,
+    frozen: bool,
+    settled: impl Future<Output = io::Result<u64>>,
+) -> io::Result<()> {
+    let switch = folder.join("cgroup.freeze");
+    fs::write(&switch, if frozen { "1" } else { "0" })?;
+    let result = match timeout(FREEZE, settled).await {
+        Ok(settled) => settled.map(drop),
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!(
+                "not all of its processes came to it within {} s: one waits in the kernel, maybe for a server of NFS",
+                FREEZE.as_secs()
+            ),
+        )),
+    };
+    if frozen && result.is_err() {
+        // Nobody takes them for frozen: some of them must not stay so.
+        fs::write(&switch, "0")?;
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_freeze_in_time_is_thawed_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let switch = || fs::read_to_string(folder.path().join("cgroup.freeze")).unwrap();
+        let seen = std::cell::RefCell::new(String::new());
+        let never = async {
+            *seen.borrow_mut() = switch();
+            std::future::pending().await
+        };
+        let before = tokio::time::Instant::now();
+        let error = settle(folder.path(), true, never).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(before.elapsed(), FREEZE);
+        assert_eq!((seen.borrow().as_str(), switch().as_str()), ("1", "0"));
+        // Nor does what could not be looked at.
+        let broken = async { Err(io::Error::other("broken")) };
+        settle(folder.path(), true, broken).await.unwrap_err();
+        assert_eq!(switch(), "0");
+    }
+
+    #[tokio::test]
+    async fn what_freezes_stays_frozen_until_it_is_thawed() {
+        let folder = tempfile::tempdir().unwrap();
+        let switch = || fs::read_to_string(folder.path().join("cgroup.freeze")).unwrap();
+        let told = || async { Ok(1) };
+        settle(folder.path(), true, told()).await.unwrap();
+        assert_eq!(switch(), "1");
+        settle(folder.path(), false, told()).await.unwrap();
+        assert_eq!(switch(), "0");
     }
 }

@@ -4,6 +4,7 @@
 //! it or, by the pipe's closing at execve(2), success.
 
 use super::mounts::{self, Plan};
+use super::sibling::Orders;
 use super::{StartError, caps, environment, init, lookup, seccomp, users};
 use crate::net::filter;
 use crate::sys::{process as sys, tty};
@@ -13,7 +14,7 @@ use nix::unistd::{Gid, Uid, fchown};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use wire::config::{GuestConfig, Process};
 
 /// Docker's limits, where the container has no others: 1,048,576 open files, as many processes and
@@ -36,6 +37,21 @@ pub enum Entry<'a> {
     },
     /// It joins the container of this pidfd (the pid namespace was joined by the tether's clone).
     Join(&'a OwnedFd),
+    /// It joins the container but for the pid namespace, into which only the program comes ([`super::sibling`]).
+    Launch {
+        /// A pidfd of the container's.
+        container: &'a OwnedFd,
+        /// The tether's own binary.
+        binary: OwnedFd,
+    },
+}
+
+/// What of the tether's own binary is executed in place of the program.
+enum Afresh {
+    /// The container's init.
+    Init(OwnedFd),
+    /// What clones the program's process.
+    Sibling(OwnedFd),
 }
 
 /// The child's ends of its pipes.
@@ -57,13 +73,8 @@ pub fn run(process: &Process, config: &GuestConfig, entry: Entry<'_>, ends: Ends
         Ok(never) => match never {},
         Err(error) => error,
     };
-    let mut message = error.message.into_bytes();
-    message.truncate(4096);
-    let mut report = vec![b'E'];
-    report.extend(error.code.to_le_bytes());
-    report.extend(message);
     // Nobody left to tell if this fails; the exit code says it too.
-    let _ = status.write_all(&report);
+    let _ = status.write_all(&error.report());
     error.code
 }
 
@@ -84,7 +95,7 @@ fn start(
         }
     }
     drop(stdio);
-    let (first, mut init_binary) = match entry {
+    let (first, afresh) = match entry {
         Entry::First { plan, init } => {
             // Nothing of the tether may be within reach once the image decides what a path means.
             sys::close_all_but(&[
@@ -96,18 +107,22 @@ fn start(
                 .map_err(errno)
                 .map_err(what("make a cgroup namespace for"))?;
             mounts::enter(&plan)?;
-            (true, init)
+            (true, init.map(Afresh::Init))
         }
         Entry::Join(container) => {
-            sys::join_namespaces(container.as_fd(), libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP)
-                .map_err(what("join the container's namespaces for"))?;
-            sys::close_all_but(&[status.as_raw_fd(), go.as_raw_fd()]);
-            nix::unistd::chdir("/")
-                .map_err(errno)
-                .map_err(what("chdir for"))?;
+            join(container, 0, &[status.as_raw_fd(), go.as_raw_fd()])?;
             (false, None)
         }
+        Entry::Launch { container, binary } => {
+            let keep = [status.as_raw_fd(), go.as_raw_fd(), binary.as_raw_fd()];
+            // By the tether's /proc: the container's has no folder for this process.
+            set_oom_score(config)?;
+            // The pid namespace for children: this process stays where it is.
+            join(container, libc::CLONE_NEWPID, &keep)?;
+            (false, Some(Afresh::Sibling(binary)))
+        }
     };
+    let launches = matches!(afresh, Some(Afresh::Sibling(_)));
     sys::reset_signals();
     let mut master = None;
     if process.tty {
@@ -122,7 +137,7 @@ fn start(
     }
     // The tether has fetched the master by now.
     drop(master);
-    drop(go);
+    let go = launches.then_some(go);
 
     let passwd = users::read_bounded("/etc/passwd");
     let group = users::read_bounded("/etc/group");
@@ -136,7 +151,8 @@ fn start(
     nix::unistd::setsid()
         .map_err(errno)
         .map_err(what("make a session for"))?;
-    if process.tty {
+    // Where the program gets a process of its own, that one takes the terminal, in a session of its own.
+    if process.tty && !launches {
         tty::make_controlling(std::io::stdin().as_fd()).map_err(what("give the terminal to"))?;
     }
     // So that a process that is not root can open /dev/stdout anew.
@@ -163,16 +179,18 @@ fn start(
             StartError::other(format!("error setting rlimit type {resource}: {reason}"))
         })?;
     }
-    std::fs::write(
-        "/proc/self/oom_score_adj",
-        config.limits.oom_score_adj.to_string(),
-    )
-    .map_err(what("set oom_score_adj of"))?;
+    if !launches {
+        set_oom_score(config)?;
+    }
     if config.limits.no_new_privileges {
         sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map_err(what("set no_new_privs of"))?;
     }
     umask(Mode::from_bits_truncate(0o022));
-    // Before the capabilities go: without no_new_privs a filter needs CAP_SYS_ADMIN.
+    // Before the capabilities go: without no_new_privs a filter needs CAP_SYS_ADMIN. The profile's is the last one: it may
+    // refuse seccomp(2).
+    if held & caps::kernel() != 0 {
+        sys::install_seccomp(&seccomp::kept_out()).map_err(what("close the kernel's memory to"))?;
+    }
     let filter = seccomp::program(&config.seccomp).map_err(|e| StartError::other(e.to_string()))?;
     sys::install_seccomp(&filter).map_err(what("install the seccomp filter of"))?;
     for cap in (0..64).filter(|cap| held & (1u64 << cap) == 0) {
@@ -208,15 +226,49 @@ fn start(
     let (args, env) = (strings(&process.args)?, strings(&env)?);
     let path = CString::new(path)
         .map_err(|_| StartError::other("the program's path contains a NUL byte"))?;
-    let error = match init_binary.take() {
-        Some(binary) => {
+    let error = match (afresh, go) {
+        (Some(Afresh::Sibling(binary)), Some(go)) => {
+            for fd in [status.as_fd(), go.as_fd()] {
+                sys::bequeath(fd).map_err(what("leave a pipe to"))?;
+            }
+            let orders = Orders {
+                status: status.as_raw_fd(),
+                go: go.as_raw_fd(),
+                tty: process.tty,
+                env,
+                path,
+                args,
+            };
+            sys::exec_at(Some(binary.as_fd()), c"", &orders.to_args(), &[])
+        }
+        (Some(Afresh::Init(binary)), _) => {
             let mut all = vec![CString::new(init::NAME).unwrap_or_default(), path];
             all.extend(args);
             sys::exec_at(Some(binary.as_fd()), c"", &all, &env)
         }
-        None => sys::exec(&path, &args, &env),
+        _ => sys::exec(&path, &args, &env),
     };
     Err(lookup::failure(program, &error, false))
+}
+
+fn set_oom_score(config: &GuestConfig) -> Result<(), StartError> {
+    let score = config.limits.oom_score_adj.to_string();
+    std::fs::write("/proc/self/oom_score_adj", score)
+        .map_err(|e| StartError::system("set oom_score_adj of", "the process", &e))
+}
+
+/// Joins a container's namespaces, and `more` of them for children, and keeps no other descriptor than these. The root
+/// is the container's then.
+fn join(container: &OwnedFd, more: i32, keep: &[RawFd]) -> Result<(), StartError> {
+    let what =
+        |what: &'static str| move |e: std::io::Error| StartError::system(what, "the process", &e);
+    let kinds = libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP | more;
+    sys::join_namespaces(container.as_fd(), kinds)
+        .map_err(what("join the container's namespaces for"))?;
+    sys::close_all_but(keep);
+    nix::unistd::chdir("/")
+        .map_err(std::io::Error::from)
+        .map_err(what("chdir for"))
 }
 
 fn chdir_error(cwd: &str, error: &std::io::Error) -> StartError {

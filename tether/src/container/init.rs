@@ -2,7 +2,9 @@
 //!
 //! The tether executes itself afresh for it, so its memory holds nothing of the tether's. It starts
 //! the program, forwards every signal to it, reaps every orphan at once, and ends as the program does.
+//! With a mark in the path's place it is what starts an exec in a container that may trace.
 
+use super::sibling;
 use crate::sys::process::{self, Ended};
 use std::ffi::CString;
 
@@ -11,7 +13,14 @@ pub const NAME: &str = "/sbin/docker-init";
 
 /// Runs `args` (the resolved path first, then argv) and returns the exit code of this init.
 #[must_use]
-pub fn run(args: Vec<CString>, env: &[CString]) -> i32 {
+pub fn run(mut args: Vec<CString>, env: &[CString]) -> i32 {
+    if args
+        .first()
+        .is_some_and(|first| first.as_bytes() == sibling::MARK.as_bytes())
+    {
+        args.remove(0);
+        return sibling::run(args);
+    }
     let Some((path, argv)) = args.split_first() else {
         return 127;
     };

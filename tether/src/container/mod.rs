@@ -3,16 +3,21 @@
 pub mod caps;
 pub mod cgroup;
 pub mod child;
+pub mod devices;
 pub mod environment;
 pub mod init;
 pub mod lookup;
 pub mod mounts;
 pub mod notices;
 pub mod seccomp;
+pub mod sibling;
 pub mod spawn;
 pub mod stats;
 pub mod top;
 pub mod users;
+
+/// Bytes of a message that a child tells, at most: a pipe takes them without waiting.
+const MESSAGE_MAX: usize = 4096;
 
 /// Why a process could not be started, as `StartFailed` tells it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +36,16 @@ impl StartError {
             code: 125,
             message: message.into(),
         }
+    }
+
+    /// As a child tells it to the tether: `E`, the code, the message.
+    #[must_use]
+    pub fn report(&self) -> Vec<u8> {
+        let message = self.message.as_bytes();
+        let mut report = vec![b'E'];
+        report.extend(self.code.to_le_bytes());
+        report.extend(message.iter().take(MESSAGE_MAX));
+        report
     }
 
     /// As [`StartError::other`], from what was tried, on what, and the system's error.

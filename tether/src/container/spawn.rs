@@ -1,13 +1,13 @@
 //! The tether's side of starting a process: pipes, the clone, and the child's reports.
 
-use super::StartError;
 use super::cgroup::Cgroup;
 use super::child::{self, Ends, Entry};
 use super::mounts::Plan;
+use super::{StartError, caps};
 use crate::io::fd::AsyncFile;
 use crate::reaper::Reaper;
 use crate::sys::process as sys;
-use crate::sys::process::Ended;
+use crate::sys::process::{Child, Ended};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use std::fs::File;
@@ -70,6 +70,17 @@ pub async fn prepare(
     place: Place<'_>,
 ) -> Result<Waiting, StartError> {
     let system = |e: io::Error| StartError::system("start", "a process", &e);
+    let held = held(process);
+    if held & caps::nodes() != 0 {
+        cgroup.closes_devices().map_err(|error| {
+            StartError::other(format!(
+                "closing the VM's devices to the container (BPF_CGROUP_DEVICE, which a capability like SYS_ADMIN needs): \
+                 {error}; drop the capability, or use a kernel with CONFIG_CGROUP_BPF"
+            ))
+        })?;
+    }
+    // Who may trace in the container has it from there: from the container's own process, or from an exec like this.
+    let launches = (held | self::held(&config.process)) & caps::tracing() != 0;
     let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|e| system(e.into()));
     let (status_in, status_out) = pipe()?;
     let (go_in, go_out) = pipe()?;
@@ -94,7 +105,8 @@ pub async fn prepare(
         go: go_in,
     };
     // The child must not hold the tether's ends: its own stdin would never end.
-    let child = match place {
+    let beside = matches!(place, Place::Beside(_));
+    let mut child = match place {
         Place::First { plan, init } => {
             let init = if init {
                 Some(OwnedFd::from(File::open("/proc/self/exe").map_err(system)?))
@@ -104,6 +116,13 @@ pub async fn prepare(
             let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
             sys::spawn(flags, Some(cgroup.folder().as_fd()), || {
                 child::run(process, config, Entry::First { plan, init }, ends)
+            })
+        }
+        Place::Beside(container) if launches => {
+            let binary = OwnedFd::from(File::open("/proc/self/exe").map_err(system)?);
+            let entry = Entry::Launch { container, binary };
+            sys::spawn(0, Some(cgroup.folder().as_fd()), || {
+                child::run(process, config, entry, ends)
             })
         }
         Place::Beside(container) => {
@@ -121,7 +140,7 @@ pub async fn prepare(
     .map_err(system)?;
 
     // Registered before the event loop can reap it.
-    let ended = reaper.watch(child.pid);
+    let mut ended = reaper.watch(child.pid);
     let mut status = AsyncFile::new(status_in).map_err(system)?;
     let go = AsyncFile::new(go_out).map_err(system)?;
     let mut head = [0u8; 5];
@@ -148,6 +167,9 @@ pub async fn prepare(
             }
         }
     };
+    if beside && launches {
+        (child, ended) = launched(&child, &go, &mut status, reaper).await?;
+    }
     Ok(Waiting {
         pid: child.pid,
         pidfd: child.pidfd,
@@ -156,6 +178,35 @@ pub async fn prepare(
         go,
         stdio,
     })
+}
+
+/// The capabilities that a process is to have. Where that cannot be told, its own child says why.
+fn held(process: &Process) -> u64 {
+    caps::resolve(&process.cap_add, &process.cap_drop).unwrap_or(0)
+}
+
+/// Lets a child outside of the container's pid namespace give up its rights and clone the process that becomes the
+/// program ([`super::sibling`]); gives that one, which waits.
+async fn launched(
+    launcher: &Child,
+    go: &AsyncFile,
+    status: &mut AsyncFile,
+    reaper: &Reaper,
+) -> Result<(Child, oneshot::Receiver<Ended>), StartError> {
+    let system = |e: io::Error| StartError::system("start", "a process", &e);
+    go.write_whole(&[1]).await.map_err(system)?;
+    let mut head = [0u8; 5];
+    let got = read_some(status, &mut head).await.map_err(system)?;
+    let [b'P', a, b, c, d] = head else {
+        return Err(failure(&head[..got], status).await);
+    };
+    let number = i32::from_le_bytes([a, b, c, d]);
+    // What is told may be the container's; whose descriptor it is, is not.
+    let pidfd = sys::take_fd(launcher.pidfd.as_fd(), number).map_err(system)?;
+    let pid = sys::pid_of(pidfd.as_fd()).map_err(system)?;
+    // It has not been reaped, and is not before the event loop runs again.
+    let ended = reaper.watch(pid);
+    Ok((Child { pid, pidfd }, ended))
 }
 
 impl Waiting {

@@ -185,6 +185,16 @@ pub fn register_notices(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<Owne
     }
 }
 
+/// Takes a lease for writing on a file that is open for reading, as a container may (fcntl(2), `F_SETLEASE`).
+///
+/// # Errors
+/// Those of fcntl(2).
+#[cfg(test)]
+pub fn take_lease(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the descriptor is borrowed, the rest are numbers.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) }.into()).map(drop)
+}
+
 /// Names of the extended attributes of `path`, which is not followed, each ended by a NUL.
 ///
 /// # Errors

@@ -6,6 +6,7 @@
 )]
 
 pub mod backdoor;
+pub mod bpf;
 pub mod fs;
 #[cfg(all(target_feature = "crt-static", not(test)))]
 mod lean;

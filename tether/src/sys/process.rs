@@ -86,6 +86,72 @@ pub fn fork(body: impl FnOnce() -> i32) -> io::Result<i32> {
     Ok(pid)
 }
 
+/// Runs `body` in a forked child that is the caller's sibling: a child of the caller's parent, in the pid namespace that
+/// the caller has for children. Gives its pidfd. For [`crate::container::sibling`]: clone(2), since the seccomp profile
+/// has no clone3.
+///
+/// # Errors
+/// Those of clone(2).
+pub fn fork_sibling(body: impl FnOnce() -> i32) -> io::Result<OwnedFd> {
+    let flags = libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let mut pidfd: RawFd = -1;
+    // SAFETY: without CLONE_VM and with no stack of its own this is fork(2); the kernel stores the pidfd where `pidfd`
+    // is. The caller has one thread; the child leaves by _exit(2) only.
+    let pid = check(unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            i64::from(flags),
+            std::ptr::null::<u8>(),
+            &raw mut pidfd,
+            std::ptr::null::<i32>(),
+            0u64,
+        )
+    })?;
+    if pid == 0 {
+        exit_now(body());
+    }
+    // SAFETY: CLONE_PIDFD made the kernel store a new descriptor there.
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+}
+
+/// Takes over a descriptor that was left open for this program by who executed it; closes it at the next execve(2).
+///
+/// # Errors
+/// `EBADF` where there is none, or where it is one of stdio.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= 2 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: the descriptor is only marked; with none of this number the call fails.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    // SAFETY: it is open, and this program, which has just begun, has given it to no other object.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Leaves a descriptor open beyond execve(2), for [`inherited`].
+///
+/// # Errors
+/// Those of fcntl(2).
+pub fn bequeath(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the descriptor is borrowed, and only its mark is changed.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) }.into()).map(drop)
+}
+
+/// The ID, in the tether's pid namespace, of the process behind a pidfd (proc(5), `fdinfo`).
+///
+/// # Errors
+/// `ESRCH` where it was reaped; `EBADF` where this is no pidfd.
+pub fn pid_of(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("Pid:"));
+    let number = number.and_then(|number| number.trim().parse().ok());
+    match number {
+        Some(pid) if pid > 0 => Ok(pid),
+        Some(_) => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+        None => Err(io::Error::from_raw_os_error(libc::EBADF)),
+    }
+}
+
 /// Ends this process at once.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) does not return and touches no memory of ours.
