@@ -1,5 +1,5 @@
 //! What root in a container must not be able to do. One boot of each kernel, in which a prober tries everything;
-//! each rule is a test of its own, on both.
+//! each rule is a test of its own, on both. What capabilities must not open beyond that has boots of its own.
 
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
@@ -8,7 +8,8 @@ use tests::guest::build::Guest;
 use tests::guest::disk::{Disk, busybox};
 use tests::guest::peer::{Keys, Peer};
 use tests::guest::vm::{Vm, config, process};
-use wire::message::{Reply, SessionId};
+use wire::config::Process;
+use wire::message::{Reply, SessionId, ToGuest};
 
 /// What the prober found: key, then lines.
 type Findings = BTreeMap<String, Vec<String>>;
@@ -361,4 +362,182 @@ fn a_container_must_not_inherit_the_tethers_environment() {
             .collect();
         assert_eq!(names, ["PATH", "HOSTNAME", "HOME"]);
     }
+}
+
+/// A VM whose container has a capability besides the usual ones, and runs.
+struct Capable {
+    capability: &'static str,
+    vm: Vm,
+    peer: Peer,
+    _folder: tempfile::TempDir,
+}
+
+impl Capable {
+    /// One on each kernel that is there.
+    async fn each(
+        capability: &'static str,
+        script: &str,
+        mut check: impl AsyncFnMut(&mut Capable) -> Result<()>,
+    ) -> Result<()> {
+        for (name, guest) in Guest::each()? {
+            let mut one = Capable::boot(&guest, capability, script).await?;
+            check(&mut one).await.context(name)?;
+            one.end().await.context(name)?;
+        }
+        Ok(())
+    }
+
+    async fn boot(guest: &Guest, capability: &'static str, script: &str) -> Result<Capable> {
+        let folder = tempfile::tempdir()?;
+        let layer = busybox(&folder.path().join("layer"))?;
+        let disk = Disk::make(&folder.path().join("disk"), &[layer], 64, 16)?;
+        let first = Process {
+            cap_add: vec![capability.to_owned()],
+            ..process(&["sh", "-c", script])
+        };
+        let mut config = config(&disk, first);
+        let held = seccomp::held(&config.process.cap_add, &[]);
+        config.seccomp = seccomp::to_text(&seccomp::builtin(&held)?);
+        let mut vm = Vm::boot(folder.path(), guest, &disk, &config, &[])?;
+        let mut peer = Peer::accept(vm.connection().await?, &Keys::fresh()?).await?;
+        let reply = peer.start().await?;
+        if !matches!(reply, Reply::Started { .. }) {
+            bail!("{reply:?}");
+        }
+        Ok(Capable {
+            capability,
+            vm,
+            peer,
+            _folder: folder,
+        })
+    }
+
+    /// Runs an exec, as the endpoint does: with the container's capabilities. Its output and its exit code.
+    async fn run(&mut self, tty: bool, script: &str) -> Result<(String, i32)> {
+        let process = Process {
+            cap_add: vec![self.capability.to_owned()],
+            tty,
+            ..process(&["sh", "-c", script])
+        };
+        let (output, code) = self.peer.run(process).await?;
+        Ok((output.text(), code))
+    }
+
+    async fn end(mut self) -> Result<()> {
+        let kill = |request| ToGuest::Signal {
+            request,
+            session: SessionId::CONTAINER,
+            signal: libc::SIGKILL,
+        };
+        assert_eq!(self.peer.request(kill).await?, Reply::Done);
+        self.peer.exit(SessionId::CONTAINER).await?;
+        self.peer.goodbye().await?;
+        self.vm.off().await
+    }
+}
+
+/// What a container sees of devices that it has mounted at /mnt.
+const DEVICES: &str = "for d in sda ttyS1; do [ -e /mnt/$d ] && echo /mnt/$d; true < /mnt/$d && echo $d opens; true > /mnt/$d && echo $d opens; done; \
+    mkdir -p /disk; mount -o ro -t ext4 /mnt/sda1 /disk && echo sda1 is mounted; \
+    echo x > /mnt/null && echo null; echo x > /dev/null && echo own null; head -c 1 /mnt/urandom | wc -c; \
+    true < /dev/ptmx && echo ptmx; probe bpf";
+
+/// What [`DEVICES`] says where nothing opens but what may.
+fn only_the_usual_devices(said: &str) {
+    let lines: Vec<&str> = said.lines().map(str::trim).collect();
+    for device in ["sda", "ttyS1"] {
+        assert!(
+            lines.contains(&format!("/mnt/{device}").as_str()),
+            "it is there: {said}"
+        );
+        let refused = |line: &&&str| {
+            line.contains(&format!("/mnt/{device}:")) && line.ends_with("Operation not permitted")
+        };
+        assert_eq!(lines.iter().filter(refused).count(), 2, "{said}");
+    }
+    assert!(
+        !lines
+            .iter()
+            .any(|l| l.ends_with("opens") || l.ends_with("is mounted")),
+        "{said}"
+    );
+    for line in ["null", "own null", "1", "ptmx", "bpf refused 1"] {
+        assert!(lines.contains(&line), "{line}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_container_that_may_mount_must_not_open_a_disk_or_a_serial_port() -> Result<()> {
+    let first = format!(
+        "mkdir /mnt; mount -t devtmpfs d /mnt; ({DEVICES}) > /tmp/first 2>&1; mv /tmp/first /tmp/said; exec sleep 10000"
+    );
+    Capable::each("CAP_SYS_ADMIN", &first, async |one| {
+        let wait = "until [ -e /tmp/said ]; do sleep 0.1; done; cat /tmp/said";
+        only_the_usual_devices(&one.run(false, wait).await?.0);
+        let (said, _) = one.run(false, &format!("({DEVICES}) 2>&1")).await?;
+        only_the_usual_devices(&said);
+        let (said, _) = one.run(true, &format!("tty; {DEVICES}")).await?;
+        assert!(said.starts_with("/dev/pts/"), "{said}");
+        only_the_usual_devices(&said);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_container_that_may_mount_must_not_change_its_limits_or_leave_its_cgroup() -> Result<()> {
+    let first = "mkdir /cg; mount -t cgroup2 c /cg; exec sleep 10000";
+    Capable::each("CAP_SYS_ADMIN", first, async |one| {
+        let tries = "until [ -e /cg/cgroup.procs ]; do sleep 0.1; done; \
+            for f in pids.max memory.max cgroup.freeze; do echo max > /cg/$f && echo $f is written; done; \
+            ls /cg | grep -x container; mkdir /cg/own && echo 0 > /cg/own/cgroup.procs && cat /proc/self/cgroup";
+        let (said, _) = one.run(false, &format!("({tries}) 2>&1")).await?;
+        assert!(!said.contains("is written"), "{said}");
+        assert_eq!(said.matches("Operation not permitted").count(), 3, "{said}");
+        assert!(!said.contains("container"), "{said}");
+        // What is below it is its own.
+        assert!(said.ends_with("0::/own\n"), "{said}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_container_that_may_trace_must_not_reach_a_process_with_more_rights() -> Result<()> {
+    // As fast as it goes: a child of the tether's would be there for moments only.
+    let first = "while :; do grep -hs -e CapEff -e CapPrm /proc/[0-9]*/status >> /tmp/seen; done";
+    Capable::each("CAP_SYS_PTRACE", first, async |one| {
+        for n in 0..20 {
+            assert_eq!(one.run(false, &format!("exit {n}")).await?.1, n);
+        }
+        let (said, code) = one.run(true, "tty; true < /dev/tty; exit 3").await?;
+        assert_eq!((said.as_str(), code), ("/dev/pts/0\r\n", 3));
+        let (sets, _) = one
+            .run(false, "cut -f 2 /tmp/seen | sort -u | head -20")
+            .await?;
+        // Docker's less MKNOD, and SYS_PTRACE, which is bit 19.
+        assert_eq!(sets, "00000000a00c25fb\n");
+        // In the container's pid namespace, as any other, and its own leader.
+        let (said, _) = one
+            .run(
+                false,
+                "cut -d ' ' -f 4-6 /proc/$$/stat; echo $$; ls /proc/$$/fd; true",
+            )
+            .await?;
+        let lines: Vec<&str> = said.lines().collect();
+        let own = lines.get(1).copied().unwrap_or_default();
+        assert_eq!(lines[0], format!("0 {own} {own}"), "{said}");
+        assert_eq!(lines[2..], ["0", "1", "2"], "no pipe of the tether's");
+        let missing = Process {
+            cap_add: vec!["CAP_SYS_PTRACE".into()],
+            ..process(&["missing"])
+        };
+        let (reply, ..) = one.peer.exec(missing).await?;
+        assert!(
+            matches!(reply, Reply::StartFailed { code: 127, .. }),
+            "{reply:?}"
+        );
+        Ok(())
+    })
+    .await
 }
