@@ -85,14 +85,20 @@ fn last_words(tail: &[u8]) -> LastWords {
             message: message.to_owned(),
         })
     };
-    // Behind why it panics a kernel tells much more.
-    let panic = || lines.iter().find(|line| line.contains("Kernel panic"));
+    // Behind why it panics a kernel tells much more; before, where it came from an exception, which one that was and where.
+    let panic = || {
+        let found = |part: &str| lines.iter().find(|line| line.contains(part)).cloned();
+        let panic = found("Kernel panic")?;
+        let exception = found("BUG: ").or_else(|| found(" [#1] "));
+        let told = [exception, found("RIP: "), Some(panic)];
+        Some(told.into_iter().flatten().collect::<Vec<_>>().join("; "))
+    };
     // The kernel may say a word on the power-off behind it.
     lines
         .iter()
         .rev()
         .find_map(fault)
-        .or_else(|| panic().cloned().map(LastWords::Line))
+        .or_else(|| panic().map(LastWords::Line))
         .or_else(|| lines.last().cloned().map(LastWords::Line))
         .unwrap_or(LastWords::Nothing)
 }
@@ -124,6 +130,10 @@ mod tests {
             (
                 b"Kernel panic - no init\nCall Trace:\nKernel Offset: disabled\n",
                 "Kernel panic - no init",
+            ),
+            (
+                b"[ 1.4] divide error: 0000 [#1] SMP\n[ 1.4] CPU: 1 PID: 0\n[ 1.4] RIP: 0010:f+0x1/0x2\nCode: 00\n[ 1.5] Kernel panic - not syncing: Fatal exception in interrupt\n",
+                "[ 1.4] divide error: 0000 [#1] SMP; [ 1.4] RIP: 0010:f+0x1/0x2; [ 1.5] Kernel panic - not syncing: Fatal exception in interrupt",
             ),
             (
                 b"tether: link: refused; dialling again",

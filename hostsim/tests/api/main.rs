@@ -140,10 +140,7 @@ fn container(name: &str, parent: Option<&str>) -> VirtualMachineConfigSpec {
                 "telnets://127.0.0.1:1#thumbprint=AA",
             )),
         ],
-        extra_config: vec![
-            OptionValue::text("mooring.id", "abc"),
-            OptionValue::text("answer.msg.serial.file.open", "Replace"),
-        ],
+        extra_config: vec![OptionValue::text("mooring.id", "abc")],
         ..named(name)
     }
 }

@@ -1,6 +1,6 @@
 //! The builder: takes entries, streams data.
 
-use super::tree::{Content, Node, Tree, components};
+use super::tree::{Content, Node, ROOT_NODE, Tree, components};
 use super::xattr::Attributes;
 use super::{BLOCK, BlockTarget, DeviceKind, Error, FIRST_DATA, FileWriter, Kind, Metadata, Time};
 use std::collections::BTreeMap;
@@ -150,19 +150,22 @@ impl<T: BlockTarget> Builder<T> {
         if parts.is_empty() {
             return Err(Error::RootReplaced { kind: Kind::File });
         }
-        for depth in 1..parts.len() {
-            match self.tree.find(&parts[..depth]) {
+        let mut at = ROOT_NODE;
+        for (depth, name) in (1..).zip(&parts[..parts.len() - 1]) {
+            let Some(id) = self.tree.child(at, name) else {
+                break;
+            };
+            match self.tree.node(id).kind {
+                Kind::Directory => at = id,
                 // A directory takes the place of a whiteout that something is put into.
-                Some(id) if self.tree.node(id).kind == Kind::Whiteout => break,
-                Some(id) if self.tree.node(id).kind != Kind::Directory => {
+                Kind::Whiteout => break,
+                kind => {
                     return Err(Error::ParentNotDirectory {
                         path: path.to_vec(),
                         parent: parts[..depth].join(&b'/'),
-                        kind: self.tree.node(id).kind,
+                        kind,
                     });
                 }
-                Some(_) => {}
-                None => break,
             }
         }
         Ok(FileWriter::new(self, path, meta))

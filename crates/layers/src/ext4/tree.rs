@@ -177,7 +177,7 @@ impl Tree {
             .collect()
     }
 
-    fn child(&self, id: NodeId, name: &[u8]) -> Option<NodeId> {
+    pub(super) fn child(&self, id: NodeId, name: &[u8]) -> Option<NodeId> {
         match &self.node(id).content {
             Content::Directory(children) => children.get(name).copied(),
             _ => None,
