@@ -140,7 +140,7 @@ pub(super) fn build(spec: &VmxSpec, inherited: &Inherited) -> Result<Vec<OsStrin
         if uds { ",memory-backend=ram0" } else { "" },
     );
     args.pair("-machine", machine);
-    args.pair("-accel", tuning::accel(spec.accelerator));
+    args.pair("-accel", tuning::accel(spec.accelerator, spec.cpus));
     args.pair("-cpu", tuning::cpu(spec.accelerator));
     args.pair("-smp", spec.cpus.to_string());
     args.pair("-m", format!("{}M", spec.memory_mib));

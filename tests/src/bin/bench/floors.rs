@@ -253,7 +253,7 @@ impl Floors {
         let mut qemu = Command::new(QEMU);
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none"]);
         qemu.args(["-no-reboot", "-smp", "1", "-machine", "q35"]);
-        qemu.args(["-accel", tuning::accel(self.facts.accelerator)]);
+        qemu.args(["-accel", tuning::accel(self.facts.accelerator, 1)]);
         qemu.arg("-m").arg(format!("{MEMORY_MIB}M"));
         qemu
     }
@@ -262,7 +262,7 @@ impl Floors {
     pub fn qemu(&self, mut qemu: Command, guest: &Guest, what: &str) -> Command {
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none"]);
         qemu.args(["-no-reboot", "-smp", "1"]);
-        qemu.args(["-accel", tuning::accel(self.facts.accelerator)]);
+        qemu.args(["-accel", tuning::accel(self.facts.accelerator, 1)]);
         qemu.args(["-cpu", tuning::cpu(self.facts.accelerator)]);
         qemu.args(["-machine", "q35,usb=off,vmport=off,graphics=off,sata=off"]);
         qemu.arg("-m").arg(format!("{MEMORY_MIB}M"));
