@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
-use tests::command::{eventually, finish};
+use tests::command::{Outcome, eventually, finish};
 use tests::docker::Docker;
 use tests::vch::{Settings, Vch, kill_process};
 
@@ -40,21 +40,22 @@ pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
     ]
 }
 
-/// Starts it, and does something else this much later; gives what either said.
-fn beside_a_start(docker: &Docker, id: &str, wait: u64, args: &[&str]) -> Result<[String; 2]> {
+/// Starts it, and does something else this much later; gives how either went.
+fn beside_a_start(docker: &Docker, id: &str, wait: u64, args: &[&str]) -> Result<[Outcome; 2]> {
     let start = docker.spawn(&["start", id])?;
-    // That time passes is what takes the other into the start.
+    // That time passes is what takes the other into the start: nothing tells of its moments.
     std::thread::sleep(Duration::from_millis(wait));
     let other = docker.run_within(args, HUNG)?;
     let start = finish(start, "docker start".into(), &[], HUNG)?;
-    ensure!(other.code == 0, "{args:?}: {}", other.errors());
-    Ok([start.errors(), other.text()])
+    Ok([start, other])
 }
 
 fn rm_beside_start(docker: &Docker) -> Result<()> {
     for wait in [0, 20, 60, 150, 400, 900] {
         let id = docker.ok(&["create", BUSYBOX, "sleep", "100000"])?;
-        let [start, _] = beside_a_start(docker, &id, wait, &["rm", "-f", &id])?;
+        let [start, removed] = beside_a_start(docker, &id, wait, &["rm", "-f", &id])?;
+        ensure!(removed.code == 0, "after {wait} ms: {}", removed.errors());
+        let start = start.errors();
         ensure!(
             start.is_empty()
                 || start.contains("marked for removal")
@@ -73,11 +74,7 @@ fn kill_beside_start(docker: &Docker) -> Result<()> {
     for wait in [150, 500] {
         let id = docker.ok(&["create", BUSYBOX, "sleep", "100000"])?;
         let _gone = docker.container(&id);
-        // The client must be in the boot, not before it.
-        let start = docker.spawn(&["start", &id])?;
-        std::thread::sleep(Duration::from_millis(wait));
-        let killed = docker.run_within(&["kill", &id], HUNG)?;
-        let start = finish(start, "docker start".into(), &[], HUNG)?;
+        let [start, killed] = beside_a_start(docker, &id, wait, &["kill", &id])?;
         if killed.code != 0 {
             // It came before the start did.
             holds(&killed.errors(), "is not running")?;

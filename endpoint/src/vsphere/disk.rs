@@ -80,7 +80,7 @@ impl RemoteFile {
     ) -> io::Result<Self> {
         let stat = vsphere
             .client
-            .file_head(&vsphere.datacenter_path, &path)
+            .file_head(&vsphere.places.datacenter_path, &path)
             .await
             .map_err(|e| io::Error::other(format!("{path}: {e}")))?;
         Ok(Self {
@@ -136,7 +136,11 @@ impl RemoteFile {
             let max = usize::try_from(BLOCK).unwrap_or(usize::MAX);
             self.vsphere
                 .client
-                .file_get(&self.vsphere.datacenter_path, &self.path, Some(start..end))
+                .file_get(
+                    &self.vsphere.places.datacenter_path,
+                    &self.path,
+                    Some(start..end),
+                )
                 .await?
                 .bytes(max)
                 .await

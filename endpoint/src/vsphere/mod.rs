@@ -50,15 +50,7 @@ pub struct Capabilities {
 #[derive(Debug)]
 pub struct Vsphere {
     client: Client,
-    datacenter: VmRef,
-    /// Its inventory path.
-    datacenter_path: String,
-    vm_folder: VmRef,
-    pool: VmRef,
-    datastore: String,
-    browser: VmRef,
-    /// Port groups by name.
-    networks: BTreeMap<String, VmRef>,
+    places: Places,
     capabilities: Capabilities,
     /// `[ds] mooring/<vch>/containers`.
     containers: DatastorePath,
@@ -160,34 +152,20 @@ impl Vsphere {
         let client = Client::connect(config)
             .await
             .map_err(call(format!("cannot log in at {}", settings.vsphere)))?;
-        let Places {
-            datacenter,
-            datacenter_path,
-            vm_folder,
-            pool,
-            datastore,
-            browser,
-            networks,
-        } = Places::find(&client, settings).await?;
+        let places = Places::find(&client, settings).await?;
         let containers = DatastorePath::new(
-            &datastore,
+            &places.datastore,
             format!("mooring/{}/containers", settings.vch_id),
         );
         let capabilities = capabilities(&client).await?;
         let this = Self {
-            datacenter,
-            datacenter_path,
-            vm_folder,
-            pool,
-            datastore,
-            browser,
-            networks,
+            places,
             capabilities,
             containers,
             client,
         };
         this.client
-            .make_directory(Some(&this.datacenter), &this.containers, true)
+            .make_directory(Some(&this.places.datacenter), &this.containers, true)
             .await
             .map_err(call(format!("cannot make folder {}", this.containers)))?;
         Ok(this)
@@ -200,22 +178,22 @@ impl Vsphere {
 
     /// Name of the datastore of images and containers.
     pub fn datastore(&self) -> &str {
-        &self.datastore
+        &self.places.datastore
     }
 
     /// The datacenter's inventory path, which is how file transfers name it.
     pub fn datacenter_path(&self) -> &str {
-        &self.datacenter_path
+        &self.places.datacenter_path
     }
 
     /// The datacenter.
     pub fn datacenter(&self) -> &VmRef {
-        &self.datacenter
+        &self.places.datacenter
     }
 
     /// The datastore's browser.
     pub fn browser(&self) -> &VmRef {
-        &self.browser
+        &self.places.browser
     }
 
     /// The VLAN of each port group of the hosts' virtual switches; 0: untagged.
@@ -260,7 +238,11 @@ impl Vsphere {
     pub async fn create(&self, vm: &NewVm) -> Result<VmRef> {
         let what = format!("cannot create VM {}", vm.name);
         self.client
-            .create_vm(&self.vm_folder, self.config_spec(vm), &self.pool)
+            .create_vm(
+                &self.places.vm_folder,
+                self.config_spec(vm),
+                &self.places.pool,
+            )
             .await
             .map_err(call(what))
     }
@@ -555,7 +537,7 @@ impl Vsphere {
     pub async fn delete_folder(&self, folder: &DatastorePath) -> Result<()> {
         match self
             .client
-            .delete_file(Some(&self.datacenter), folder)
+            .delete_file(Some(&self.places.datacenter), folder)
             .await
         {
             Err(error) if error.is_not_found() => Ok(()),
@@ -571,7 +553,7 @@ impl Vsphere {
         let found = self
             .client
             .search_datastore(
-                &self.browser,
+                &self.places.browser,
                 &self.containers,
                 vim::types::DatastoreSearchSpec::default(),
             )
@@ -592,7 +574,7 @@ impl Vsphere {
         };
         match self
             .client
-            .search_datastore(&self.browser, &folder, spec)
+            .search_datastore(&self.places.browser, &folder, spec)
             .await
         {
             Err(error) if error.is_not_found() => Ok(false),
@@ -673,13 +655,13 @@ impl Vsphere {
             let summary: Option<DatastoreSummary> = datastore
                 .get("summary")
                 .map_err(|e| VsphereError::Missing(format!("{}: {e}", datastore.obj)))?;
-            if let Some(summary) = summary.filter(|s| s.name == self.datastore) {
+            if let Some(summary) = summary.filter(|s| s.name == self.places.datastore) {
                 return Ok(u64::try_from(summary.free_space).unwrap_or(0));
             }
         }
         Err(VsphereError::Missing(format!(
             "the datastore {}",
-            self.datastore
+            self.places.datastore
         )))
     }
 
@@ -689,7 +671,10 @@ impl Vsphere {
     /// Where it is not there.
     pub async fn leaf_size(&self, id: &str) -> Result<u64> {
         let leaf = self.leaf(id);
-        let stat = self.client.file_head(&self.datacenter_path, &leaf).await;
+        let stat = self
+            .client
+            .file_head(&self.places.datacenter_path, &leaf)
+            .await;
         Ok(stat
             .map_err(call(format!("cannot read the size of {leaf}")))?
             .size)

@@ -182,7 +182,7 @@ impl Vsphere {
             backing: Some(Backing::Network(NetworkBacking {
                 device_name: nic.port_group.clone(),
                 use_auto_detect: None,
-                network: self.networks.get(&nic.port_group).cloned(),
+                network: self.places.networks.get(&nic.port_group).cloned(),
             })),
             kind: DeviceKind::Vmxnet3(EthernetMembers {
                 address_type: Some("manual".to_owned()),

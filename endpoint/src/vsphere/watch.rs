@@ -48,7 +48,7 @@ impl Vsphere {
     pub async fn watch_vms(&self) -> Result<VmWatch> {
         let view = self
             .client
-            .container_view(&self.vm_folder, &["VirtualMachine"])
+            .container_view(&self.places.vm_folder, &["VirtualMachine"])
             .await
             .map_err(call("cannot make a view of the VMs"))?;
         let spec = PropertyFilterSpec::view(&view, "VirtualMachine", &PATHS);
@@ -68,7 +68,7 @@ impl Vsphere {
     /// vSphere's.
     pub async fn list_vms(&self) -> Result<Vec<VmChange>> {
         self.client
-            .list(&self.vm_folder, "VirtualMachine", &PATHS)
+            .list(&self.places.vm_folder, "VirtualMachine", &PATHS)
             .await
             .map_err(call("cannot list the VMs"))?
             .into_iter()

@@ -215,6 +215,7 @@ mod tests {
                 put_at(path, "at once".into()).unwrap();
                 assert_eq!(fs::read_to_string(path).unwrap(), "at once");
                 assert!(LATE.with_borrow(BTreeMap::is_empty));
+                // That nothing is written any more is seen by time passing.
                 tokio::time::sleep(PAUSE * 2).await;
                 assert_eq!(fs::read_to_string(path).unwrap(), "at once");
             })
