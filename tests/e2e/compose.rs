@@ -120,6 +120,14 @@ fn killed(hosts: &Hosts, pushed: &Pushed) -> Result<()> {
     let before = identity(&vch)?;
     let mut held = connect(&address)?;
     ping(&mut held)?;
+    // Its connection was held, and no name was missed twice in a row: it would have ended.
+    let beats = || -> Result<usize> {
+        let log = project.compose(&["logs", "--no-log-prefix", "asker"])?;
+        let strangers = log.lines().skip_while(|line| line.starts_with("beat :"));
+        let strangers: Vec<&str> = strangers.collect();
+        ensure!(strangers.is_empty(), "the asker: {}", strangers.join("\n"));
+        Ok(log.lines().count())
+    };
     for round in 1..=random::times(1, 10) {
         for part in ["endpoint", "hostsim"] {
             let stop = AtomicBool::new(false);
@@ -142,17 +150,13 @@ fn killed(hosts: &Hosts, pushed: &Pushed) -> Result<()> {
             ping(&mut held).with_context(|| format!("behind {part}, round {round}"))?;
             equal("addresses and starts", identity(&vch)?, before.clone())
                 .with_context(|| format!("{part}, round {round}\n{}", project.state()))?;
+            // A question that this one left unanswered must not meet the next one when it is repeated, which the C
+            // library does once, five seconds later. The second beat from now has asked since then.
+            let now = beats()?;
+            eventually("the asker goes on", || Ok(beats()? > now + 1))
+                .with_context(|| format!("behind {part}, round {round}"))?;
         }
     }
-    // Its connection was held, and no name was missed twice in a row: it would have ended.
-    let beats = |project: &Project| -> Result<usize> {
-        let log = project.compose(&["logs", "--no-log-prefix", "asker"])?;
-        let strangers = log.lines().find(|line| !line.starts_with("beat :"));
-        ensure!(strangers.is_none(), "the asker: {strangers:?}");
-        Ok(log.lines().count())
-    };
-    let now = beats(&project)?;
-    eventually("the asker goes on", || Ok(beats(&project)? > now + 3))?;
     project.up()?;
     equal("compose up changes nothing", identity(&vch)?, before)?;
     project.down()

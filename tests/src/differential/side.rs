@@ -57,6 +57,8 @@ impl Side {
             words.push((socket.display().to_string(), "<socket>"));
         }
         words.push((work.path().display().to_string(), "<work>"));
+        // The peer's folders are in there, too.
+        words.push((std::env::temp_dir().display().to_string(), "/tmp"));
         // Both push at once to one registry: what they tell of a push depends on who was first, where it is to one place.
         let own = format!("side-of-{}", name.to_lowercase());
         words.push((own.clone(), "<own>"));
