@@ -366,8 +366,11 @@ impl Vm {
         }
         if let Some(device) = vsock {
             let joined = tokio::task::spawn_blocking(move || device.finish(DRAIN_DEADLINE));
-            if let Ok(Err(e)) = joined.await {
-                eprintln!("vmx: vsock device: {e}");
+            // Its two steps have their own limits; a thread that hangs in one does not keep the VM.
+            match tokio::time::timeout(2 * DRAIN_DEADLINE, joined).await {
+                Ok(Ok(Err(e))) => eprintln!("vmx: vsock device: {e}"),
+                Err(_) => eprintln!("vmx: vsock device: it does not come to its end"),
+                Ok(_) => {}
             }
         }
     }

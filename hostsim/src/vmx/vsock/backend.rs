@@ -5,12 +5,13 @@ use super::sockets::{Change, Incoming, Sockets};
 use super::state::{Key, Mux, Verdict};
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, Read, Write};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::{VhostUserBackendMut, VringMutex, VringT};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
-use virtio_queue::{DescriptorChain, QueueT, Reader, Writer};
+use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT, Reader, Writer};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{
@@ -87,10 +88,14 @@ impl Backend {
         }
     }
 
-    /// Take packets of the guest's, as long as there is room for answers.
+    /// Take packets of the guest's, as long as there is room for answers; at most a queue of them, as a guest can fill
+    /// it again as quickly.
     fn process_tx(&mut self, vring: &Vring) -> io::Result<()> {
         let mut used = false;
-        while !self.mux.congested() {
+        for _ in 0..QUEUE_SIZE {
+            if self.mux.congested() {
+                break;
+            }
             let Some(chain) = self.next_chain(vring)? else {
                 break;
             };
@@ -103,6 +108,10 @@ impl Backend {
         if used { signal(vring) } else { Ok(()) }
     }
 
+    /// The next chain, if the guest has one for us.
+    ///
+    /// # Errors
+    /// What the guest says of its queue cannot be. "None" would not do: the queue would seem to fill again and again.
     fn next_chain(&self, vring: &Vring) -> io::Result<Option<Chain>> {
         let Some(memory) = &self.memory else {
             return Ok(None);
@@ -112,7 +121,18 @@ impl Backend {
         if !queue.ready() {
             return Ok(None);
         }
-        Ok(queue.pop_descriptor_chain(memory.memory()))
+        let memory = memory.memory();
+        let available = queue
+            .avail_idx(&*memory, Ordering::Acquire)
+            .map_err(io::Error::other)?;
+        if available.0 == queue.next_avail() {
+            return Ok(None);
+        }
+        let mut chains = queue.iter(memory).map_err(io::Error::other)?;
+        let chain = chains.next();
+        chain
+            .map(Some)
+            .ok_or_else(|| io::Error::other("the guest's queue cannot be read"))
     }
 
     fn take_packet(&mut self, chain: Chain) -> io::Result<()> {
@@ -156,7 +176,10 @@ impl Backend {
     /// Give the guest what there is for it, as long as it has room.
     fn process_rx(&mut self, vring: &Vring) -> io::Result<()> {
         let mut used = false;
-        while let Some(source) = self.next_source() {
+        for _ in 0..QUEUE_SIZE {
+            let Some(source) = self.next_source() else {
+                break;
+            };
             let Some(chain) = self.next_chain(vring)? else {
                 if let Source::Connection(key, _) = source {
                     // Its turn comes when the guest has made room.
@@ -376,6 +399,87 @@ impl VhostUserBackendMut for Backend {
         if event == SOCKETS_EVENT {
             self.process_sockets()?;
         }
+        // The guest's doing, and the end of its device: the thread that called ends with it.
         self.process(rx, tx)
+            .inspect_err(|e| eprintln!("vmx: vsock device: {e}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use vm_memory::{Bytes, GuestAddress};
+
+    const DESCRIPTORS: u64 = 0x1000;
+    const AVAILABLE: u64 = 0x2000;
+    const USED: u64 = 0x3000;
+
+    /// A device of a guest with this many bytes of memory, whose TX queue is where the constants say.
+    fn device(memory: usize) -> (Backend, GuestMemoryMmap, Vec<Vring>) {
+        let folder = std::env::temp_dir();
+        let mut backend = Backend::new(3, Sockets::new(folder).unwrap()).unwrap();
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), memory)]).unwrap();
+        let shared = GuestMemoryAtomic::new(memory.clone());
+        backend.update_memory(shared.clone()).unwrap();
+        let size = u16::try_from(QUEUE_SIZE).unwrap();
+        let vrings: Vec<Vring> = (0..QUEUES)
+            .map(|_| Vring::new(shared.clone(), size).unwrap())
+            .collect();
+        (backend, memory, vrings)
+    }
+
+    /// What the device makes of the guest's kick, which has to come to an end.
+    fn kicked(mut backend: Backend, vrings: Vec<Vring>) -> (Backend, io::Result<()>) {
+        let (done, result) = mpsc::channel();
+        std::thread::spawn(move || {
+            let event = u16::try_from(TX).unwrap();
+            let result = backend.handle_event(event, EventSet::IN, &vrings, 0);
+            done.send((backend, result)).unwrap();
+        });
+        let limit = Duration::from_secs(60);
+        result.recv_timeout(limit).expect("it goes on for ever")
+    }
+
+    #[test]
+    fn a_guest_with_more_in_its_queue_than_fits_is_refused() {
+        let (backend, memory, vrings) = device(0x1_0000);
+        let tx = &vrings[TX];
+        tx.set_queue_info(DESCRIPTORS, AVAILABLE, USED).unwrap();
+        tx.set_queue_ready(true);
+        memory
+            .write_obj(300u16, GuestAddress(AVAILABLE + 2))
+            .unwrap();
+        let (mut backend, result) = kicked(backend, vrings);
+        assert!(result.is_err());
+        // Nor does its end wait for ever.
+        assert!(backend.stop_vring(u32::try_from(TX).unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_queue_beyond_the_guest_s_memory_is_refused() {
+        // Its index is the memory's last two bytes; what it counts would come behind.
+        let (backend, memory, vrings) = device(0x4000);
+        let available = 0x3ffc;
+        let tx = &vrings[TX];
+        tx.set_queue_info(DESCRIPTORS, available, USED).unwrap();
+        tx.set_queue_ready(true);
+        memory.write_obj(1u16, GuestAddress(available + 2)).unwrap();
+        let (_, result) = kicked(backend, vrings);
+        assert!(result.is_err());
+    }
+
+    #[test]
+    fn a_full_queue_is_taken() {
+        let (backend, memory, vrings) = device(0x1_0000);
+        let tx = &vrings[TX];
+        tx.set_queue_info(DESCRIPTORS, AVAILABLE, USED).unwrap();
+        tx.set_queue_ready(true);
+        let size = u16::try_from(QUEUE_SIZE).unwrap();
+        memory.write_obj(size, GuestAddress(AVAILABLE + 2)).unwrap();
+        let (_, result) = kicked(backend, vrings.clone());
+        result.unwrap();
+        let taken: u16 = memory.read_obj(GuestAddress(USED + 2)).unwrap();
+        assert_eq!(taken, size);
     }
 }
