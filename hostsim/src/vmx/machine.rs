@@ -409,11 +409,12 @@ async fn power_off_only(commands: &mut mpsc::Receiver<Command>) -> Option<()> {
     }
 }
 
-/// Tell QEMU to end; when its time is up.
+/// Tell QEMU to end; when its time is up, which it is whether QEMU answers or not.
 async fn quit(qmp: &mut Qmp) -> tokio::time::Instant {
+    let until = tokio::time::Instant::now() + QUIT_DEADLINE;
     // Without QMP it is either ending or will be killed at the deadline.
-    let _ = qmp.execute("quit", json!({})).await;
-    tokio::time::Instant::now() + QUIT_DEADLINE
+    let _ = tokio::time::timeout_at(until, qmp.execute("quit", json!({}))).await;
+    until
 }
 
 fn on_event(event: &Event, phase: &watch::Sender<Phase>, shutdown: &mut Option<ExitReason>) {
@@ -502,5 +503,21 @@ impl Stderr {
         } else {
             text
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_qemu_that_hangs_has_no_more_than_its_time_to_end() {
+        let (mut qmp, _qemu) = super::super::qmp::tests::hanging().await;
+        let told = Instant::now();
+        let limit = Duration::from_secs(60);
+        let until = tokio::time::timeout(limit, quit(&mut qmp)).await.unwrap();
+        assert_eq!(until - told, QUIT_DEADLINE);
+        assert!(told.elapsed() < QUIT_DEADLINE + Duration::from_secs(1));
     }
 }

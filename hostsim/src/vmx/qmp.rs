@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -16,6 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Longest line taken from QEMU.
 const LINE_MAX: u64 = 1024 * 1024;
+/// How long a QEMU that has come up may take for an answer. Whoever waits holds up all else that is asked of its VM.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,9 @@ pub(super) enum QmpError {
     /// The connection is gone; QEMU has ended or is about to.
     #[error("QEMU's QMP connection ended during {command}")]
     Closed { command: &'static str },
+    /// QEMU says nothing.
+    #[error("QEMU has not answered {command} within {} s", ANSWER_LIMIT.as_secs())]
+    Late { command: &'static str },
     /// What came was no QMP.
     #[error("QMP: {0}")]
     Io(#[from] io::Error),
@@ -73,11 +79,12 @@ impl Qmp {
             waiting,
             next_id: 0,
         };
-        qmp.execute("qmp_capabilities", json!({})).await?;
+        // QEMU may be long in coming up; whoever starts it has a limit for all of that.
+        qmp.exchange("qmp_capabilities", json!({}), None).await?;
         Ok((qmp, receiver))
     }
 
-    /// Carry out a command and return what QEMU answers.
+    /// Carry out a command and return what QEMU answers in time.
     pub(super) async fn execute(
         &mut self,
         command: &'static str,
@@ -93,6 +100,18 @@ impl Qmp {
     }
 
     async fn send(
+        &mut self,
+        command: &'static str,
+        arguments: Value,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<Value, QmpError> {
+        let exchange = self.exchange(command, arguments, fd);
+        tokio::time::timeout(ANSWER_LIMIT, exchange)
+            .await
+            .unwrap_or(Err(QmpError::Late { command }))
+    }
+
+    async fn exchange(
         &mut self,
         command: &'static str,
         arguments: Value,
@@ -193,4 +212,26 @@ async fn read(
     }
     // Whoever still waits learns that no answer will come.
     *waiting.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A QEMU that hangs from the first command on.
+    pub(crate) async fn hanging() -> (Qmp, UnixStream) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let hello = b"{\"QMP\": {}}\n{\"return\": {}, \"id\": 0}\n";
+        let (connected, _) = tokio::join!(Qmp::connect(ours), theirs.write_all(hello));
+        (connected.unwrap().0, theirs)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_qemu_that_hangs_is_not_waited_for() {
+        let (mut qmp, _qemu) = hanging().await;
+        let asked = qmp.execute("system_powerdown", json!({}));
+        let answer = tokio::time::timeout(Duration::from_secs(60), asked).await;
+        let answer = answer.unwrap();
+        assert!(matches!(answer, Err(QmpError::Late { .. })), "{answer:?}");
+    }
 }
