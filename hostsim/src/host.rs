@@ -132,6 +132,34 @@ impl Host {
         })
     }
 
+    /// A state-only host in a folder, without VMs.
+    #[cfg(test)]
+    pub(crate) fn for_tests(folder: &std::path::Path) -> Arc<Host> {
+        let settings = Settings {
+            state: folder.to_owned(),
+            state_only: true,
+            disk_upload: false,
+            link_and_boot: false,
+            destroy: DestroyRule::Chain,
+            session_idle: Duration::from_secs(60),
+            datastore_size: None,
+            cut_off_uploads: false,
+            networks: BTreeMap::new(),
+            switch: None,
+            shares: Vec::new(),
+            shim: None,
+        };
+        let store = Datastore::open("ds", &folder.join("ds"), None).expect("a datastore");
+        let disks = Disks::scan(&store);
+        let (log, _) = InventoryLog::open(&folder.join("log"), &store).expect("a log");
+        let credentials = crate::session::Credentials {
+            user: "root".into(),
+            password: "p".into(),
+        };
+        let sessions = Sessions::new(credentials, settings.session_idle);
+        Host::new(settings, store, disks, sessions, log, None)
+    }
+
     /// The state, to read it.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

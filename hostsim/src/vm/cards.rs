@@ -3,7 +3,7 @@
 use super::apply::{apply, invalid};
 use super::files::write_vmx;
 use super::power::{shim_fault, wrong_state};
-use super::{Vm, VmConfig, run};
+use super::{Vm, VmConfig, remove, run};
 use crate::datastore::write_durably;
 use crate::host::{Host, system_error};
 use crate::vmx::{NicSpec, VmxHandle};
@@ -89,15 +89,7 @@ impl Changes {
                 (_, Some(cable)) => cables.insert(key, cable),
                 _ => None,
             };
-            if cables != vm.cables {
-                keep(host, &vm, &cables)?;
-            }
-            host.change(|state| {
-                state.vm_mut(reference).map(|vm| {
-                    vm.config = config;
-                    vm.cables = cables;
-                })
-            })?;
+            keep(host, &vm, config, cables)?;
         }
         Ok(())
     }
@@ -170,9 +162,31 @@ fn carry_out(handle: &VmxHandle, step: &Step) -> Result<(), Fault> {
         .map_err(|e| shim_fault(&e))
 }
 
-fn keep(host: &Host, vm: &Vm, cables: &BTreeMap<i32, bool>) -> Result<(), Fault> {
+/// Notes what a VM that was on has now: its configuration, which its .vmx has by now, and its cables.
+///
+/// # Errors
+/// `InvalidPowerState` where it has ended meanwhile, and with it what was plugged in and out.
+pub(super) fn keep(
+    host: &Host,
+    vm: &Vm,
+    config: VmConfig,
+    cables: BTreeMap<i32, bool>,
+) -> Result<(), Fault> {
     let file = host.run_folder(&vm.id).cables();
-    let text = serde_json::to_vec(cables).map_err(|e| system_error(e.to_string()))?;
-    write_durably(&file, &text, 0o600)
-        .map_err(|e| system_error(format!("cannot write {}: {e}", file.display())))
+    if cables != vm.cables {
+        let text = serde_json::to_vec(&cables).map_err(|e| system_error(e.to_string()))?;
+        write_durably(&file, &text, 0o600)
+            .map_err(|e| system_error(format!("cannot write {}: {e}", file.display())))?;
+    }
+    host.change(|state| {
+        let now = state.vm_mut(&vm.reference())?;
+        now.config = config;
+        if now.is_still(vm) {
+            now.cables = cables;
+            return Ok(());
+        }
+        // The file may have come after its end.
+        remove(&file);
+        Err(wrong_state(now.power, Some(PowerState::PoweredOn)))
+    })
 }

@@ -18,7 +18,7 @@ pub use config::VmConfig;
 
 use crate::vmx::VmxHandle;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use vim::types::{ManagedObjectReference, PowerState, VirtualDevice};
 use vim::{DatastorePath, DateTime};
 
@@ -94,6 +94,11 @@ impl Vm {
         self.power == PowerState::PoweredOn && now.unwrap_or(at_power_on)
     }
 
+    /// Whether it still is in the run that an earlier look at it found it in.
+    fn is_still(&self, earlier: &Vm) -> bool {
+        self.power == PowerState::PoweredOn && self.run == earlier.run
+    }
+
     /// Its folder on the datastore.
     pub fn folder(&self) -> DatastorePath {
         folder_of(&self.vmx)
@@ -125,5 +130,21 @@ impl RunFolder {
     /// The cables plugged in and out at run time.
     pub fn cables(&self) -> PathBuf {
         self.0.join("cables.json")
+    }
+
+    /// Removes what only holds while a VM runs.
+    fn forget_run_time(&self) {
+        for file in [self.overlay(), self.cables()] {
+            remove(&file);
+        }
+    }
+}
+
+/// Removes a file of a run folder, if it is there.
+fn remove(file: &Path) {
+    if let Err(error) = std::fs::remove_file(file)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(file = %file.display(), %error, "cannot remove");
     }
 }

@@ -71,7 +71,7 @@ pub async fn power_on(
         since: i64::try_from(since.0.unix_timestamp_nanos()).unwrap_or(0),
     };
     let text = serde_json::to_vec(&record).map_err(|e| system_error(e.to_string()))?;
-    let (folder, power) = (files.0.clone(), files.power());
+    let (run_folder, power) = (files.clone(), files.power());
     let prepared = vm.clone();
     let mut held = Held {
         host,
@@ -83,8 +83,11 @@ pub async fn power_on(
             let opens = locks::opens(host, &prepared)?;
             let locked = host.change(|state| state.locks.take(&prepared.id, opens));
             locked.map_err(|path| locks::fault(&path))?;
-            std::fs::create_dir_all(&folder)
+            let folder = &run_folder.0;
+            std::fs::create_dir_all(folder)
                 .map_err(|e| system_error(format!("cannot make {}: {e}", folder.display())))?;
+            // Nothing of an earlier run, which a restart would take for this one's.
+            run_folder.forget_run_time();
             let spec = run::spec(host, &prepared)?;
             // Before the VM runs: a hostsim that is killed now must look for it.
             write_durably(&power, &text, 0o600)
@@ -107,6 +110,8 @@ pub async fn power_on(
         vm.power = PowerState::PoweredOn;
         vm.boot_time = Some(since);
         vm.handle.clone_from(&handle);
+        vm.runtime.clear();
+        vm.cables.clear();
         vm.run += 1;
         let (run, name) = (vm.run, vm.config.name.clone());
         let message = format!("{name} on {HOST_NAME} is powered on");
@@ -165,13 +170,8 @@ pub fn ended(
             return;
         }
         // Under the lock, so that a power-on right behind cannot lose its files to this.
-        for file in [files.overlay(), files.cables(), files.power()] {
-            if let Err(error) = std::fs::remove_file(&file)
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::warn!(file = %file.display(), %error, "cannot remove");
-            }
-        }
+        files.forget_run_time();
+        super::remove(&files.power());
         state.locks.release(&reference.id);
         let Ok(vm) = state.vm_mut(reference) else {
             return;

@@ -5,7 +5,7 @@ use super::config::check_extra;
 use super::files::{do_file_work, name_disks, write_vmx};
 use super::placing::{Reservation, check_name};
 use super::power::wrong_state;
-use super::{Vm, cards};
+use super::{Vm, cards, remove};
 use crate::datastore::{locked, write_durably};
 use crate::host::{Host, system_error};
 use crate::log::undo_and_note;
@@ -87,8 +87,9 @@ fn reconfigure_running(
         ..vm.clone()
     };
     check_extra(&with.extra())?;
-    if runtime != vm.runtime {
-        let file = host.run_folder(&vm.id).overlay();
+    let file = host.run_folder(&vm.id).overlay();
+    let changed = runtime != vm.runtime;
+    if changed {
         let text = serde_json::to_vec(&runtime).map_err(|e| system_error(e.to_string()))?;
         write_durably(&file, &text, 0o600)
             .map_err(|e| system_error(format!("cannot write {}: {e}", file.display())))?;
@@ -104,10 +105,19 @@ fn reconfigure_running(
         config = write_vmx(host, &vm.vmx, &config)?;
     }
     host.change(|state| {
-        state.vm_mut(&vm.reference()).map(|vm| {
-            vm.runtime = runtime;
-            vm.config = config;
-        })
+        let now = state.vm_mut(&vm.reference())?;
+        // Its .vmx has it by now, whether it still is on or not.
+        now.config = config;
+        if now.is_still(vm) {
+            now.runtime = runtime;
+            return Ok(());
+        }
+        if !changed {
+            return Ok(());
+        }
+        // It has ended meanwhile, and with it what it was told at run time; the file may have come after that.
+        remove(&file);
+        Err(wrong_state(now.power, Some(PowerState::PoweredOn)))
     })?;
     cards.carry_out(host, &vm.reference())
 }
@@ -143,4 +153,92 @@ pub fn rename(
         state.event("VmRenamedEvent", Some((reference, name)), user, message);
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::power::{ended, power_on};
+    use super::super::{VmConfig, cards};
+    use super::*;
+    use crate::vmx::ExitReason;
+    use std::collections::BTreeMap;
+    use vim::{DatastorePath, FaultKind};
+
+    /// A state-only host whose VM is on, and was told something at run time.
+    async fn running(folder: &std::path::Path) -> (Arc<Host>, Vm) {
+        let host = Host::for_tests(folder);
+        let vmx = DatastorePath::new(host.store.name(), "v.vmx");
+        let config = VmConfig {
+            name: "v".into(),
+            ..VmConfig::default()
+        };
+        let vm = Vm::new("1".into(), vmx, config);
+        host.change(|state| state.vms.insert(1, vm.clone()));
+        power_on(&host, &vm.reference(), "").await.unwrap();
+        let vm = host.state().vm(&vm.reference()).unwrap().clone();
+        (host, vm)
+    }
+
+    fn keys() -> VirtualMachineConfigSpec {
+        VirtualMachineConfigSpec {
+            extra_config: vec![OptionValue::text("guestinfo.a", "b")],
+            ..VirtualMachineConfigSpec::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_vm_that_ends_during_a_change_keeps_nothing_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (host, vm) = running(folder.path()).await;
+        let files = host.run_folder(&vm.id);
+        reconfigure_running(&host, &vm, &keys()).unwrap();
+        assert!(files.overlay().exists());
+        ended(
+            &host,
+            &vm.reference(),
+            vm.run,
+            &ExitReason::GuestPowerOff,
+            "",
+        );
+
+        let is_off = |result: Result<(), Fault>| {
+            let kind = result.unwrap_err().kind;
+            assert!(
+                matches!(kind, FaultKind::InvalidPowerState { .. }),
+                "{kind:?}"
+            );
+        };
+        // What was begun while it was on comes to its end now.
+        is_off(reconfigure_running(&host, &vm, &keys()));
+        let plugged = BTreeMap::from([(4000, true)]);
+        is_off(cards::keep(&host, &vm, vm.config.clone(), plugged));
+        assert!(!files.overlay().exists() && !files.cables().exists());
+        let now = host.state().vm(&vm.reference()).unwrap().clone();
+        assert!(now.runtime.is_empty() && now.cables.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_run_begins_with_nothing_of_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let (host, vm) = running(folder.path()).await;
+        ended(
+            &host,
+            &vm.reference(),
+            vm.run,
+            &ExitReason::GuestPowerOff,
+            "",
+        );
+        let files = host.run_folder(&vm.id);
+        std::fs::write(files.overlay(), r#"{"a":"b"}"#).unwrap();
+        std::fs::write(files.cables(), r#"{"4000":true}"#).unwrap();
+        host.change(|state| {
+            let vm = state.vm_mut(&vm.reference()).unwrap();
+            vm.runtime.insert("a".into(), Some("b".into()));
+            vm.cables.insert(4000, true);
+        });
+        power_on(&host, &vm.reference(), "").await.unwrap();
+        assert!(!files.overlay().exists() && !files.cables().exists());
+        let now = host.state().vm(&vm.reference()).unwrap().clone();
+        assert!(now.runtime.is_empty() && now.cables.is_empty());
+    }
 }

@@ -326,8 +326,7 @@ async fn restore_one(host: &Arc<Host>, id: u64, mut vm: Vm) {
         }
         (None, _) => {
             // Left behind by a kill between the removals of a power-off.
-            let _ = std::fs::remove_file(files.overlay());
-            let _ = std::fs::remove_file(files.cables());
+            files.forget_run_time();
         }
         _ => {}
     }
