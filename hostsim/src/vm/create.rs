@@ -144,7 +144,7 @@ pub fn register(
     user: &str,
 ) -> Result<Any, Fault> {
     let vmx = host.store.parse(path)?;
-    let mut config = read_vmx(host, &vmx)?;
+    let mut config = read_vmx(&host.store, &vmx)?;
     if let Some(name) = name {
         config.name = name.to_owned();
     }

@@ -2,7 +2,7 @@
 
 use super::apply::FileWork;
 use super::{VmConfig, folder_of, vmx_file};
-use crate::datastore::{file_fault, write_durably};
+use crate::datastore::{Datastore, file_fault, write_durably};
 use crate::host::Host;
 use std::io::Read;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ pub fn write_vmx(host: &Host, vmx: &DatastorePath, config: &VmConfig) -> Result<
 ///
 /// # Errors
 /// `FileNotFound`, `GenericVmConfigFault`.
-pub fn read_vmx(host: &Host, vmx: &DatastorePath) -> Result<VmConfig, Fault> {
-    let file = std::fs::File::open(host.store.resolve(vmx)?).map_err(|e| file_fault(vmx, &e))?;
+pub fn read_vmx(store: &Datastore, vmx: &DatastorePath) -> Result<VmConfig, Fault> {
+    let file = std::fs::File::open(store.resolve(vmx)?).map_err(|e| file_fault(vmx, &e))?;
     let mut text = String::new();
     let limit = u64::try_from(vmx_file::SIZE_MAX).unwrap_or(u64::MAX);
     file.take(limit)

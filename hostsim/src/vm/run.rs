@@ -259,7 +259,7 @@ pub async fn restore(host: &Arc<Host>, inventory: Inventory) {
             );
             continue;
         };
-        let config = match read_vmx(host, &path) {
+        let config = match read_vmx(&host.store, &path) {
             Ok(config) => config,
             Err(fault) => {
                 // Its files are gone or broken: nothing can be done with it here, and its
