@@ -42,11 +42,22 @@ fn run() -> anyhow::Result<()> {
                 .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
                 .with_writer(std::io::stderr)
                 .init();
+            raise_files();
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()?;
             Ok(runtime.block_on(serve::run(&args))?)
         }
         Command::Vmx(args) => Ok(vmx::run_shim(&args)?),
+    }
+}
+
+/// As many open files as the system allows: each client that waits, and each VM's shim that is asked, is one.
+fn raise_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }

@@ -147,7 +147,7 @@ pub fn watch_end(host: &Arc<Host>, reference: ManagedObjectReference, run: u64, 
         let reason = match handle.exited().await {
             Ok(record) => record.reason,
             Err(error) => {
-                tracing::warn!(vm = %reference, %error, "the VM's shim cannot be asked any more");
+                tracing::warn!(vm = %reference, %error, "the VM's shim makes no sense any more");
                 ExitReason::ShimDied
             }
         };

@@ -298,8 +298,9 @@ async fn restore_one(host: &Arc<Host>, id: u64, mut vm: Vm) {
         (Some(_), false) => match VmxHandle::reattach(&files.shim()).await {
             Ok(handle) => handle,
             Err(error) => {
+                // That is no news of its end. Whoever waits for that asks again.
                 tracing::error!(vm = %reference, %error, "the VM's shim cannot be asked");
-                None
+                Some(VmxHandle::of(&files.shim()))
             }
         },
         _ => None,
@@ -329,5 +330,62 @@ async fn restore_one(host: &Arc<Host>, id: u64, mut vm: Vm) {
             files.forget_run_time();
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::VmConfig;
+    use super::super::files::write_vmx;
+    use super::*;
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::time::Duration;
+
+    /// Takes one request and answers it with a line.
+    fn answer(listener: &UnixListener, line: &str) {
+        let (mut stream, _) = listener.accept().unwrap();
+        let asked: UnixStream = stream.try_clone().unwrap();
+        BufReader::new(asked).read_line(&mut String::new()).unwrap();
+        stream.write_all(line.as_bytes()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_vm_whose_shim_could_not_be_asked_at_the_start_is_on_until_its_end_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut host = Host::for_tests(folder.path());
+        Arc::get_mut(&mut host).unwrap().settings.state_only = false;
+        let vmx = "[ds] v.vmx".parse().unwrap();
+        write_vmx(&host, &vmx, &VmConfig::default()).unwrap();
+        let files = host.run_folder("1");
+        std::fs::create_dir_all(files.shim()).unwrap();
+        std::fs::write(files.power(), r#"{"since":5}"#).unwrap();
+        let listener = UnixListener::bind(files.shim().join("control.sock")).unwrap();
+        let (end, ended) = std::sync::mpsc::channel();
+        let shim = std::thread::spawn(move || {
+            answer(&listener, "what?\n");
+            ended.recv().unwrap();
+            let record = r#"{"reply":"exited","reason":"guest_power_off","at":5,"ran":true}"#;
+            answer(&listener, &format!("{record}\n"));
+        });
+
+        let mut changes = host.subscribe();
+        let inventory = Inventory {
+            vms: [(1, vmx.to_string())].into(),
+            last: 1,
+        };
+        restore(&host, inventory).await;
+        let power = || host.state().vms.get(&1).unwrap().power;
+        assert_eq!(power(), PowerState::PoweredOn);
+        end.send(()).unwrap();
+        let off = async {
+            while power() == PowerState::PoweredOn {
+                changes.changed().await.unwrap();
+            }
+        };
+        let limit = Duration::from_secs(60);
+        tokio::time::timeout(limit, off).await.unwrap();
+        assert!(!files.power().exists());
+        shim.join().unwrap();
     }
 }

@@ -11,6 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
@@ -20,6 +21,8 @@ pub(super) const SPEC_FILE: &str = "spec.json";
 pub(super) const LOCK_FILE: &str = "lock";
 /// Name of the shim's own log in the run folder.
 pub const LOG_FILE: &str = "vmx.log";
+/// Pause before a shim that could not be asked is asked again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why something could not be done with a VM's process.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +133,7 @@ impl Launcher {
     /// nothing runs then. [`VmxError::Running`] where the folder's VM runs already.
     pub async fn power_on(&self, run_dir: &Path, spec: &VmxSpec) -> Result<VmxHandle, VmxError> {
         let handle = self.launch(run_dir, spec).await?;
-        match handle.request(&Request::WaitRunning).await {
+        match handle.insist(&Request::WaitRunning).await {
             Ok(Reply::Status(_)) => Ok(handle),
             Ok(Reply::Exited(record)) if !record.ran => Err(VmxError::PowerOn {
                 reason: record.reason,
@@ -212,9 +215,7 @@ impl Launcher {
                 },
             });
         }
-        Ok(VmxHandle {
-            run_dir: run_dir.to_path_buf(),
-        })
+        Ok(VmxHandle::of(run_dir))
     }
 }
 
@@ -225,15 +226,20 @@ pub struct VmxHandle {
 }
 
 impl VmxHandle {
+    /// The VM of a run folder, unasked: whether it runs, whoever asks it will learn.
+    pub(crate) fn of(run_dir: &Path) -> VmxHandle {
+        VmxHandle {
+            run_dir: run_dir.to_path_buf(),
+        }
+    }
+
     /// Find the shim of a run folder again, e.g. after hostsim was restarted. `None` where none
     /// runs: [`ExitRecord::read`] tells how the VM ended (no record: [`ExitReason::ShimDied`]).
     ///
     /// # Errors
     /// The folder's socket is there but cannot be used.
     pub async fn reattach(run_dir: &Path) -> Result<Option<VmxHandle>, VmxError> {
-        let handle = VmxHandle {
-            run_dir: run_dir.to_path_buf(),
-        };
+        let handle = VmxHandle::of(run_dir);
         match handle.ask(&Request::Status).await {
             Ok(Reply::Status(_)) => Ok(Some(handle)),
             Ok(Reply::Exited(_)) => Ok(None),
@@ -322,9 +328,9 @@ impl VmxHandle {
     /// Wait until the VM has ended. May be called by many, at any time, again and again.
     ///
     /// # Errors
-    /// The shim cannot be asked.
+    /// The shim answers what makes no sense.
     pub async fn exited(&self) -> Result<ExitRecord, VmxError> {
-        match self.request(&Request::WaitExit).await {
+        match self.insist(&Request::WaitExit).await {
             Ok(Reply::Exited(record)) | Err(VmxError::Exited(record)) => Ok(record),
             Ok(other) => Err(self.unexpected(&Request::WaitExit, &other)),
             Err(e) => Err(e),
@@ -338,8 +344,22 @@ impl VmxHandle {
         }
     }
 
+    /// Ask until there is an answer, or the shim is known to be gone: what else can fail is this process's own trouble
+    /// (it has no descriptor left, say), and tells nothing of the VM.
+    async fn insist(&self, request: &Request) -> Result<Reply, VmxError> {
+        loop {
+            let error = match self.request(request).await {
+                Err(error) if !matches!(error, VmxError::Exited(_)) => error,
+                known => return known,
+            };
+            tracing::warn!(%error, "a VM's shim cannot be asked; it will be asked again");
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
     /// Ask, and turn a shim that is gone into the record that it left.
     async fn request(&self, request: &Request) -> Result<Reply, VmxError> {
+        use io::ErrorKind::{InvalidData, UnexpectedEof};
         match self.ask(request).await {
             Ok(Reply::Error { message }) => Err(VmxError::Refused {
                 request: format!("{request:?}"),
@@ -353,8 +373,11 @@ impl VmxHandle {
             Ok(reply) => Ok(reply),
             Err(e) if is_gone(&e) => {
                 self.wait_for_lock().await?;
-                let record = ExitRecord::read(&self.run_dir)
-                    .map_err(file_error(&self.run_dir.join(EXIT_FILE), "read"))?;
+                let record = match ExitRecord::read(&self.run_dir) {
+                    // One that says nothing is none.
+                    Err(e) if matches!(e.kind(), InvalidData | UnexpectedEof) => None,
+                    read => read.map_err(file_error(&self.run_dir.join(EXIT_FILE), "read"))?,
+                };
                 Err(VmxError::Exited(record.unwrap_or(ExitRecord {
                     reason: ExitReason::ShimDied,
                     at: 0,
@@ -450,4 +473,43 @@ pub(super) fn tail(path: &Path) -> String {
     String::from_utf8_lossy(text.get(from..).unwrap_or_default())
         .trim()
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, Write};
+
+    #[tokio::test]
+    async fn a_shim_that_could_not_be_asked_is_asked_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = listen(folder.path()).unwrap();
+        let record = ExitRecord {
+            reason: ExitReason::GuestPowerOff,
+            at: 7,
+            ran: true,
+        };
+        let mut last = serde_json::to_string(&Reply::Exited(record.clone())).unwrap();
+        last.push('\n');
+        let shim = std::thread::spawn(move || {
+            for answer in ["what?\n", &last] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = String::new();
+                let mut reader = std::io::BufReader::new(stream.try_clone().unwrap());
+                reader.read_line(&mut request).unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        let vm = VmxHandle::of(folder.path());
+        assert_eq!(vm.exited().await.unwrap(), record);
+        shim.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_shim_that_is_gone_with_a_record_that_says_nothing_has_died() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(EXIT_FILE), "").unwrap();
+        let record = VmxHandle::of(folder.path()).exited().await.unwrap();
+        assert_eq!(record.reason, ExitReason::ShimDied);
+    }
 }
