@@ -23,6 +23,10 @@ pub(super) const LOCK_FILE: &str = "lock";
 pub const LOG_FILE: &str = "vmx.log";
 /// Pause before a shim that could not be asked is asked again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// How long those who waited for the end of a folder's earlier run may hold its lock: they look, and let it go.
+const LOCK_LIMIT: Duration = Duration::from_secs(1);
+/// Pause between two attempts to take a lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Why something could not be done with a VM's process.
 #[derive(Debug, thiserror::Error)]
@@ -162,14 +166,13 @@ impl Launcher {
             .map_err(file_error(run_dir, "create the run folder"))?;
         let lock_path = run_dir.join(LOCK_FILE);
         let lock = open_lock(&lock_path).map_err(file_error(&lock_path, "open the lock"))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
+        match tokio::time::timeout(LOCK_LIMIT, take(&lock)).await {
+            Ok(taken) => taken.map_err(file_error(&lock_path, "lock"))?,
+            Err(_) => {
                 return Err(VmxError::Running {
                     run_dir: run_dir.to_path_buf(),
                 });
             }
-            Err(TryLockError::Error(e)) => return Err(file_error(&lock_path, "lock")(e)),
         }
         for name in [EXIT_FILE, CONTROL_SOCKET] {
             let path = run_dir.join(name);
@@ -407,11 +410,11 @@ impl VmxHandle {
         Ok(serde_json::from_slice(&answer)?)
     }
 
-    /// Wait until neither shim nor QEMU is left: both have the lock's file open.
+    /// Wait until neither shim nor QEMU is left: both have the lock's file open. Many may wait at a time.
     async fn wait_for_lock(&self) -> Result<(), VmxError> {
         let path = self.run_dir.join(LOCK_FILE);
         let result = tokio::task::spawn_blocking(move || match File::open(&path) {
-            Ok(file) => file.lock().map_err(file_error(&path, "lock")),
+            Ok(file) => file.lock_shared().map_err(file_error(&path, "lock")),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(file_error(&path, "open the lock")(e)),
         });
@@ -439,6 +442,17 @@ fn is_gone(error: &io::Error) -> bool {
         error.kind(),
         NotFound | ConnectionRefused | ConnectionReset | BrokenPipe | UnexpectedEof
     )
+}
+
+/// Take a lock, in vain as long as a VM runs: there is no waiting for it that could be given up.
+async fn take(lock: &File) -> io::Result<()> {
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
+            Err(TryLockError::Error(e)) => return Err(e),
+        }
+    }
 }
 
 fn open_lock(path: &Path) -> io::Result<File> {
@@ -478,6 +492,7 @@ pub(super) fn tail(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vmx::Accelerator;
     use std::io::{BufRead, Write};
 
     #[tokio::test]
@@ -511,5 +526,47 @@ mod tests {
         std::fs::write(folder.path().join(EXIT_FILE), "").unwrap();
         let record = VmxHandle::of(folder.path()).exited().await.unwrap();
         assert_eq!(record.reason, ExitReason::ShimDied);
+    }
+
+    #[tokio::test]
+    async fn whoever_looks_whether_a_run_has_ended_does_not_keep_the_next_from_its_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let spec = VmxSpec {
+            uuid: uuid::Uuid::nil(),
+            instance_uuid: uuid::Uuid::nil(),
+            name: "v".into(),
+            memory_mib: 64,
+            cpus: 1,
+            accelerator: Accelerator::Tcg,
+            tsc_khz: None,
+            firmware: Default::default(),
+            boot: None,
+            disks: Vec::new(),
+            nics: Vec::new(),
+            cdrom: None,
+            cdrom_first: false,
+            serials: Vec::new(),
+            guestinfo: Default::default(),
+            vsock: None,
+            shares: Default::default(),
+        };
+        let path = folder.path().join(LOCK_FILE);
+        let looks = open_lock(&path).unwrap();
+        looks.lock_shared().unwrap();
+        // Another one that looks is not held up by it.
+        let vm = VmxHandle::of(folder.path());
+        let looked = tokio::time::timeout(Duration::from_secs(60), vm.wait_for_lock()).await;
+        looked.unwrap().unwrap();
+
+        let launcher = Launcher::with_program("/bin/true");
+        let (launched, ()) = tokio::join!(launcher.launch(folder.path(), &spec), async {
+            drop(looks);
+        });
+        launched.unwrap();
+        // One that runs keeps it, and is not waited for.
+        let runs = open_lock(&path).unwrap();
+        runs.lock().unwrap();
+        let again = launcher.launch(folder.path(), &spec).await;
+        assert!(matches!(again, Err(VmxError::Running { .. })), "{again:?}");
     }
 }
