@@ -35,7 +35,6 @@ tether:
 build: setup programs tether ## Build every program
 
 iso: build ## Boot files on the distribution's kernel package, in target/boot
-	@scripts/fetch-kernel
 	@scripts/boot-files packaged
 
 kernel: setup-test programs tether ## Build the trimmed kernel (about 5 minutes, cached in target/kernel) and its boot files, in target/boot-fast

@@ -81,7 +81,8 @@ pub struct Kernel {
 ///
 /// `vmlinuz`, `vmlinux` (where one can be had and has a PVH entry), `initrd.cpio` and `initrd.img` (the same
 /// initramfs, for a direct boot and for the ISO: what lies in the host's page cache needs no unpacking),
-/// `boot.iso` and `manifest.json`, each first under another name and then renamed, the manifest last.
+/// `boot.iso` and `manifest.json`, each first under another name and then renamed. An earlier build's files are touched
+/// only once there is all of the new ones; its manifest goes first, and the new one comes last.
 ///
 /// # Errors
 /// A package that is damaged or lacks something, a required module that does not exist, an init
@@ -90,24 +91,18 @@ pub fn build(options: &Options, note: &mut dyn FnMut(&str)) -> Result<Manifest> 
     note("reading the kernel package");
     let kernel = KernelPackage::open(&options.kernel)?;
     let init = read_init(&options.init)?;
-    let mut out = Output::new(&options.out)?;
 
     note("choosing modules");
     let selection = modules::select(&kernel, &options.modules)?;
 
     note("unpacking the kernel");
     let image = kernel.kernel_image()?;
-    out.write("vmlinuz", &image)?;
     let elf = match kernel.vmlinux()? {
         Some(elf) => Some(elf),
         None => vmlinux::extract(&image, "vmlinuz").ok(),
     };
     // Without PVH entry nothing starts it, so it is not worth its space.
     let pvh = elf.filter(|elf| vmlinux::has_pvh_entry(elf));
-    match &pvh {
-        Some(elf) => out.write("vmlinux", elf)?,
-        None => out.remove("vmlinux")?,
-    }
 
     note("packing the initramfs");
     let config = kernel.config()?;
@@ -117,15 +112,23 @@ pub fn build(options: &Options, note: &mut dyn FnMut(&str)) -> Result<Manifest> 
         .compression
         .unwrap_or_else(|| initramfs::choose(config.as_deref()));
     let initrd = initramfs::pack(&archive, compression, config.as_deref())?;
-    out.write("initrd.img", &initrd)?;
-    out.write("initrd.cpio", &archive)?;
-    match &options.iso {
+    let iso = match &options.iso {
         Some(cmdline) => {
-            note("writing the ISO");
-            out.write("boot.iso", &iso::build(image, initrd, cmdline)?)?;
+            note("making the ISO");
+            Some(iso::build(image.clone(), initrd.clone(), cmdline)?)
         }
-        None => out.remove("boot.iso")?,
-    }
+        None => None,
+    };
+
+    note("writing");
+    let mut out = Output::new(&options.out)?;
+    // While it is away, the folder is a mixture: `vch up` takes none without it.
+    out.remove("manifest.json")?;
+    out.replace("vmlinuz", Some(&image))?;
+    out.replace("vmlinux", pvh.as_deref())?;
+    out.replace("initrd.img", Some(&initrd))?;
+    out.replace("initrd.cpio", Some(&archive))?;
+    out.replace("boot.iso", iso.as_deref())?;
 
     let Selection {
         modules,
@@ -198,21 +201,31 @@ impl Output {
             .map_err(Error::io("write", &path))?;
         file.persist(&path)
             .map_err(|error| Error::io("rename to", &path)(error.error))?;
-        std::fs::File::open(&self.folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(Error::io("sync", &self.folder))?;
+        self.sync()?;
         self.written.push(described(name, content));
         Ok(())
     }
 
-    /// Removes what an earlier build left and this one does not have.
+    fn sync(&self) -> Result<()> {
+        std::fs::File::open(&self.folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(Error::io("sync", &self.folder))
+    }
+
+    /// Writes a file, or removes what an earlier build left and this one does not have.
+    fn replace(&mut self, name: &str, content: Option<&[u8]>) -> Result<()> {
+        match content {
+            Some(content) => self.write(name, content),
+            None => self.remove(name),
+        }
+    }
+
     fn remove(&self, name: &str) -> Result<()> {
         let path = self.folder.join(name);
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("remove", &path)(error))
-            }
-            _ => Ok(()),
+            Ok(()) => self.sync(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::io("remove", &path)(error)),
         }
     }
 }

@@ -129,13 +129,21 @@ fn find_source(folder: &Path) -> Result<PathBuf> {
                 .unwrap_or_default();
             name.starts_with("linux-source-") && name.ends_with(".tar.xz")
         })
-        .max()
+        .max_by_key(|path| numbers(path))
         .ok_or_else(|| Error::Incomplete {
             path: folder.to_path_buf(),
             missing: "linux-source-*.tar.xz".into(),
             hint: "install Debian's package linux-source-6.1, or name a tarball with --source"
                 .into(),
         })
+}
+
+/// The numbers in a file's name: 6.12 is newer than 6.9.
+fn numbers(path: &Path) -> Vec<u64> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.split(|c: char| !c.is_ascii_digit())
+        .filter_map(|digits| digits.parse().ok())
+        .collect()
 }
 
 fn hash_file(path: &Path) -> Result<String> {
@@ -382,6 +390,7 @@ fn publish(done: &Path, out: &Path, key: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(fresh.path(), fs::Permissions::from_mode(0o755))
         .map_err(Error::io("set the mode of", fresh.path()))?;
+    let mut old = None;
     if out.exists() {
         // Only what this program made is replaced.
         if !out.join("key").exists()
@@ -395,10 +404,18 @@ fn publish(done: &Path, out: &Path, key: &str) -> Result<()> {
                 "is there and holds something else than a kernel made here; name another folder",
             ));
         }
-        fs::remove_dir_all(out).map_err(Error::io("remove", out))?;
+        // Aside whole: a folder that lost some of its files would be taken for somebody else's.
+        let aside = tempfile::Builder::new()
+            .prefix(".kernel-")
+            .tempdir_in(parent)
+            .map_err(Error::io("create a folder in", parent))?;
+        fs::rename(out, aside.path().join("old")).map_err(Error::io("rename", out))?;
+        old = Some(aside);
     }
     fs::rename(fresh.keep(), out).map_err(Error::io("rename to", out))?;
-    sync_folder(parent)
+    sync_folder(parent)?;
+    drop(old);
+    Ok(())
 }
 
 fn spawn(command: &mut Command) -> Result<Child> {
@@ -515,6 +532,21 @@ mod tests {
         assert!(
             error.contains("install Debian's package linux-source-6.1"),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn the_newest_source_is_taken_by_its_number() {
+        let dir = tempfile::tempdir().unwrap();
+        for version in ["6.1", "6.12", "6.9"] {
+            let name = format!("linux-source-{version}.tar.xz");
+            fs::write(dir.path().join(name), b"").unwrap();
+        }
+        let found = find_source(dir.path()).unwrap();
+        assert!(
+            found.ends_with("linux-source-6.12.tar.xz"),
+            "{}",
+            found.display()
         );
     }
 

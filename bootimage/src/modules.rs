@@ -78,14 +78,16 @@ fn is_name(word: &str) -> bool {
 pub struct Chosen {
     /// Its name, with underscores.
     pub name: String,
-    /// When the tether loads it: the group of the first wanted module that needs it.
+    /// When the tether loads it: the list's group, or that of the first wanted module that needs it.
     pub group: String,
     /// Its file in the package.
     pub path: String,
     /// Indices of all modules that have to be there before it, ascending; what these need, too.
     pub needs: Vec<usize>,
-    /// Patterns of devices that ask for it.
+    /// Patterns of devices that ask for it, as the module has them.
     pub aliases: Vec<String>,
+    /// Those that the list adds.
+    pub more_aliases: Vec<String>,
     /// Whether the list names it, or it is only needed by one that is named.
     pub listed: bool,
     /// Its bytes, unpacked.
@@ -214,8 +216,12 @@ impl Selector<'_> {
         if self.files.contains_key(&want.name) {
             let index = self.add(&want.name, &want.group, &mut Vec::new())?;
             let chosen = &mut self.selection.modules[index];
+            if !chosen.listed {
+                // Another one may have needed it first.
+                chosen.group.clone_from(&want.group);
+            }
             chosen.listed = true;
-            chosen.aliases.extend(want.aliases.iter().cloned());
+            chosen.more_aliases.extend(want.aliases.iter().cloned());
         } else if self.builtin.contains(&want.name) {
             self.selection.builtin.push(want.name.clone());
         } else if want.required {
@@ -260,11 +266,18 @@ impl Selector<'_> {
             .chain(info.depends.iter().map(|name| (name, true)))
         {
             if self.files.contains_key(needed) {
-                // A soft dependency that leads in a circle is no reason to fail.
-                if !hard && trail.contains(needed) {
-                    continue;
-                }
-                let index = self.add(needed, group, trail)?;
+                let before = (self.selection.modules.len(), trail.len());
+                let index = match self.add(needed, group, trail) {
+                    // A soft dependency that leads in a circle or to what is not there is no reason to fail.
+                    Err(Error::ModuleCycle(_) | Error::NoSuchModule { .. }) if !hard => {
+                        for module in self.selection.modules.drain(before.0..) {
+                            self.index.remove(&module.name);
+                        }
+                        trail.truncate(before.1);
+                        continue;
+                    }
+                    index => index?,
+                };
                 needs.extend(self.selection.modules[index].needs.iter().copied());
                 needs.insert(index);
             } else if hard && !self.builtin.contains(needed) {
@@ -280,6 +293,7 @@ impl Selector<'_> {
             path: path.into(),
             needs: needs.into_iter().collect(),
             aliases: info.aliases,
+            more_aliases: Vec::new(),
             listed: false,
             content,
         });

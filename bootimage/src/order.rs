@@ -71,6 +71,7 @@ pub fn lines(modules: &[Chosen]) -> Vec<Line> {
                 .aliases
                 .iter()
                 .filter(|alias| is_device_alias(alias))
+                .chain(&module.more_aliases)
                 .cloned()
                 .collect()
         } else {

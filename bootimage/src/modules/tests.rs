@@ -59,7 +59,7 @@ fn each_module_comes_after_all_that_it_needs() {
     assert_eq!(selection.modules[4].needs, [0, 1, 2, 3]);
     assert_eq!(selection.modules[4].aliases, ["scsi:t-0x00*"]);
     assert_eq!(selection.modules[5].needs, [0, 1]);
-    assert_eq!(selection.modules[5].aliases, ["pci:x*"]);
+    assert_eq!(selection.modules[5].more_aliases, ["pci:x*"]);
     assert_eq!(selection.modules[1].group, "boot");
     assert!(!selection.modules[1].listed && selection.modules[4].listed);
 }
@@ -75,6 +75,42 @@ fn soft_dependencies_come_first_if_they_exist() {
     );
     let selection = select(&kernel, &parse_list("x required a", "list").unwrap()).unwrap();
     assert_eq!(names(&selection), ["b", "a"]);
+}
+
+#[test]
+fn a_soft_dependency_that_cannot_be_had_leaves_nothing() {
+    let (_dir, kernel) = kernel(
+        &[
+            ("a", "softdep=pre: b c;depends=z;"),
+            ("b", "depends=a;"),
+            ("c", "depends=d,zz;"),
+            ("d", "depends=;"),
+            ("z", "depends=;"),
+        ],
+        "",
+    );
+    let list = parse_list("x required a\ny required d", "list").unwrap();
+    let selection = select(&kernel, &list).unwrap();
+    assert_eq!(names(&selection), ["z", "a", "d"]);
+    assert_eq!(selection.modules[1].needs, [0]);
+}
+
+#[test]
+fn what_the_list_says_of_a_module_counts_where_another_one_needed_it_first() {
+    let (_dir, kernel) = kernel(
+        &[
+            ("nfs", "depends=sunrpc;"),
+            ("sunrpc", "alias=pci:own*;alias=fs-rpc;"),
+        ],
+        "",
+    );
+    let list = "nfs required nfs\ndevice required sunrpc vmbus:b* usb:c*";
+    let selection = select(&kernel, &parse_list(list, "list").unwrap()).unwrap();
+    let lines = crate::order::lines(&selection.modules);
+    assert_eq!(lines[0].name(), "sunrpc");
+    assert_eq!(lines[0].group, "device");
+    assert_eq!(lines[0].aliases, ["pci:own*", "vmbus:b*", "usb:c*"]);
+    assert_eq!(lines[1].needs, [0]);
 }
 
 #[test]
