@@ -31,6 +31,8 @@ impl BootFiles {
                 })
             }
         };
+        // Written last: without it another build of them was cut short, and they may not belong together.
+        need("manifest.json")?;
         let kernel = need("vmlinux").or_else(|_| need("vmlinuz"))?;
         Ok(BootFiles {
             kernel,
@@ -53,19 +55,15 @@ mod tests {
     #[test]
     fn the_first_missing_file_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(
-            BootFiles::find(dir.path())
-                .unwrap_err()
-                .to_string()
-                .contains("vmlinuz is missing")
-        );
+        let missing = |name: &str| {
+            let error = BootFiles::find(dir.path()).unwrap_err().to_string();
+            assert!(error.contains(&format!("{name} is missing")), "{error}");
+        };
+        missing("manifest.json");
+        std::fs::write(dir.path().join("manifest.json"), b"{}").unwrap();
+        missing("vmlinuz");
         std::fs::write(dir.path().join("vmlinuz"), b"k").unwrap();
-        assert!(
-            BootFiles::find(dir.path())
-                .unwrap_err()
-                .to_string()
-                .contains("initrd.img is missing")
-        );
+        missing("initrd.img");
         std::fs::write(dir.path().join("initrd.img"), b"i").unwrap();
         std::fs::write(dir.path().join("boot.iso"), b"i").unwrap();
         assert!(

@@ -1,6 +1,6 @@
 //! `vch down`: ends the VMs, then the endpoint, then its registry and the simulated host.
 
-use crate::state::StateDir;
+use crate::state::{StateDir, Wanted};
 use crate::{Error, hypervisor, parts, process, registry, up};
 use rustix::process::Signal;
 use std::path::Path;
@@ -22,6 +22,9 @@ pub async fn run(state: &Path, seconds: u64) -> Result<(), Error> {
     let Some(mut record) = dir.load()? else {
         return Ok(());
     };
+    // Whoever watches over it leaves; and an `up` after this was cut short knows of what comes next.
+    record.wanted = Wanted::Ending;
+    dir.save(&record)?;
     // Or a restart policy would start again what is ended here.
     if let Some(endpoint) = &record.endpoint {
         endpoint.process.signal(Signal::USR1);
@@ -55,10 +58,14 @@ pub async fn run(state: &Path, seconds: u64) -> Result<(), Error> {
     record.uplink = None;
     record.ports = None;
     record.namespaces = None;
-    dir.save(&record)?;
-    vms.and(endpoint)
+    let ended = vms
+        .and(endpoint)
         .and(own)
         .and(late)
         .and(hostsim)
-        .and(network)
+        .and(network);
+    if ended.is_ok() {
+        record.wanted = Wanted::Down;
+    }
+    dir.save(&record).and(ended)
 }

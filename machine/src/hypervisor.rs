@@ -126,23 +126,24 @@ pub async fn shut_down(
         }
         let all_off = async {
             for vm in &running {
-                wait_off(&client, vm).await?;
+                // One that is gone meanwhile (`--rm`) takes no time from the others.
+                let _ = wait_off(&client, vm).await;
             }
-            Ok::<_, Error>(())
         };
         // Those that are too slow are powered off below.
         let _ = tokio::time::timeout(patience, all_off).await;
     }
+    let mut all = Ok(());
     for vm in &running {
         if power_state(&client, vm).await == Some(PowerState::PoweredOn)
             && let Err(e) = client.power_off(vm).await
             && power_state(&client, vm).await == Some(PowerState::PoweredOn)
         {
-            return Err(failed(format!("power off {}", vm.id))(e));
+            all = all.and(Err(failed(format!("power off {}", vm.id))(e)));
         }
     }
     let _ = client.logout().await;
-    Ok(())
+    all
 }
 
 async fn power_state(client: &Client, vm: &ManagedObjectReference) -> Option<PowerState> {

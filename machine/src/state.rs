@@ -27,6 +27,19 @@ pub struct Part {
     pub ready: String,
 }
 
+/// What was last asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wanted {
+    /// `vch up`: what ends is started again.
+    #[default]
+    Up,
+    /// `vch down` is at work, or was cut short: the endpoint has been told to start no container by itself.
+    Ending,
+    /// `vch down` has ended it.
+    Down,
+}
+
 /// What the state folder remembers between two calls of `vch`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
@@ -34,7 +47,10 @@ pub struct Record {
     pub version: u32,
     /// Identity of this virtual container host; a part of every VM key `mooring.vch`.
     pub vch: String,
-    /// The options of the last `vch up`.
+    /// Whether it is to run.
+    #[serde(default)]
+    pub wanted: Wanted,
+    /// The options that it was started with.
     pub options: Options,
     /// The kind of network that it was last started with.
     #[serde(default)]
@@ -66,6 +82,7 @@ impl Record {
         Record {
             version: VERSION,
             vch,
+            wanted: Wanted::Up,
             options,
             network: None,
             network_why: None,

@@ -5,10 +5,11 @@ use crate::network::{self, Choice, Kind, Layout, holder};
 use crate::options::{Network, Options};
 use crate::parts::{self, Hypervisor};
 use crate::process;
-use crate::state::{Part, Record, StateDir};
+use crate::state::{Part, Record, StateDir, Wanted};
 use crate::{Error, down, hypervisor, ports, registry, uplink};
 use rustix::process::Signal;
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,15 +25,7 @@ pub async fn run(state: &Path, options: Options, detach: bool) -> Result<(), Err
     let dir = StateDir::open(state)?;
     let mut record = match dir.load()? {
         Some(mut record) => {
-            if record.options != options
-                && record.endpoint.as_ref().is_some_and(|p| p.process.alive())
-            {
-                eprintln!(
-                    "note: it runs with other options; they take effect after `vch down --state {}`",
-                    state.display()
-                );
-            }
-            record.options = options;
+            take_up(state, &mut record, options)?;
             record
         }
         None => Record::new(new_id()?, options),
@@ -47,6 +40,34 @@ pub async fn run(state: &Path, options: Options, detach: bool) -> Result<(), Err
     // The lock is for the start and the end only: `vch status` and a second `vch up` work in between.
     drop(dir);
     watch(state, record).await
+}
+
+/// Makes a record that was left behind that of a host that is to run, with these options where nothing is in their way.
+fn take_up(state: &Path, record: &mut Record, options: Options) -> Result<(), Error> {
+    if record.wanted == Wanted::Ending
+        && let Some(endpoint) = record.endpoint.take()
+    {
+        // It holds its restart policies back, and takes them up again when it starts.
+        endpoint.process.stop("endpoint", down::PATIENCE)?;
+    }
+    record.wanted = Wanted::Up;
+    if record.options == options {
+        return Ok(());
+    }
+    if runs(record.endpoint.as_ref()) {
+        // Not noted either: a part that ends is started again to fit the others.
+        eprintln!(
+            "note: it runs with other options; they take effect with the `vch up` after `vch down --state {}`",
+            state.display()
+        );
+        return Ok(());
+    }
+    // VMs live on without it, and it finds them again.
+    if let Some(hostsim) = &record.hostsim {
+        hostsim.process.stop("hostsim", down::PATIENCE)?;
+    }
+    record.options = options;
+    Ok(())
 }
 
 /// A VCH's identity: 12 hex digits, random.
@@ -197,9 +218,12 @@ fn ensure_bridges(dir: &StateDir, record: &mut Record) -> Result<(), Error> {
             ("endpoint", record.endpoint.take()),
             ("hostsim", record.hostsim.clone()),
         ];
+        let mut stopped = Ok(());
         for (name, part) in parts {
-            part.map_or(Ok(()), |p| p.process.stop(name, down::PATIENCE))?;
+            // Both are tried: one that stayed would be taken for one that is in the new ones.
+            stopped = stopped.and(part.map_or(Ok(()), |p| p.process.stop(name, down::PATIENCE)));
         }
+        stopped?;
     }
     let is_up = |part: &Part| uplink::is_up(&layout, &part.process);
     if !record.uplink.as_ref().is_some_and(is_up) {
@@ -242,8 +266,8 @@ pub(crate) fn ensure_hostsim(dir: &StateDir, record: &mut Record) -> Result<Hype
     let folder = dir.path().join("hostsim");
     fs::create_dir_all(&folder).map_err(Error::file("make folder", &folder))?;
     progress("starting the simulated ESXi host");
-    // Where it was before, so that the endpoint finds it again.
-    let listen = before.as_ref().map_or("127.0.0.1:0", Hypervisor::address);
+    let serving = runs(record.endpoint.as_ref());
+    let listen = listen_at(before.as_ref().map(Hypervisor::address), serving);
     let bridges = bridges(dir, record);
     if bridges.is_some() {
         ensure_namespaces(dir, record)?;
@@ -261,6 +285,14 @@ pub(crate) fn ensure_hostsim(dir: &StateDir, record: &mut Record) -> Result<Hype
     record.hostsim = Some(Part { process, ready });
     dir.save(record)?;
     Ok(hypervisor)
+}
+
+/// Where hostsim is to listen: where it was before. The endpoint looks for it there; where that does not run, and somebody
+/// else has the port meanwhile, any other one.
+fn listen_at(before: Option<&str>, serving: bool) -> &str {
+    before
+        .filter(|before| serving || TcpListener::bind(before).is_ok())
+        .unwrap_or("127.0.0.1:0")
 }
 
 /// The line that scripts wait for.
@@ -293,25 +325,42 @@ async fn watch(state: &Path, mut record: Record) -> Result<(), Error> {
             _ = terminate.recv() => break,
             name = any_ended(&record) => name,
         };
-        eprintln!(
-            "{name} has ended unexpectedly; starting it again (its log: {})",
-            state.join(name).join("log").display()
-        );
         pause = if began.elapsed() < Duration::from_secs(10) {
             (pause * 2).min(Duration::from_secs(60))
         } else {
             PAUSE
         };
-        // Not to spin while something keeps it from living.
-        tokio::time::sleep(pause).await;
-        let dir = StateDir::open(state)?;
-        record = dir.load()?.unwrap_or(record);
+        let dir = tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            dir = locked_after(state, pause) => dir?,
+        };
+        let Some(now) = dir.load()?.filter(|r| r.wanted == Wanted::Up) else {
+            eprintln!("{name} has ended, as somebody else asked for; nothing is started again");
+            return Ok(());
+        };
+        record = now;
+        eprintln!(
+            "{name} has ended unexpectedly; starting it again (its log: {})",
+            state.join(name).join("log").display()
+        );
         if let Err(error) = ensure(&dir, &mut record).await {
             eprintln!("{error}");
         }
     }
     eprintln!("ending …");
     down::run(state, 10).await
+}
+
+/// The state folder after a pause (not to spin while something keeps a part from living), once nobody else works on it.
+async fn locked_after(state: &Path, pause: Duration) -> Result<StateDir, Error> {
+    loop {
+        tokio::time::sleep(pause).await;
+        match StateDir::open(state) {
+            Err(Error::Locked { .. }) => {}
+            other => return other,
+        }
+    }
 }
 
 fn status_line(record: &Record) {
@@ -360,4 +409,20 @@ async fn ended(part: Option<&Part>) {
     });
     // The sender's end is the process's.
     let _ = receive.await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_somebody_else_has_is_insisted_on_for_a_running_endpoint_only() {
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = other.local_addr().unwrap().to_string();
+        assert_eq!(listen_at(Some(&taken), true), taken);
+        assert_eq!(listen_at(Some(&taken), false), "127.0.0.1:0");
+        drop(other);
+        assert_eq!(listen_at(Some(&taken), false), taken);
+        assert_eq!(listen_at(None, false), "127.0.0.1:0");
+    }
 }

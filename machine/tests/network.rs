@@ -6,11 +6,13 @@
 use machine::network::{self, Layout};
 use machine::options::{NETWORKS, Network};
 use machine::process::{self, Process};
+use machine::state::{self, StateDir, Wanted};
 use machine::status::{self, Status};
 use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A virtual container host's state folder; a test that fails in the middle leaves nothing running.
 struct Host {
@@ -65,8 +67,14 @@ impl Host {
     }
 
     fn up_command(&self) -> Command {
+        let mut up = self.foreground();
+        up.arg("--detach");
+        up
+    }
+
+    fn foreground(&self) -> Command {
         let mut up = self.vch("up");
-        up.args(["--detach", "--network", "bridge", "--programs"])
+        up.args(["--network", "bridge", "--programs"])
             .arg(&self.programs)
             .arg("--boot")
             .arg(&self.boot);
@@ -252,6 +260,68 @@ fn an_up_that_is_killed_in_the_middle_is_cleaned_up_by_down_and_gone_on_with_by_
             assert!(host.status().up);
         }
     }
+    host.down();
+    host.assert_nothing_is_left();
+}
+
+#[test]
+fn who_watches_leaves_when_somebody_else_ends_it() {
+    let Some(host) = Host::new() else { return };
+    let mut up = host
+        .foreground()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(up.stdout.take().unwrap()).lines();
+    let ready = said.next().unwrap().unwrap();
+    assert!(ready.starts_with("ready: "), "{ready}");
+    // It starts again what ends by itself.
+    let before = host.process("endpoint");
+    kill_9(&before);
+    let limit = Instant::now() + Duration::from_secs(120);
+    while !host.status().up {
+        assert!(Instant::now() < limit, "the endpoint did not come back");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_ne!(host.process("endpoint"), before);
+    host.down();
+    assert!(up.wait().unwrap().success());
+    host.assert_nothing_is_left();
+}
+
+#[test]
+fn options_are_those_of_the_start_and_a_down_that_was_cut_short_is_made_up_for() {
+    let Some(host) = Host::new() else { return };
+    host.up();
+    let options = || state::load(host.state()).unwrap().unwrap().options;
+    let before = options();
+    let other = || {
+        let mut up = host.up_command();
+        up.args(["--networks", "20"]);
+        ok(up.output().unwrap())
+    };
+    assert!(other().contains("other options"));
+    assert_eq!(options(), before);
+
+    // Without an endpoint nothing is in their way: hostsim gets its own of them, too.
+    let hostsim = host.process("hostsim");
+    kill_9(&host.process("endpoint"));
+    assert!(!other().contains("other options"));
+    assert_ne!(options(), before);
+    assert!(host.status().up && host.process("hostsim") != hostsim);
+
+    // As `down` leaves it when it is killed while the VMs end: the endpoint holds its restart policies back.
+    let dir = StateDir::open(host.state()).unwrap();
+    let mut record = dir.load().unwrap().unwrap();
+    record.wanted = Wanted::Ending;
+    dir.save(&record).unwrap();
+    drop(dir);
+    let (hostsim, endpoint) = (host.process("hostsim"), host.process("endpoint"));
+    other();
+    assert_eq!(host.process("hostsim"), hostsim);
+    assert_ne!(host.process("endpoint"), endpoint);
+
     host.down();
     host.assert_nothing_is_left();
 }
