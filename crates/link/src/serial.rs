@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, WriteHalf, split};
 use tokio::sync::Notify;
-use wire::arq::{Arq, State};
+use wire::arq::{Arq, Name, State};
 
 /// Bytes that one write to the pipe gathers: little, so that control messages do not wait behind it.
 const WRITE: usize = 4096;
@@ -180,9 +180,9 @@ impl Pipe {
             self.until(|inner| (inner.arq.state() == State::Broken).then_some(()))
                 .await;
         }
-        let connection = random()?;
+        let name = random()?;
         let mut inner = shared.lock();
-        inner.arq.next_connection(connection, now());
+        inner.arq.next_connection(name, now());
         inner.number += 1;
         inner.wake();
         let number = inner.number;
@@ -434,8 +434,8 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-fn random() -> io::Result<u32> {
-    let mut bytes = [0; 4];
+fn random() -> io::Result<Name> {
+    let mut bytes = [0; Name::BYTES];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    Ok(u32::from_le_bytes(bytes).max(1))
+    Ok(Name::new(bytes))
 }

@@ -2,11 +2,11 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use std::time::Instant;
-use wire::arq::Arq;
+use wire::arq::{Arq, Name};
 
 fuzz_target!(|data: &[u8]| {
     let now = Instant::now();
-    for mut arq in [Arq::dialer(1, now), Arq::listener(now)] {
+    for mut arq in [Arq::dialer(Name::new([1; Name::BYTES]), now), Arq::listener(now)] {
         let mut out = Vec::new();
         for piece in data.chunks(61) {
             arq.write(b"some output");

@@ -9,9 +9,11 @@
 //! later sending, and a line that is only slow is not filled with copies. Nothing is escaped: a
 //! receiver finds the next packet after noise by its magic and checksum.
 //!
-//! The dialer opens a connection with a random number. A pipe that comes back carries the same
-//! connection on from the last acknowledged frame; a listener that does not know the number says
-//! so, and the dialer opens another. Time is given, never read.
+//! The dialer opens a connection with a random number and a random token. A pipe that comes back
+//! carries the same connection on from the last acknowledged frame, once the dialer has said the
+//! token again: whoever else comes by a listener's pipe hears no more than that it is asked. A
+//! listener that does not know the number says so, and the dialer opens another. Time is given,
+//! never read.
 
 mod packet;
 mod receiver;
@@ -23,6 +25,7 @@ use packet::{Kind, Packet, Scanner};
 use receiver::Receiver;
 use sender::Sender;
 use std::time::{Duration, Instant};
+use subtle::ConstantTimeEq;
 
 /// Most frames in flight.
 const FRAMES: u32 = 512;
@@ -48,14 +51,53 @@ pub enum State {
     Broken,
 }
 
+/// Bytes of a token.
+const TOKEN: usize = 16;
+
+/// What the dialer calls a connection by: its number, and the token that carries it on over another pipe. Only the pipe
+/// over which the connection was opened, and the proxy's TLS around it, have seen that.
+#[derive(Clone, Copy)]
+pub struct Name {
+    number: u32,
+    token: [u8; TOKEN],
+}
+
+impl Name {
+    /// Random bytes it has to be made of.
+    pub const BYTES: usize = 4 + TOKEN;
+
+    /// Made of random bytes, others for each connection.
+    pub fn new(random: [u8; Name::BYTES]) -> Name {
+        let [a, b, c, d, token @ ..] = random;
+        Name {
+            number: u32::from_le_bytes([a, b, c, d]).max(1),
+            token,
+        }
+    }
+}
+
+impl std::fmt::Debug for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.number)
+    }
+}
+
+/// No connection.
+const NOBODY: Name = Name {
+    number: 0,
+    token: [0; TOKEN],
+};
+
 /// One side of a serial pipe.
 #[derive(Debug)]
 pub struct Arq {
     dialer: bool,
     state: State,
-    connection: u32,
+    name: Name,
     /// A listener's next connection, opened while this one was not yet taken down here.
-    successor: Option<u32>,
+    successor: Option<Name>,
+    /// A listener's pipe is another one, and nothing came by it yet that only the connection's dialer knows.
+    unproven: bool,
     /// The connection before this one; late packets of it are nobody's.
     former: u32,
     /// This side gave the former one up, and its peer may not know that yet.
@@ -63,7 +105,8 @@ pub struct Arq {
     scanner: Scanner,
     sender: Sender,
     receiver: Receiver,
-    /// What to say beside data: Opened, Reset (of that connection), an answer to a probe.
+    /// What to say beside data: Resume, Opened, Reset (of that connection).
+    say_resume: bool,
     say_opened: bool,
     say_reset: Option<u32>,
     /// When to send the next Open or Probe, and after how long the one after.
@@ -74,17 +117,19 @@ pub struct Arq {
 }
 
 impl Arq {
-    fn new(dialer: bool, connection: u32, now: Instant) -> Arq {
+    fn new(dialer: bool, name: Name, now: Instant) -> Arq {
         Arq {
             dialer,
             state: State::Opening,
-            connection,
+            name,
             successor: None,
+            unproven: false,
             former: 0,
             former_given_up: false,
             scanner: Scanner::default(),
             sender: Sender::default(),
             receiver: Receiver::default(),
+            say_resume: false,
             say_opened: false,
             say_reset: None,
             knock_at: Some(now),
@@ -93,14 +138,14 @@ impl Arq {
         }
     }
 
-    /// The side that opens connections. `connection`: random, not 0.
-    pub fn dialer(connection: u32, now: Instant) -> Arq {
-        Arq::new(true, connection.max(1), now)
+    /// The side that opens connections.
+    pub fn dialer(name: Name, now: Instant) -> Arq {
+        Arq::new(true, name, now)
     }
 
     /// The side that waits to be opened.
     pub fn listener(now: Instant) -> Arq {
-        Arq::new(false, 0, now)
+        Arq::new(false, NOBODY, now)
     }
 
     /// How the connection stands.
@@ -108,27 +153,27 @@ impl Arq {
         self.state
     }
 
-    /// Begins the next connection over the same pipe; the present one is over. A dialer opens
-    /// `connection` (random, not 0, another one than before), a listener waits to be opened.
-    pub fn next_connection(&mut self, connection: u32, now: Instant) {
-        let former = self.connection;
+    /// Begins the next connection over the same pipe; the present one is over. A dialer opens that of this name (another
+    /// one than before), a listener waits to be opened.
+    pub fn next_connection(&mut self, name: Name, now: Instant) {
+        let former = self.name.number;
         let successor = self.successor.take();
         let scanner = std::mem::take(&mut self.scanner);
         // The next connection may begin before a single farewell of this one was sent.
         let given_up = former != 0 && (self.state == State::Open || self.farewells > 0);
         let reset = given_up.then_some(former);
         let say_reset = self.say_reset.or(reset);
-        let number = if self.dialer {
-            connection.max(1)
+        let name = if self.dialer {
+            name
         } else {
-            successor.unwrap_or(0)
+            successor.unwrap_or(NOBODY)
         };
         *self = Arq {
             scanner,
             former,
             former_given_up: given_up,
             say_reset,
-            ..Arq::new(self.dialer, number, now)
+            ..Arq::new(self.dialer, name, now)
         };
         if successor.is_some() {
             self.opened();
@@ -147,9 +192,11 @@ impl Arq {
         self.state = State::Broken;
     }
 
-    /// The pipe is another one: what was in flight is sent again, the peer asked what it knows.
+    /// The pipe is another one: what was in flight is sent again, the peer asked what it knows. A listener's connection
+    /// goes on once its dialer has shown itself.
     pub fn repiped(&mut self, now: Instant) {
         self.scanner.clear();
+        self.unproven = !self.dialer && self.state == State::Open;
         self.sender.all_lost();
         self.receiver.ack_due = self.state == State::Open;
         self.knock_every = OPEN_FIRST;
@@ -200,7 +247,7 @@ impl Arq {
 
     /// When [`Arq::tick`] has something to do.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let send = if self.state == State::Open {
+        let send = if self.state == State::Open && !self.unproven {
             self.sender.timeout_at()
         } else {
             None
@@ -220,7 +267,7 @@ impl Arq {
 
     /// Appends the next packet to `out`; false if there is nothing to send now.
     pub fn transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
-        if let Some(connection) = self.say_reset.take() {
+        if let Some(connection) = self.say_reset.take_if(|_| !self.unproven) {
             self.packet(Kind::Reset, connection).encode(&[], out);
             return true;
         }
@@ -238,23 +285,34 @@ impl Arq {
                 (_, true) => Kind::Open,
                 (_, false) => Kind::Probe,
             };
-            for _ in 0..if kind == Kind::Reset { 2 } else { 1 } {
-                self.packet(kind, self.connection).encode(&[], out);
+            match kind {
+                Kind::Open => self.named(kind, out),
+                // Whoever reads it may not be meant.
+                Kind::Probe => self.packet(kind, 0).encode(&[], out),
+                _ => {
+                    for _ in 0..2 {
+                        self.packet(kind, self.name.number).encode(&[], out);
+                    }
+                }
             }
             return true;
         }
-        if self.state != State::Open {
+        if self.state != State::Open || self.unproven {
             return false;
         }
+        if std::mem::take(&mut self.say_resume) {
+            self.named(Kind::Resume, out);
+            return true;
+        }
         if std::mem::take(&mut self.say_opened) {
-            self.packet(Kind::Opened, self.connection).encode(&[], out);
+            self.packet(Kind::Opened, self.name.number).encode(&[], out);
             return true;
         }
         if std::mem::take(&mut self.receiver.ack_due) {
             let bitmap = self.receiver.bitmap();
             let packet = Packet {
                 sequence: self.receiver.newest(),
-                ..self.packet(Kind::Ack, self.connection)
+                ..self.packet(Kind::Ack, self.name.number)
             };
             packet.encode(&bitmap, out);
             return true;
@@ -267,7 +325,7 @@ impl Arq {
         } else {
             Kind::Data
         };
-        let packet = self.packet(kind, self.connection);
+        let packet = self.packet(kind, self.name.number);
         let packet = Packet {
             sequence: part.sequence,
             acknowledged: part.transmission,
@@ -279,8 +337,17 @@ impl Arq {
         true
     }
 
+    /// A packet with the connection's token.
+    fn named(&mut self, kind: Kind, out: &mut Vec<u8>) {
+        let packet = self.packet(kind, self.name.number);
+        packet.encode(&self.name.token, out);
+    }
+
     fn packet(&mut self, kind: Kind, connection: u32) -> Packet {
-        let (acknowledged, window) = (self.receiver.next(), self.receiver.window());
+        let (acknowledged, window) = match kind {
+            Kind::Probe => (0, 0),
+            _ => (self.receiver.next(), self.receiver.window()),
+        };
         Packet {
             kind,
             connection,
@@ -303,13 +370,22 @@ impl Arq {
     }
 
     fn take(&mut self, packet: Packet, payload: &[u8], now: Instant) {
-        let mine = packet.connection == self.connection && packet.connection != 0;
+        let mine = packet.connection == self.name.number && packet.connection != 0;
+        if self.unproven && !matches!(packet.kind, Kind::Open | Kind::Resume) {
+            return;
+        }
         match packet.kind {
-            Kind::Open if !self.dialer => self.take_open(packet.connection),
+            Kind::Open if !self.dialer => {
+                if let Ok(token) = payload.try_into() {
+                    let number = packet.connection;
+                    self.take_open(Name { number, token });
+                }
+            }
             Kind::Probe if self.dialer => match self.state {
                 State::Opening => self.knock_at = Some(now),
                 State::Open => {
                     // The listener's pipe, or the listener itself, is new.
+                    self.say_resume = true;
                     self.sender.all_lost();
                     self.receiver.ack_due = true;
                 }
@@ -321,15 +397,18 @@ impl Arq {
                     self.knock_at = None;
                 }
             }
-            Kind::Open | Kind::Probe => {}
+            Kind::Resume if mine && self.state == State::Open => {
+                if self.unproven && bool::from(payload.ct_eq(&self.name.token)) {
+                    self.unproven = false;
+                    self.knock_at = None;
+                    self.receiver.ack_due = true;
+                }
+            }
+            Kind::Resume if !self.dialer => self.unknown(packet.connection, mine),
+            Kind::Open | Kind::Probe | Kind::Resume => {}
             Kind::Opened | Kind::Ack | Kind::Data | Kind::Finish => {
                 if !mine || self.state == State::Broken {
-                    // Not of this connection: the peer is to know, unless it is only late.
-                    let late = packet.connection == self.former && !self.former_given_up;
-                    if packet.connection != 0 && !late || mine {
-                        self.say_reset = Some(packet.connection);
-                    }
-                    return;
+                    return self.unknown(packet.connection, mine);
                 }
                 if self.state == State::Opening {
                     self.state = State::Open;
@@ -360,17 +439,26 @@ impl Arq {
         }
     }
 
-    fn take_open(&mut self, connection: u32) {
-        if connection == 0 || connection == self.former {
+    /// Not of this connection: the peer is to know, unless it is only late.
+    fn unknown(&mut self, connection: u32, mine: bool) {
+        let late = connection == self.former && !self.former_given_up;
+        if connection != 0 && !late || mine {
+            self.say_reset = Some(connection);
+        }
+    }
+
+    fn take_open(&mut self, name: Name) {
+        if name.number == 0 || name.number == self.former {
             return;
         }
-        if connection == self.connection {
+        if name.number == self.name.number {
             self.say_opened = self.state == State::Open;
         } else if self.state == State::Opening {
-            self.connection = connection;
+            self.name = name;
             self.opened();
         } else {
-            self.successor = Some(connection);
+            // It has to prove itself by the handshake.
+            self.successor = Some(name);
             self.state = State::Broken;
             self.knock_at = None;
         }

@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Reset = 6,
     /// The listener asks what connection there is: it is new, or its pipe is.
     Probe = 7,
+    /// The dialer's answer where it has one. Open and Resume bear the connection's token.
+    Resume = 8,
 }
 
 /// A packet's header.
@@ -151,6 +153,7 @@ fn kind(number: u8) -> Option<Kind> {
         5 => Kind::Ack,
         6 => Kind::Reset,
         7 => Kind::Probe,
+        8 => Kind::Resume,
         _ => return None,
     })
 }

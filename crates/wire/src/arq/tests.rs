@@ -87,6 +87,12 @@ impl Line {
     }
 }
 
+fn name(number: u32) -> Name {
+    let mut bytes = [7; Name::BYTES];
+    bytes[..4].copy_from_slice(&number.to_le_bytes());
+    Name::new(bytes)
+}
+
 struct Pair {
     sides: [Arq; 2],
     lines: [Line; 2],
@@ -98,7 +104,7 @@ impl Pair {
     fn new(seed: u64, faults: Faults) -> Pair {
         let now = Instant::now();
         Pair {
-            sides: [Arq::dialer(77, now), Arq::listener(now)],
+            sides: [Arq::dialer(name(77), now), Arq::listener(now)],
             lines: [Line::new(seed, faults), Line::new(!seed, faults)],
             now,
             start: now,
@@ -243,7 +249,7 @@ fn a_peer_learns_that_it_was_given_up_for_the_next_connection() {
         }
         let now = pair.now;
         pair.sides[1].reset(now);
-        pair.sides[1].next_connection(0, now);
+        pair.sides[1].next_connection(name(0), now);
         // On its way, or waiting for an answer that never comes.
         pair.sides[0].write(b"ping");
         let mut steps = 0;
@@ -318,6 +324,76 @@ fn a_pipe_that_comes_back_goes_on_where_it_was() {
     );
 }
 
+/// Packets of one side that the other one is given, and nobody else.
+fn all_of(arq: &mut Arq, now: Instant) -> Vec<u8> {
+    let mut out = Vec::new();
+    while arq.transmit(now, &mut out) {}
+    out
+}
+
+fn kinds(bytes: &[u8]) -> Vec<Kind> {
+    let mut scanner = Scanner::default();
+    scanner.push(bytes);
+    std::iter::from_fn(|| Some(scanner.next_packet()?.0.kind)).collect()
+}
+
+#[test]
+fn whoever_comes_by_another_pipe_without_the_token_hears_and_says_nothing() {
+    let mut pair = Pair::new(6, Faults::default());
+    pair.sides[0].write(b"asked");
+    for _ in 0..50 {
+        pair.step();
+    }
+    pair.sides[1].write(b"a secret");
+    let second = Duration::from_secs(1);
+    let mut now = pair.now;
+    pair.sides[1].repiped(now);
+
+    // It knows the number, and where the stream is.
+    let mut impostor = Arq::dialer(
+        Name {
+            token: [9; TOKEN],
+            ..name(77)
+        },
+        now,
+    );
+    impostor.state = State::Open;
+    impostor.write(b"false");
+    for kind in [Kind::Ack, Kind::Finish, Kind::Reset, Kind::Resume] {
+        let mut out = Vec::new();
+        impostor.named(kind, &mut out);
+        pair.sides[1].receive(&out, now);
+    }
+    let mut answers = 0;
+    for _ in 0..10 {
+        now += second;
+        let heard = all_of(&mut pair.sides[1], now);
+        assert!(kinds(&heard).iter().all(|kind| *kind == Kind::Probe));
+        assert!(!heard.windows(4).any(|word| word == 77u32.to_le_bytes()));
+        impostor.receive(&heard, now);
+        let said = all_of(&mut impostor, now);
+        answers += usize::from(kinds(&said).contains(&Kind::Resume));
+        pair.sides[1].receive(&said, now);
+    }
+    assert!(answers >= 4, "{answers}");
+    let mut buffer = [0; 100];
+    let count = pair.sides[1].read(&mut buffer);
+    assert_eq!(&buffer[..count], b"asked");
+    assert_eq!(pair.sides[1].state(), State::Open);
+
+    // The one who opened it goes on.
+    pair.now = now + second;
+    pair.sides[1].repiped(pair.now);
+    pair.sides[0].write(b" and true");
+    for _ in 0..50 {
+        pair.step();
+    }
+    let count = pair.sides[1].read(&mut buffer);
+    assert_eq!(&buffer[..count], b" and true");
+    let count = pair.sides[0].read(&mut buffer);
+    assert_eq!(&buffer[..count], b"a secret");
+}
+
 #[test]
 fn a_listener_that_knows_nothing_breaks_the_connection_and_takes_the_next() {
     let mut pair = Pair::new(5, Faults::default());
@@ -332,7 +408,7 @@ fn a_listener_that_knows_nothing_breaks_the_connection_and_takes_the_next() {
         pair.step();
     }
     assert_eq!(pair.sides[0].state(), State::Broken);
-    pair.sides[0].next_connection(78, pair.now);
+    pair.sides[0].next_connection(name(78), pair.now);
     pair.sides[0].write(b"new");
     for _ in 0..50 {
         pair.step();
@@ -349,13 +425,13 @@ fn a_new_dialer_ends_the_old_connection_and_none_of_its_bytes_leak_into_the_next
     for _ in 0..50 {
         pair.step();
     }
-    pair.sides[0] = Arq::dialer(99, pair.now);
+    pair.sides[0] = Arq::dialer(name(99), pair.now);
     pair.sides[0].write(b"new");
     for _ in 0..50 {
         pair.step();
     }
     assert_eq!(pair.sides[1].state(), State::Broken);
-    pair.sides[1].next_connection(0, pair.now);
+    pair.sides[1].next_connection(name(0), pair.now);
     for _ in 0..500 {
         pair.step();
     }
@@ -415,7 +491,7 @@ proptest! {
         ),
     ) {
         let now = Instant::now();
-        for mut arq in [Arq::dialer(1, now), Arq::listener(now)] {
+        for mut arq in [Arq::dialer(name(1), now), Arq::listener(now)] {
             let mut out = Vec::new();
             for chunk in &chunks {
                 arq.receive(chunk, now);

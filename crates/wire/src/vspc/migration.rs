@@ -109,6 +109,12 @@ impl<P: Clone + Eq> Migrations<P> {
         self.under_way.retain(|m| m.port != *port);
     }
 
+    /// Until when the output of a port is held back; `None` where no migration of it is under way.
+    pub fn until(&self, port: &P, now: Instant) -> Option<Instant> {
+        let ours = |m: &&Migration<P>| m.port == *port && m.deadline > now;
+        self.under_way.iter().filter(ours).map(|m| m.deadline).max()
+    }
+
     /// Forgets what timed out; returns the ports whose held-back output is to flow again.
     pub fn expire(&mut self, now: Instant) -> Vec<P> {
         let (expired, kept) = self.under_way.drain(..).partition(|m| m.deadline <= now);
