@@ -372,7 +372,17 @@ fn internal(docker: &Docker) -> Result<()> {
     ])?;
     holds(&out.text(), "inside")?;
     ensure!(!out.text().contains("default via"), "{}", out.text());
-    Ok(())
+    // What another network publishes is at each gateway: for all but its members.
+    let _shown = server(docker, "e2e-shown", "shown", &["-p", "80"])?;
+    let at = host_port(docker, "e2e-shown", "80")?;
+    let port = at.rsplit(':').next().context("no port")?;
+    let published = |network: &str| -> Result<String> {
+        let format = "{{(index .IPAM.Config 0).Gateway}}";
+        let gateway = docker.ok(&["network", "inspect", "--format", format, network])?;
+        Ok(format!("http://{gateway}:{port}/"))
+    };
+    comes(docker, "e2e-shown", &published("bridge")?, "shown")?;
+    does_not_come(docker, "e2e-inside", &published("e2e-internal")?)
 }
 
 pub(crate) fn host_port(docker: &Docker, name: &str, port: &str) -> Result<String> {

@@ -1,6 +1,8 @@
 //! Restart policies: in place by the tether, of a VM that died by the endpoint, at the host's next start.
 
-use crate::hosts::{BUSYBOX, Hosts, Link, actions, alone, equal, holds, load, on, on_both};
+use crate::hosts::{
+    BUSYBOX, Hosts, Link, actions, alone, equal, holds, load, logs_come_to_hold, on, on_both,
+};
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use std::sync::Arc;
@@ -218,12 +220,15 @@ fn died() -> Result<()> {
         docker.ok(&["exec", "kept", "cat", "/sys/fs/cgroup/pids.max"])?,
         "77".into(),
     )?;
+    let stopped = stop_beside_a_kill(&vch)?;
     vch.down()?;
     vch.up()?;
+    equal("the stop was the last word", slow(docker)?, stopped)?;
     for (name, is) in [
         ("always", "running"),
         ("kept", "running"),
         ("stopped", "exited"),
+        ("slow", "exited"),
         ("plain", "exited"),
     ] {
         eventually(&format!("{name} is {is}"), || {
@@ -231,4 +236,35 @@ fn died() -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+fn slow(docker: &Docker) -> Result<String> {
+    docker.inspect("slow", "{{.State.StartedAt}} {{.RestartCount}}")
+}
+
+/// The endpoint is killed in the middle of a stop: the one that is started then gets the process's end, and must know that
+/// it was wanted.
+fn stop_beside_a_kill(vch: &Vch) -> Result<String> {
+    let docker = &vch.docker;
+    let script = "trap 'echo told; until [ -e /go ]; do sleep 0.1; done; exit 0' TERM; echo up; while :; do sleep 0.1; done";
+    let run = "run -d -m 96m --name slow --restart unless-stopped";
+    let mut args: Vec<&str> = run.split(' ').collect();
+    args.extend([BUSYBOX, "sh", "-c", script]);
+    docker.ok(&args)?;
+    logs_come_to_hold(docker, "slow", "up")?;
+    let before = slow(docker)?;
+    std::thread::scope(|scope| {
+        let stop = scope.spawn(|| docker.run(&["stop", "-t", "60", "slow"]));
+        logs_come_to_hold(docker, "slow", "told")?;
+        vch.kill("endpoint")?;
+        // It is told that its endpoint is gone.
+        let _failed = stop.join();
+        anyhow::Ok(())
+    })?;
+    vch.up()?;
+    docker.ok(&["exec", "slow", "touch", "/go"])?;
+    eventually("it has ended", || {
+        Ok(docker.inspect("slow", "{{.State.Status}}")? == "exited")
+    })?;
+    Ok(before)
 }

@@ -107,6 +107,11 @@ impl<S: ReadAt> Reader<S> {
         })
     }
 
+    /// What told the last writer's run from others; `None` for an empty journal.
+    pub fn run(&mut self) -> Result<Option<u64>, JournalError> {
+        Ok(self.end()?.map(|end| end.header.run))
+    }
+
     /// The exit record, if the journal ends with one.
     pub fn exit(&mut self) -> Result<Option<Exit>, JournalError> {
         let Some(end) = self.end()? else {

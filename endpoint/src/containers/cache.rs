@@ -279,8 +279,7 @@ impl Containers {
         } else if never_ended {
             self.settling.spawn(this.find_unrecorded_exit(container));
         } else if remove {
-            self.settling
-                .spawn(async move { this.auto_remove(&container).await });
+            self.remove_itself(&container);
         }
     }
 }

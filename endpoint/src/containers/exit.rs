@@ -36,7 +36,7 @@ impl Containers {
 
     /// The VM went off. The one place where the end of a boot is settled.
     pub(super) async fn powered_off(self: Arc<Self>, container: Arc<Container>) {
-        let task = container.vm_task.lock().await;
+        let _task = container.vm_task.lock().await;
         // The watch may lag behind a start.
         if matches!(self.vsphere.is_on(&container.vm).await, Ok(Some(true))) {
             container.modify(|status| status.on = true);
@@ -67,8 +67,7 @@ impl Containers {
         let status = container.status();
         let removes = container.spec.options.auto_remove && !status.restart_asked;
         if removes && status.record.started != 0 {
-            drop(task);
-            self.auto_remove(&container).await;
+            self.remove_itself(&container);
             return;
         }
         self.keep_end(&container).await;
@@ -88,11 +87,18 @@ impl Containers {
     async fn settle(self: &Arc<Self>, container: &Arc<Container>, boot: u64) {
         let found = self.journal_exit(container).await;
         let status = container.status();
+        let secret = status.secret(boot);
+        let secret = secret.as_ref();
         match found {
-            Ok(found) if found.boot == Some(boot) && found.exit.is_some() => {
+            Ok(found) if found.is(boot, secret) && found.exit.is_some() => {
                 if let (Some(exit), started) = (found.exit, found.started) {
                     container.modify(|status| {
-                        status.record.started = started;
+                        if started != 0 {
+                            status.record.started = started;
+                        } else if status.record.started == 0 {
+                            // Overwritten, and never told.
+                            status.record.started = exit.at;
+                        }
                         status.record.restarts = status.record.restarts.max(found.restarts);
                         // Told to the tether, but not recorded by the endpoint that told it.
                         status.record.stopped |= exit.reason == journal::STOPPED;
@@ -112,7 +118,7 @@ impl Containers {
                 }
                 return;
             }
-            Ok(found) if found.boot == Some(boot) => {
+            Ok(found) if found.is(boot, secret) => {
                 container.modify(|status| {
                     status.record.started = found.started;
                     status.record.restarts = status.record.restarts.max(found.restarts);
@@ -120,10 +126,12 @@ impl Containers {
             }
             // No process ran in this boot, or the disk is too damaged to tell.
             other => {
+                // Of an endpoint that was killed while the VM booted, or before it was powered on.
+                let opened = other.as_ref().ok().and_then(|f| f.is_opened_by(secret));
                 if let Err(error) = other {
                     tracing::warn!(id = container.id(), %error, "the journal cannot be read");
                 }
-                if status.phase == Phase::Starting {
+                if status.phase == Phase::Starting || opened == Some(false) {
                     let error = self.unreported(container.id()).await;
                     self.start_failed(container, boot, 128, error);
                     return;
@@ -160,17 +168,14 @@ impl Containers {
             return;
         }
         match self.journal_exit(&container).await {
-            Ok(found) if found.boot == Some(1) => {
+            Ok(found) if found.is(1, status.secret(1).as_ref()) => {
                 container.modify(|status| {
                     status.record.boots = 1;
                     status.phase = Phase::Running;
                 });
                 self.settle(&container, 1).await;
                 if container.spec.options.auto_remove {
-                    let this = self.clone();
-                    let container = container.clone();
-                    self.settling
-                        .spawn(async move { this.auto_remove(&container).await });
+                    self.remove_itself(&container);
                 } else {
                     self.keep_end(&container).await;
                 }
@@ -190,27 +195,44 @@ impl Containers {
     /// tether has dialled again. Goes on beside: no client waits for it. vSphere drops the key with the VM's power;
     /// from then on the journal tells.
     pub(super) fn keep_start(self: &Arc<Self>, container: &Arc<Container>) {
+        // One that waits writes what is then known: a tether may tell of as many starts as it likes.
+        if container.modify(|status| std::mem::replace(&mut status.keeping_start, true)) {
+            return;
+        }
         let (this, container) = (self.clone(), container.clone());
         self.settling.spawn(async move {
-            let _task = container.vm_task.lock().await;
-            let status = container.status();
-            let over = status.phase != Phase::Running || !status.on || status.removing;
-            if over {
-                return;
-            }
-            let kept = match json_key(keys::STATE, &status.record) {
-                Ok(key) => this
-                    .vsphere
-                    .set_keys(&container.vm, &Keys::from([key]), None)
-                    .await
-                    .map_err(Error::from),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = kept {
+            if let Err(error) = this.write_state(&container).await {
                 // It may have ended meanwhile, which is no fault.
                 tracing::debug!(id = container.id(), %error, "the start could not be written down; the tether tells it");
             }
         });
+    }
+
+    /// Puts the record of a process that runs onto its VM, for the endpoint that starts next. vSphere drops it with the
+    /// VM's power; from then on the journal tells.
+    pub(super) async fn write_state(&self, container: &Container) -> Result<()> {
+        let _task = container.vm_task.lock().await;
+        let status = container.modify(|status| {
+            status.keeping_start = false;
+            status.clone()
+        });
+        let runs = matches!(status.phase, Phase::Running | Phase::Restarting);
+        if !runs || !status.on || status.removing {
+            return Ok(());
+        }
+        let key = json_key(keys::STATE, &status.record)?;
+        self.vsphere
+            .set_keys(&container.vm, &Keys::from([key]), None)
+            .await?;
+        Ok(())
+    }
+
+    /// Removes a container that is to be removed with its end. By itself: whoever waits for that end may hold the lock that
+    /// a removal takes.
+    pub(super) fn remove_itself(self: &Arc<Self>, container: &Arc<Container>) {
+        let (this, container) = (self.clone(), container.clone());
+        self.settling
+            .spawn(async move { this.auto_remove(&container).await });
     }
 
     /// Writes down what was changed. Where the VM is off, its next boot is prepared anew.

@@ -8,18 +8,38 @@ use crate::{
 use journal::{Exit, JournalError, Reader, Record, Step};
 use layers::{ReadAt, gpt::Table, io::Window, vmdk::Chain};
 use std::{io, sync::Arc};
+use wire::keys::Key;
 
 /// What a journal says of the last boot in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct LastBoot {
-    /// Its number; `None` for an empty journal.
+    /// Its number; `None` for an empty journal, and where its start has been overwritten.
     pub boot: Option<u64>,
+    /// What tells the last boot that opened the journal from others; `None` for an empty journal.
+    pub run: Option<u64>,
     /// When its process was started.
     pub started: u64,
     /// How often its process was started again in it.
     pub restarts: u32,
     /// Its exit record.
     pub exit: Option<Exit>,
+}
+
+impl LastBoot {
+    /// Whether it is of this boot, whose link had this first secret. Where that is not known, only its start tells.
+    pub(super) fn is(&self, boot: u64, secret: Option<&Key>) -> bool {
+        match self.boot {
+            Some(found) => found == boot,
+            // What was written since has overwritten it.
+            None => self.exit.is_some() && self.is_opened_by(secret).unwrap_or(false),
+        }
+    }
+
+    /// Whether the boot whose link had this first secret got as far as to open the journal, which is short of the start of
+    /// its process; `None` where the secret is not known.
+    pub(super) fn is_opened_by(&self, secret: Option<&Key>) -> Option<bool> {
+        Some(self.run == Some(secret?.fingerprint()))
+    }
 }
 
 /// The journal's partition, for `journal`.
@@ -80,7 +100,11 @@ impl Containers {
 }
 
 fn last_boot<S: journal::ReadAt>(reader: &mut Reader<S>) -> Result<LastBoot, JournalError> {
-    let mut found = LastBoot::default();
+    let run = reader.run()?;
+    let mut found = LastBoot {
+        run,
+        ..LastBoot::default()
+    };
     let mut at = reader.first()?;
     loop {
         match reader.read(at)? {
@@ -90,6 +114,7 @@ fn last_boot<S: journal::ReadAt>(reader: &mut Reader<S>) -> Result<LastBoot, Jou
                         let again = found.boot == Some(boot);
                         found = LastBoot {
                             boot: Some(boot),
+                            run,
                             started: at,
                             restarts: if again { found.restarts + 1 } else { 0 },
                             exit: None,

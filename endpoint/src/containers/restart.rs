@@ -103,6 +103,10 @@ impl Containers {
         if container.restart_policy() == RestartPolicy::No {
             return;
         }
+        // An endpoint that is started meanwhile is told of the end, not of why.
+        if let Err(error) = self.write_state(container).await {
+            tracing::warn!(id = container.id(), %error, "that it was stopped could not be written down");
+        }
         if let Ok(session) = container.live_session().await {
             let done = session.done(|request| ToGuest::KeepDown { request }).await;
             if let Err(error) = done {

@@ -186,6 +186,9 @@ impl Containers {
             return;
         }
         session.numbered();
+        if !session.waits() {
+            return;
+        }
         tokio::spawn(async move {
             if let Err(error) = this.launch(&own, &link).await {
                 tracing::warn!(id = own.id(), %error, "start");
@@ -261,7 +264,10 @@ impl Containers {
                     status.record.error.clear();
                     // The end of the run may have been told already.
                     status.record.started = status.record.started.max(at);
-                    if status.record.ended < session.boot && status.phase == Phase::Starting {
+                    // An endpoint that was started while the VM booted took it for one that runs.
+                    let boots = status.phase == Phase::Starting
+                        || status.phase == Phase::Running && status.pid == 0;
+                    if status.record.ended < session.boot && boots {
                         status.pid = pid;
                         status.phase = Phase::Running;
                         status.revive = false;

@@ -66,11 +66,8 @@ impl Containers {
         }
         if result.is_err() && container.spec.options.auto_remove {
             self.wait_off(container, OFF_LIMIT).await?;
-            let this = self.clone();
-            let container = container.clone();
             // The lock is held here; the removal takes it when the client has its answer.
-            self.settling
-                .spawn(async move { this.auto_remove(&container).await });
+            self.remove_itself(container);
         }
         result
     }

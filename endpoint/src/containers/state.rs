@@ -155,6 +155,8 @@ pub struct Status {
     pub restart_asked: bool,
     /// Its VM has ended, and is started again because its policy says so.
     pub revive: bool,
+    /// Its start is about to be written down.
+    pub keeping_start: bool,
     /// The pauses before such starts.
     pub backoff: Backoff,
     /// Its processes are frozen.
@@ -205,6 +207,7 @@ impl Status {
             stopping: false,
             restart_asked: false,
             revive: false,
+            keeping_start: false,
             backoff: Backoff::default(),
             paused: false,
             oom: false,
@@ -249,6 +252,12 @@ impl Status {
     /// Whether it is between two runs.
     pub fn restarting(&self) -> bool {
         self.phase == Phase::Restarting || self.revive
+    }
+
+    /// The first secret of a boot's link, where that is known.
+    pub fn secret(&self, boot: u64) -> Option<Key> {
+        let prepared = self.prepared.as_ref().filter(|p| p.boot == boot)?;
+        Key::from_hex(&prepared.secret).ok()
     }
 
     /// The run is over. One that does not run is not healthy: as dockerd has it.

@@ -201,7 +201,8 @@ impl Shared {
         let mut server = Server::new();
         let mut pipe: Option<DuplexStream> = None;
         let mut port: Option<String> = None;
-        let mut held = false;
+        // Until when nothing goes to the VM, since it moves to another host.
+        let mut held: Option<Instant> = None;
         let mut from_host = vec![0u8; 16 * 1024];
         let mut from_link = vec![0u8; 16 * 1024];
         let deadline = tokio::time::Instant::now() + HANDSHAKE;
@@ -211,7 +212,7 @@ impl Shared {
                 writer.write_all(&output).await?;
                 writer.flush().await?;
             }
-            let linked = pipe.is_some() && !held;
+            let linked = pipe.is_some() && held.is_none();
             let from_pipe = async {
                 match &mut pipe {
                     Some(pipe) => pipe.read(&mut from_link).await,
@@ -244,6 +245,10 @@ impl Shared {
                     }
                     server.send(&from_link[..count]);
                 }
+                () = tokio::time::sleep_until(held.map_or(deadline, Into::into)), if held.is_some() => {
+                    // It goes on from where it was, unless its destination was heard of meanwhile.
+                    held = port.as_ref().and_then(|id| self.held_until(id));
+                }
                 () = tokio::time::sleep_until(deadline), if port.is_none() => {
                     return Err(io::Error::other("it did not name its service in time"));
                 }
@@ -256,7 +261,7 @@ impl Shared {
         server: &mut Server,
         event: ServerEvent,
         port: &mut Option<String>,
-        held: &mut bool,
+        held: &mut Option<Instant>,
     ) -> io::Result<Step> {
         let migrations = || {
             self.migrations
@@ -283,9 +288,11 @@ impl Shared {
                 };
                 let mut secret = [0u8; 16];
                 getrandom::fill(&mut secret).map_err(io::Error::other)?;
-                match migrations().begin(id, &sequence, secret, Instant::now()) {
+                let now = Instant::now();
+                let mut migrations = migrations();
+                match migrations.begin(id.clone(), &sequence, secret, now) {
                     Ok(cookie) => {
-                        *held = true;
+                        *held = migrations.until(&id, now);
                         server.go_ahead(&cookie);
                     }
                     Err(_) => server.not_now(&sequence),
@@ -308,7 +315,7 @@ impl Shared {
                 if let Some(id) = port.as_ref() {
                     migrations().end(id);
                 }
-                *held = false;
+                *held = None;
             }
             ServerEvent::VcUuid(_)
             | ServerEvent::VmName(_)
@@ -316,6 +323,12 @@ impl Shared {
             | ServerEvent::LocationUuid(_) => {}
         }
         Ok(Step::Unnamed)
+    }
+
+    fn held_until(&self, port: &String) -> Option<Instant> {
+        let migrations = self.migrations.lock();
+        let migrations = migrations.unwrap_or_else(PoisonError::into_inner);
+        migrations.until(port, Instant::now())
     }
 
     /// The container that a service URI names, if it is one of this VCH's and its VM is on.

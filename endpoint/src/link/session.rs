@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 use tokio::sync::{oneshot, watch};
@@ -24,6 +24,8 @@ pub struct Session {
     next_exec: AtomicU32,
     /// Whether the numbers that execs have already are known.
     numbered: watch::Sender<bool>,
+    /// Whether the tether has said that it waits for its start.
+    waits: AtomicBool,
 }
 
 /// What an attached client wants of a process.
@@ -64,6 +66,7 @@ impl Session {
             next_stream: AtomicU32::new(1),
             next_exec: AtomicU32::new(1),
             numbered: watch::Sender::new(false),
+            waits: AtomicBool::new(false),
         }
     }
 
@@ -206,6 +209,11 @@ impl Session {
     pub fn note_exec(&self, session: SessionId) {
         self.next_exec
             .fetch_max(session.0.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// The tether waits for its start; whether that is news. It may say so as often as it likes.
+    pub fn waits(&self) -> bool {
+        !self.waits.swap(true, Ordering::AcqRel)
     }
 
     /// All such numbers are noted.

@@ -25,7 +25,7 @@ pub fn text(
     if outside {
         borne(&mut out);
     }
-    destination(&mut out, public, outside, ports);
+    destination(&mut out, trunk, public, outside, networks, ports);
     source(&mut out, trunk, public, networks);
     out.push_str("}\n");
     out
@@ -43,10 +43,7 @@ fn input(out: &mut String, trunk: &str, outside: bool, networks: &[RouterNetwork
         let link = links::name(trunk, network.vlan);
         for (address, _) in &network.gateways {
             let family = family(*address);
-            let _ = writeln!(
-                out,
-                "\t\tiifname \"{link}\" {family} daddr {address} meta l4proto {{ 6, 17 }} th dport 53 accept"
-            );
+            name_server(out, trunk, network, *address);
             let echo = if address.is_ipv4() {
                 "icmp type echo-request"
             } else {
@@ -68,6 +65,15 @@ fn input(out: &mut String, trunk: &str, outside: bool, networks: &[RouterNetwork
         );
     }
     out.push_str("\t}\n");
+}
+
+/// Questions of a network's members to the name server at its gateway.
+fn name_server(out: &mut String, trunk: &str, network: &RouterNetwork, gateway: IpAddr) {
+    let (link, family) = (links::name(trunk, network.vlan), family(gateway));
+    let _ = writeln!(
+        out,
+        "\t\tiifname \"{link}\" {family} daddr {gateway} meta l4proto {{ 6, 17 }} th dport 53 accept"
+    );
 }
 
 /// What a member sends from an address that is not of its network would else count as an answer in somebody else's
@@ -100,7 +106,13 @@ fn output(out: &mut String, public: &str) {
 fn forward(out: &mut String, trunk: &str, public: &str, networks: &[RouterNetwork]) {
     out.push_str("\tchain forward {\n\t\ttype filter hook forward priority filter; policy drop;\n");
     not_forged(out, trunk);
-    out.push_str("\t\tct state established,related accept\n\t\tct state invalid drop\n\t\tct status dnat accept\n");
+    out.push_str("\t\tct state established,related accept\n\t\tct state invalid drop\n");
+    // Nor by a port that another network publishes, which a gateway's address has, too.
+    for network in networks.iter().filter(|network| network.internal) {
+        let link = links::name(trunk, network.vlan);
+        let _ = writeln!(out, "\t\tiifname \"{link}\" oifname != \"{link}\" drop");
+    }
+    out.push_str("\t\tct status dnat accept\n");
     for network in networks.iter().filter(|network| !network.internal) {
         let link = links::name(trunk, network.vlan);
         for pool in &network.subnets {
@@ -124,13 +136,25 @@ fn borne(out: &mut String) {
 }
 
 /// Published ports. At every address: from outside, and from a container, by its gateway's address. At one: from outside,
-/// where it is ours and not one of the machine.
-fn destination(out: &mut String, public: &str, outside: bool, ports: &[Published]) {
+/// where it is ours and not one of the machine. A network's members reach its name server whatever is published.
+fn destination(
+    out: &mut String,
+    trunk: &str,
+    public: &str,
+    outside: bool,
+    networks: &[RouterNetwork],
+    ports: &[Published],
+) {
     for hook in ["prerouting", "output"] {
         let _ = writeln!(
             out,
             "\tchain {hook} {{\n\t\ttype nat hook {hook} priority -100; policy accept;"
         );
+        for network in networks.iter().filter(|_| hook == "prerouting") {
+            for (address, _) in &network.gateways {
+                name_server(out, trunk, network, *address);
+            }
+        }
         for port in ports {
             let Published {
                 protocol,
@@ -237,13 +261,24 @@ mod tests {
         assert!(
             text.contains("iifname \"trunk.100\" oifname \"public\" ip saddr 172.17.0.0/16 accept")
         );
-        assert!(!text.contains("iifname \"trunk.101\" oifname"));
+        assert!(!text.contains("iifname \"trunk.101\" oifname \""));
         for chain in ["input", "forward"] {
             let chain = text.split(&format!("chain {chain} {{")).nth(1).unwrap();
             let forged = chain.find("trunk.*\" fib saddr . iif oif missing drop");
             assert!(forged.unwrap() < chain.find("established").unwrap());
         }
         assert!(text.contains("icmp code port-unreachable @th,240,16 53 drop"));
+        // Before what is published: a name server, and that an internal network leads nowhere.
+        let place = |chain: &str, rule: &str| {
+            let chain = text.split(&format!("chain {chain} {{")).nth(1).unwrap();
+            chain.find(rule).unwrap_or_else(|| panic!("{rule}{text}"))
+        };
+        let named =
+            "iifname \"trunk.100\" ip daddr 172.17.0.1 meta l4proto { 6, 17 } th dport 53 accept";
+        assert!(place("prerouting", named) < place("prerouting", "dnat ip to"));
+        let inside = "iifname \"trunk.101\" oifname != \"trunk.101\" drop";
+        assert!(place("forward", "established") < place("forward", inside));
+        assert!(place("forward", inside) < place("forward", "ct status dnat accept"));
         assert!(!text.contains("oifname \"public\" ip saddr 172.18.0.0/16 masquerade"));
         for rule in [
             "\tfib daddr type local meta nfproto ipv4 sctp dport 8080 dnat ip to 172.17.0.2:80\n",
