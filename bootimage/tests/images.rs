@@ -162,7 +162,7 @@ fn a_required_module_that_debians_kernel_lacks_is_an_error_that_leaves_nothing()
         error.contains("no module `vmw_pvscsy`") && error.contains("nearest: vmw_pvscsi"),
         "{error}"
     );
-    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
+    assert!(!out.exists());
 }
 
 #[test]
