@@ -82,7 +82,7 @@ struct Up {
     /// Memory of a container VM without --memory of its own
     #[arg(long, default_value = "256m", value_name = "SIZE")]
     memory: String,
-    /// Folder with the boot files (kernel, initrd.img, boot.iso) [default: $MOORING_BOOT, else `boot` beside the programs' folder]
+    /// Folder with the boot files, as `bootimage build --iso` makes it [default: $MOORING_BOOT, else `boot` beside the programs' folder]
     #[arg(long, value_name = "DIR", env = "MOORING_BOOT")]
     boot: Option<PathBuf>,
     /// Folder with the programs hostsim, endpoint and registry [default: where vch is]

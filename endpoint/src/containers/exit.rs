@@ -192,8 +192,7 @@ impl Containers {
     }
 
     /// Writes down when the process was started, for an endpoint that starts while it runs and shows it before the
-    /// tether has dialled again. Goes on beside: no client waits for it. vSphere drops the key with the VM's power;
-    /// from then on the journal tells.
+    /// tether has dialled again. Goes on beside: no client waits for it.
     pub(super) fn keep_start(self: &Arc<Self>, container: &Arc<Container>) {
         // One that waits writes what is then known: a tether may tell of as many starts as it likes.
         if container.modify(|status| std::mem::replace(&mut status.keeping_start, true)) {

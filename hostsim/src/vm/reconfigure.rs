@@ -179,6 +179,11 @@ mod tests {
         (host, vm)
     }
 
+    fn end(host: &Arc<Host>, vm: &Vm) {
+        let reason = &ExitReason::GuestPowerOff;
+        ended(host, &vm.reference(), vm.run, reason, "");
+    }
+
     fn keys() -> VirtualMachineConfigSpec {
         VirtualMachineConfigSpec {
             extra_config: vec![OptionValue::text("guestinfo.a", "b")],
@@ -193,13 +198,7 @@ mod tests {
         let files = host.run_folder(&vm.id);
         reconfigure_running(&host, &vm, &keys()).unwrap();
         assert!(files.overlay().exists());
-        ended(
-            &host,
-            &vm.reference(),
-            vm.run,
-            &ExitReason::GuestPowerOff,
-            "",
-        );
+        end(&host, &vm);
 
         let is_off = |result: Result<(), Fault>| {
             let kind = result.unwrap_err().kind;
@@ -221,13 +220,7 @@ mod tests {
     async fn a_run_begins_with_nothing_of_the_one_before() {
         let folder = tempfile::tempdir().unwrap();
         let (host, vm) = running(folder.path()).await;
-        ended(
-            &host,
-            &vm.reference(),
-            vm.run,
-            &ExitReason::GuestPowerOff,
-            "",
-        );
+        end(&host, &vm);
         let files = host.run_folder(&vm.id);
         std::fs::write(files.overlay(), r#"{"a":"b"}"#).unwrap();
         std::fs::write(files.cables(), r#"{"4000":true}"#).unwrap();

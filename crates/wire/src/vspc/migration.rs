@@ -79,7 +79,9 @@ impl<P: Clone + Eq> Migrations<P> {
         let mut bytes = sequence.to_vec();
         bytes.extend_from_slice(&secret);
         let cookie = Cookie::new(bytes);
-        self.under_way.retain(|m| m.port != port);
+        // With what timed out.
+        self.under_way
+            .retain(|m| m.port != port && m.deadline > now);
         let deadline = now + self.timeout;
         self.under_way.push(Migration {
             port,
@@ -113,18 +115,5 @@ impl<P: Clone + Eq> Migrations<P> {
     pub fn until(&self, port: &P, now: Instant) -> Option<Instant> {
         let ours = |m: &&Migration<P>| m.port == *port && m.deadline > now;
         self.under_way.iter().filter(ours).map(|m| m.deadline).max()
-    }
-
-    /// Forgets what timed out; returns the ports whose held-back output is to flow again.
-    pub fn expire(&mut self, now: Instant) -> Vec<P> {
-        let (expired, kept) = self.under_way.drain(..).partition(|m| m.deadline <= now);
-        self.under_way = kept;
-        let expired: Vec<Migration<P>> = expired;
-        expired.into_iter().map(|m| m.port).collect()
-    }
-
-    /// When [`Migrations::expire`] has something to do.
-    pub fn next_timeout(&self) -> Option<Instant> {
-        self.under_way.iter().map(|m| m.deadline).min()
     }
 }

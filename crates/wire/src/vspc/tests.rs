@@ -151,14 +151,20 @@ fn a_migration_that_is_never_followed_times_out() {
     let now = Instant::now();
     let mut migrations = Migrations::new(Duration::from_secs(60));
     let cookie = migrations.begin(7, b"s", [1; 16], now).unwrap();
+    let seconds = |n| now + Duration::from_secs(n);
+    assert_eq!(migrations.until(&7, seconds(59)), Some(seconds(60)));
+    assert_eq!(migrations.until(&8, now), None);
+    assert_eq!(migrations.until(&7, seconds(60)), None);
     assert_eq!(
-        migrations.next_timeout(),
-        Some(now + Duration::from_secs(60))
+        migrations.peer(&cookie, seconds(60)),
+        Err(MigrationError::Unknown)
     );
-    assert!(migrations.expire(now + Duration::from_secs(59)).is_empty());
-    assert_eq!(migrations.expire(now + Duration::from_secs(60)), [7]);
-    assert_eq!(migrations.peer(&cookie, now), Err(MigrationError::Unknown));
-    assert_eq!(migrations.next_timeout(), None);
+    // Nor is it in the way of the next, whose time is its own; a peer begins that anew.
+    let cookie = migrations.begin(7, b"s", [2; 16], seconds(60)).unwrap();
+    assert_eq!(migrations.peer(&cookie, seconds(90)), Ok(7));
+    assert_eq!(migrations.until(&7, seconds(91)), Some(seconds(150)));
+    migrations.end(&7);
+    assert_eq!(migrations.until(&7, seconds(91)), None);
 }
 
 #[test]
