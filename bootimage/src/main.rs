@@ -32,7 +32,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Build the trimmed kernel, which boots in a fifth of the time, from the distribution's source.
+    /// Build the trimmed kernel, which boots in little more than half the time, from the distribution's source.
     ///
     /// Takes about 5 minutes on two cores, once: the result is kept in the cache folder, by source
     /// and configuration. An interrupted build goes on where it was.
