@@ -27,10 +27,8 @@ setup-test: ## ... and to test: peers, oracles, image tools
 programs:
 	@cargo build --profile $(PROFILE) --locked $(SELECTED)
 
-# The target is named so that procedural macros stay dynamic while the tether is static. Relocations in their short
-# form (RELR) take 87 KB less, no index of unwind tables 35 KB: a panic aborts.
 tether:
-	@RUSTFLAGS='-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs -C link-arg=-Wl,--no-eh-frame-hdr' cargo build --locked --profile guest --target $(TRIPLE) -p tether
+	@scripts/tether
 
 build: setup programs tether ## Build every program
 

@@ -28,13 +28,13 @@ impl Host {
             println!("skipped: {error}");
             return None;
         }
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
         let from = |name: &str, otherwise: PathBuf| {
             std::env::var_os(name).map_or(otherwise, PathBuf::from)
         };
         let beside = Path::new(env!("CARGO_BIN_EXE_vch")).parent().unwrap();
         let programs = from("MOORING_BIN", beside.to_owned());
-        let boot = from("MOORING_BOOT", manifest.join("../target/boot"));
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let boot = from("MOORING_BOOT", target.join("../boot"));
         for file in [
             programs.join("hostsim"),
             programs.join("endpoint"),

@@ -17,9 +17,11 @@ pub fn programs() -> PathBuf {
     std::env::var_os("MOORING_BIN").map_or_else(|| target().join("release"), PathBuf::from)
 }
 
-/// Cargo's target folder in the checkout.
+/// Cargo's target folder.
 pub fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+    let given = std::env::var_os("CARGO_TARGET_DIR");
+    // A relative one is meant from the root, where `make` runs; tests run in their package's folder.
+    root().join(given.unwrap_or_else(|| "target".into()))
 }
 
 /// Boot files on the built, fast kernel (`make kernel`).

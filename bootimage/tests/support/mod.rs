@@ -14,7 +14,7 @@ use bootimage::modules::{DEFAULT_LIST, parse_list};
 const DEADLINE: Duration = Duration::from_secs(300);
 
 fn target() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/kernel")
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("../kernel")
 }
 
 /// Debian's kernel package, or why a test has to be skipped.

@@ -17,7 +17,7 @@ pub const LONG: Duration = Duration::from_secs(180);
 /// of loading) where it is not built in. `None`: the test cannot run here, and says so.
 fn boot_folder() -> Option<PathBuf> {
     let folder = std::env::var_os("MOORING_BOOT").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/boot"),
+        || Path::new(env!("CARGO_TARGET_TMPDIR")).join("../boot"),
         PathBuf::from,
     );
     let found = ["vmlinux", "vmlinuz"]

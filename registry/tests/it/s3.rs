@@ -26,10 +26,7 @@ impl Drop for Moto {
 impl Moto {
     /// `None` when it is not installed, which is said.
     async fn start() -> Option<Self> {
-        let installed = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../target/clients/bin/moto_server"
-        );
+        let installed = concat!(env!("CARGO_TARGET_TMPDIR"), "/../clients/bin/moto_server");
         let program = std::env::var_os("MOORING_MOTO").unwrap_or_else(|| installed.into());
         if !PathBuf::from(&program).exists() {
             eprintln!("skipped: moto_server is not installed (make clients)");

@@ -27,25 +27,14 @@ pub fn tether() -> Result<PathBuf> {
         if let Some(path) = std::env::var_os("MOORING_TETHER") {
             return Ok(path.into());
         }
-        let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .current_dir(checkout())
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
-            .args([
-                "build",
-                "-q",
-                "--profile",
-                "guest",
-                "--target",
-                TARGET,
-                "-p",
-                "tether",
-            ])
+        let status = Command::new(checkout().join("scripts/tether"))
+            .arg("-q")
             .status()
-            .context("starting cargo")?;
+            .context("starting scripts/tether")?;
         if !status.success() {
             bail!("building the static tether failed");
         }
-        Ok(checkout().join("target").join(TARGET).join("guest/tether"))
+        Ok(places::target().join(TARGET).join("guest/tether"))
     };
     BUILT
         .get_or_init(|| build().map_err(|e| format!("{e:#}")))

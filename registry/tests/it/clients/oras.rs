@@ -9,8 +9,8 @@ const SCRIPT: &str = include_str!("oras.py");
 #[test]
 fn oras_pushes_lists_pulls_copies_and_deletes_artifacts() {
     let python = PathBuf::from(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../target/clients/bin/python"
+        env!("CARGO_TARGET_TMPDIR"),
+        "/../clients/bin/python"
     ));
     let shop = Shop::open();
     std::fs::write(shop.path("file.txt"), "a file as an artifact").unwrap();
