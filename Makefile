@@ -53,9 +53,9 @@ registry: setup ## Start a registry with a generated CA and administrator, and p
 	@scripts/registry
 
 # All but the end-to-end tests, the tether in VMs of its own too. The VMs of these tests boot the trimmed kernel, which
-# has everything built in.
+# has everything built in. What a test says is shown although it passes: that it was skipped, and why.
 unit: tether
-	@MOORING_BOOT=$(abspath $(TARGET)/boot-fast) MOORING_TETHER=$(abspath $(TETHER)) cargo test --profile $(PROFILE) --locked --no-fail-fast --workspace --lib --bins --tests -- $(ARGS)
+	@MOORING_BOOT=$(abspath $(TARGET)/boot-fast) MOORING_TETHER=$(abspath $(TETHER)) cargo test --profile $(PROFILE) --locked --no-fail-fast --workspace --lib --bins --tests -- --show-output $(ARGS)
 
 e2e: programs tether
 	@MOORING_E2E=1 cargo test --profile $(PROFILE) --locked --workspace --test e2e -- $(ARGS)
