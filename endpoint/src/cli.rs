@@ -155,9 +155,6 @@ pub struct Serve {
     /// Registries.
     #[command(flatten, next_help_heading = "Registries")]
     pub registries: RegistrySettings,
-    /// There is no database and nothing to switch on: accepted so that scripts can say so.
-    #[arg(long, hide = true)]
-    pub state_less: bool,
 }
 
 fn volume_capacity(text: &str) -> Result<u64, String> {

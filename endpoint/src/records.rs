@@ -1,6 +1,6 @@
 //! Records on the datastore: immutable, generation-numbered files with a checksum inside
-//! (`name.N.json`); of each name the highest valid one counts (design.md, "The record";
-//! docs/decisions/0010).
+//! (`name.N.json`); of each name the highest valid one counts
+//! (docs/decisions/0010-records-as-generation-files.md).
 
 use crate::errors::{Error, Result};
 use crate::images::progress::human;

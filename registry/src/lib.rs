@@ -12,6 +12,7 @@
 //! | [`metadata`] | everything else, in SQLite |
 //! | [`gc`] | removes what nothing refers to |
 //! | [`retention`] | removes tags as projects' rules have it |
+//! | [`webhooks`] | tells others of pushes and removals |
 //! | [`server`] | listeners, TLS, health, metrics, shutdown |
 //! | [`cli`] | `registry init`, `serve`, `user`, `project`, `robot`, … |
 #![forbid(unsafe_code)]

@@ -7,7 +7,7 @@
 //! what concerns all its processes; [`container`] what a process sees; [`files`] its files;
 //! [`io`] where its bytes go.
 //!
-//! One thread runs an event loop; a second one, which makes system calls only, syncs the journal.
+//! One thread runs an event loop; a second one, which makes system calls only, writes and syncs the journal.
 #![deny(unsafe_code)]
 
 pub mod boot;

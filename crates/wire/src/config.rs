@@ -3,7 +3,7 @@
 //! The endpoint writes it (JSON, base64, in chunks of at most 48 KiB) to the VM keys
 //! `guestinfo.mooring.config.0`, `.1`, … with their count in `guestinfo.mooring.config.chunks`,
 //! while the VM is off. The tether reads it through the VMware backdoor (ESXi) or fw_cfg (QEMU).
-//! It is a derived copy: the endpoint never reads it back as truth (design.md, "The record").
+//! It is a derived copy: the endpoint never reads it back as truth (docs/decisions/0001-boundaries.md).
 
 use crate::health::HealthCheck;
 use crate::limits::{Limits, Tmpfs};
@@ -255,7 +255,7 @@ pub struct Restart {
     pub count: u32,
 }
 
-/// Where the layers are. All of it is on one GPT disk (design.md, "One container's life", 2).
+/// Where the layers are. All of it is on one GPT disk (docs/decisions/0001-boundaries.md, "Disks").
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disk {

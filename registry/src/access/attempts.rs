@@ -128,7 +128,7 @@ impl Attempts {
         self.here.0.remove(&(name.into(), source.into()));
     }
 
-    /// An administrator unlocks a name.
+    /// An administrator has the failures with a name forgotten.
     pub(super) fn forget(&mut self, name: &str) {
         self.here.0.retain(|(n, _), _| **n != *name);
         self.everywhere.0.remove(name);

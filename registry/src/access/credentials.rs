@@ -149,7 +149,7 @@ impl Credentials {
     /// Verifies a user's password, or a robot's secret (its name has a `+`).
     ///
     /// # Errors
-    /// When it is wrong, or there is no such user, or the name is locked.
+    /// When it is wrong, or there is no such user, or the name is slowed down.
     pub async fn sign_in(
         &self,
         name: &str,
@@ -257,7 +257,7 @@ impl Credentials {
         Ok(robot.into())
     }
 
-    /// Lets a user sign in again whose name was locked.
+    /// Forgets the failed sign-ins that slow a name down.
     pub fn unlock(&self, name: &str) {
         lock(&self.attempts).forget(name);
     }

@@ -70,7 +70,7 @@ pub struct ChangedUser {
     pub administrator: Option<bool>,
     /// `true`: may not sign in any more, and what was signed in ends.
     pub disabled: Option<bool>,
-    /// `true`: forgets the failed sign-ins that locked the name.
+    /// `true`: forgets the failed sign-ins that slow the name down.
     pub unlock: Option<bool>,
 }
 
@@ -204,7 +204,7 @@ fn is_self(caller: &Caller, name: &str) -> bool {
     matches!(&caller.principal, Principal::User { name: own, .. } if own == name)
 }
 
-/// Makes a user a cloud administrator or not, lets them sign in or not, unlocks them.
+/// Makes a user a cloud administrator or not, lets them sign in or not, forgets their failed sign-ins.
 #[utoipa::path(patch, path = "/users/{user}", tag = "users", params(("user" = String, Path)), request_body = ChangedUser,
     responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody),
         (status = 409, body = ErrorBody)))]

@@ -164,14 +164,18 @@ pub(crate) fn run(common: &Common, init: &Init) -> Result<()> {
     }
     // The last thing: a folder with settings is a whole registry.
     durably(&settings_path, &toml::to_string_pretty(&settings)?, 0o600)?;
-    common.print(&made, text)
+    common.print(&made, |made| text(made, init.local))
 }
 
-fn text(made: &Made) -> String {
+fn text(made: &Made, local: bool) -> String {
     let mut text = format!("registry in {}\n", made.data.display());
     text += &format!("administrator: {}\n", made.administrator);
     if let Some(password) = &made.password {
-        text += &format!("password: {password}   (shown once, kept nowhere)\n");
+        let kept = match local {
+            true => format!("in {}", made.data.join(Made::FILE).display()),
+            false => "nowhere".to_owned(),
+        };
+        text += &format!("password: {password}   (shown once, kept {kept})\n");
     }
     for user in &made.examples {
         let role = user.role.map_or("cloud administrator", Role::name);

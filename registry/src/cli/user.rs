@@ -40,7 +40,7 @@ pub(crate) enum User {
         /// May not sign in; what was signed in ends
         #[arg(long, value_name = "true|false")]
         disabled: Option<bool>,
-        /// Forget the failed sign-ins that locked the name
+        /// Forget the failed sign-ins that slow the name down
         #[arg(long)]
         unlock: bool,
     },

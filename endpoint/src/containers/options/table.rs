@@ -4,7 +4,7 @@
 /// client's option.
 pub(super) const REFUSED: &[(&str, &[(&str, &str)])] = &[
     (
-        "use --cpus for whole CPUs of the VM",
+        "use --cpus, which takes parts of a CPU, too",
         &[("CpuShares", "--cpu-shares")],
     ),
     (
