@@ -17,6 +17,7 @@ pub mod listen;
 pub mod logs;
 pub mod networks;
 pub mod off;
+pub mod pattern;
 pub mod query;
 mod row;
 pub mod stats;

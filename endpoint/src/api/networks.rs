@@ -1,6 +1,6 @@
 //! Networks: list, inspect, create, remove, prune, connect, disconnect.
 
-use super::{JsonBody, ok, query::Query};
+use super::{JsonBody, ok, pattern::Pattern, query::Query};
 use crate::{
     app::App,
     containers::{
@@ -140,9 +140,10 @@ async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
     }
     let dangling = filters.flag("dangling")?;
     let none = BTreeMap::new();
+    let (names, ids) = (Pattern::all(&filters, "name"), Pattern::all(&filters, "id"));
     let shown = |name: &str, id: &str, driver: &str, labels: &BTreeMap<String, String>, builtin| {
-        filters.any("name", |want| name.contains(want.as_str()))
-            && filters.any("id", |want| id.starts_with(want.as_str()))
+        Pattern::any(&names, &[name])
+            && Pattern::any(&ids, &[id])
             && filters.any("driver", |want| want == driver)
             && filters.any("scope", |want| want == "local")
             && filters.any("type", |want| (want == "builtin") == builtin)

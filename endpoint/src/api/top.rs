@@ -266,6 +266,7 @@ pub(super) async fn top(at: Target) -> Result<Response> {
             )));
         }
     };
+    at.app.containers.tell(&at.container, "top", &[]);
     let memory = u64::from(at.container.memory_mib()) * 1024 * 1024;
     let titles: Vec<&str> = columns.iter().map(|column| column.title.as_str()).collect();
     let processes: Vec<Vec<String>> = rows

@@ -1,6 +1,6 @@
 //! Volumes: list, inspect, create, remove, prune.
 
-use super::{JsonBody, ok, query::Query, version::ApiVersion};
+use super::{JsonBody, ok, pattern::Pattern, query::Query, version::ApiVersion};
 use crate::{
     app::App,
     errors::{Error, Kind, Result},
@@ -66,12 +66,13 @@ async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
     let filters = query.filters()?;
     filters.allow(&["dangling", "driver", "label", "name"])?;
     let dangling = filters.flag("dangling")?;
+    let names = Pattern::all(&filters, "name");
     let volumes = app.containers.volumes();
     let rows: Vec<Value> = volumes
         .all()
         .into_iter()
         .filter(|(record, users)| {
-            filters.any("name", |want| record.name.contains(want.as_str()))
+            Pattern::any(&names, &[&record.name])
                 && filters.any("driver", |want| want == DRIVER)
                 && filters.labels("label", &record.labels)
                 && dangling.is_none_or(|want| want == users.is_empty())

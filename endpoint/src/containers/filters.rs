@@ -5,13 +5,12 @@ use super::{
     state::{Phase, Status},
 };
 use crate::{
-    api::query::Filters,
+    api::{pattern::Pattern, query::Filters},
     errors::{Error, Result},
     images::Images,
     networks::record::NONE,
     timestamps,
 };
-use regex::{Regex, RegexBuilder};
 use std::sync::Arc;
 use wire::health::HealthStatus;
 
@@ -48,7 +47,7 @@ const HEALTHS: &[&str] = &["none", "starting", "healthy", "unhealthy"];
 #[derive(Debug)]
 pub struct Selection {
     filters: Filters,
-    names: Vec<Name>,
+    names: Vec<Pattern>,
     all: bool,
     limit: Option<usize>,
     exited: Vec<i32>,
@@ -88,8 +87,7 @@ impl Selection {
                 )));
             }
         }
-        let names = filters.values("name").unwrap_or(&[]);
-        let names = names.iter().map(|want| Name::new(want)).collect();
+        let names = Pattern::all(&filters, "name");
         let exited = filters
             .values("exited")
             .unwrap_or(&[])
@@ -153,9 +151,7 @@ impl Selection {
             || self.limit.is_some()
             || status.live()
             || status.revive
-            || ["status", "exited", "before", "since"]
-                .iter()
-                .any(|f| filters.values(f).is_some());
+            || filters.values("status").is_some();
         let order = (spec.created, spec.id.clone());
         let on = |want: &String| {
             let mut places = status.networks.iter();
@@ -172,7 +168,7 @@ impl Selection {
         };
         shown
             && filters.any("id", |want| spec.id.starts_with(want.as_str()))
-            && (self.names.is_empty() || self.names.iter().any(|want| want.matches(&status.name)))
+            && Pattern::any(&self.names, &[&status.name, &format!("/{}", status.name)])
             && filters.any("status", |want| want == status.word())
             && filters.any("health", |want| want == health_word(status))
             && filters.any("network", on)
@@ -229,34 +225,6 @@ fn port_matches(want: &str, have: &str) -> bool {
     }
 }
 
-/// Bytes that a compiled expression may take; a larger one matches only what it is, letter by letter.
-const EXPRESSION_MAX: usize = 256 * 1024;
-
-/// A value of the filter `name`. Docker takes it as a regular expression over the name with and without its slash; what is
-/// none matches only itself.
-#[derive(Debug)]
-struct Name {
-    text: String,
-    expression: Option<Regex>,
-}
-
-impl Name {
-    fn new(text: &str) -> Self {
-        let expression = RegexBuilder::new(text).size_limit(EXPRESSION_MAX).build();
-        Self {
-            text: text.to_owned(),
-            expression: expression.ok(),
-        }
-    }
-
-    fn matches(&self, name: &str) -> bool {
-        [name, &format!("/{name}")].iter().any(|name| {
-            let expression = self.expression.as_ref();
-            self.text == *name || expression.is_some_and(|e| e.is_match(name))
-        })
-    }
-}
-
 /// What the filter `health` compares with.
 fn health_word(status: &Status) -> &'static str {
     status
@@ -300,25 +268,6 @@ pub fn status_text(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_match_as_with_docker() {
-        for (want, name, yes) in [
-            ("web", "my-web-1", true),
-            ("^web", "web-1", true),
-            ("^/web$", "web", true),
-            ("^web$", "web-1", false),
-            ("web$", "my-web", true),
-            ("^/my.*1$", "my-web-1", true),
-            ("^b", "abc", false),
-            ("x", "web", false),
-            ("^(db|web)$", "web", true),
-            ("[", "web", false),
-            ("[", "[", true),
-        ] {
-            assert_eq!(Name::new(want).matches(name), yes, "{want} {name}");
-        }
-    }
 
     #[test]
     fn ports_match_by_range_and_protocol() {
