@@ -6,10 +6,11 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tests::admin;
+use tests::command::{eventually, finish};
 use tests::random::{Random, times};
-use tests::vch::{Settings, Vch, kill_process};
+use tests::vch::{Frozen, Settings, Vch, kill_process};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -42,6 +43,10 @@ pub fn tests(_: &Arc<Hosts>) -> Vec<Trial> {
     all.push(alone(
         "crash::a_vm_reset_by_hand_ends_its_container",
         reset_by_hand,
+    ));
+    all.push(alone(
+        "crash::a_boot_that_was_cut_short_is_a_start_that_failed",
+        boot_cut_short,
     ));
     all.push(alone(
         "crash::a_removal_that_was_cut_short_is_finished",
@@ -202,7 +207,7 @@ fn destroyed_by_hand() -> Result<()> {
     let one = vch.docker.ok(&["create", BUSYBOX, "true"])?;
     let two = vch.docker.ok(&["create", BUSYBOX, "echo", "whole"])?;
     admin::destroy(&vch, &one)?;
-    tests::command::eventually("the container is gone", || {
+    eventually("the container is gone", || {
         Ok(vch.docker.run(&["inspect", &one])?.code != 0)
     })?;
     equal(
@@ -224,7 +229,7 @@ fn files_by_hand() -> Result<()> {
     load(&vch.docker, "busybox")?;
     let docker = &vch.docker;
     let gone = |id: &str| {
-        tests::command::eventually("the container is gone", || {
+        eventually("the container is gone", || {
             Ok(docker.run(&["inspect", id])?.code != 0)
         })
     };
@@ -237,7 +242,7 @@ fn files_by_hand() -> Result<()> {
     std::fs::create_dir(&left)?;
     vch.kill("endpoint")?;
     vch.up()?;
-    tests::command::eventually("what was left is gone", || Ok(!left.exists()))?;
+    eventually("what was left is gone", || Ok(!left.exists()))?;
     for file in ["container.vmx", "leaf.vmdk"] {
         ensure!(folders.join(&kept).join(file).exists(), "{file} is deleted");
     }
@@ -258,7 +263,7 @@ fn reset_by_hand() -> Result<()> {
     load(&vch.docker, "busybox")?;
     let docker = &vch.docker;
     let runs = |id: &str, times: usize| {
-        tests::command::eventually("it runs", || {
+        eventually("it runs", || {
             let logs = docker.run(&["logs", id])?.text();
             let running = docker.inspect(id, "{{.State.Running}}")? == "true";
             Ok(running && logs == vec!["begun"; times].join("\n"))
@@ -297,7 +302,7 @@ fn powered_on_by_hand() -> Result<()> {
     let docker = &vch.docker;
     let begun = "echo begun; exec sleep 100000";
     let runs = |id: &str, times: usize| {
-        tests::command::eventually("it runs anew", || {
+        eventually("it runs anew", || {
             // They may be cut off with the VM that they are read from.
             let logs = docker.run(&["logs", id])?.text();
             let running = docker.inspect(id, "{{.State.Running}}")? == "true";
@@ -308,14 +313,14 @@ fn powered_on_by_hand() -> Result<()> {
     admin::power_on(&vch, &created)?;
     runs(&created, 1)?;
     let power_on = || {
-        tests::command::eventually("it can be powered on", || {
+        eventually("it can be powered on", || {
             Ok(admin::power_on(&vch, &created).is_ok())
         })
     };
     // Behind an end that nobody asked for.
     let since = docker.ok(&["info", "--format", "{{.SystemTime}}"])?;
     kill_process(vch.qemu(&created)?)?;
-    tests::command::eventually("its end is seen", || {
+    eventually("its end is seen", || {
         Ok(docker.inspect(&created, "{{.State.Running}}")? == "false")
     })?;
     power_on()?;
@@ -331,6 +336,39 @@ fn powered_on_by_hand() -> Result<()> {
     runs(&created, 3)
 }
 
+/// The second boot: the endpoint and the VM are killed before its tether is there, so nobody was told how it went.
+fn boot_cut_short() -> Result<()> {
+    let vch = Vch::start(Settings::link("auto"))?;
+    load(&vch.docker, "busybox")?;
+    let id = vch.docker.ok(&["create", BUSYBOX, "true"])?;
+    vch.docker.ok(&["start", "-a", &id])?;
+    eventually("its first VM is off", || Ok(vch.qemu(&id).is_err()))?;
+    let start = vch.docker.spawn(&["start", &id])?;
+    let begun = Instant::now();
+    // Without a pause: its kernel does not take long.
+    let qemu = loop {
+        match vch.qemu(&id) {
+            Err(error) if begun.elapsed() > Duration::from_secs(60) => return Err(error),
+            Err(_) => {}
+            Ok(qemu) => break qemu,
+        }
+    };
+    let _frozen = Frozen::new(qemu)?;
+    vch.kill("endpoint")?;
+    kill_process(qemu)?;
+    finish(start, "docker start".into(), &[], Duration::from_secs(60))?.exits(1)?;
+    vch.up()?;
+    eventually("its end is known", || {
+        Ok(vch.docker.inspect(&id, "{{.State.Running}}")? == "false")
+    })?;
+    let state = vch
+        .docker
+        .inspect(&id, "{{.State.ExitCode}} {{.State.Error}}")?;
+    holds(&state, "128 ")?;
+    holds(&state, "went off before its tether reported")?;
+    vch.docker.ok(&["start", "-a", &id]).map(drop)
+}
+
 /// What the first request of a removal does, and no more: an endpoint that was killed behind it, or a host that was.
 fn removal_cut_short() -> Result<()> {
     let vch = Vch::start(Settings::link("auto"))?;
@@ -342,7 +380,7 @@ fn removal_cut_short() -> Result<()> {
         }
         admin::mark_removed(&vch, &id)?;
         vch.up()?;
-        tests::command::eventually("the container is gone", || {
+        eventually("the container is gone", || {
             Ok(vch.docker.run(&["inspect", &id])?.code != 0)
         })?;
         let status = vch.status()?;
@@ -353,7 +391,7 @@ fn removal_cut_short() -> Result<()> {
             .join(id_of_vch)
             .join("containers")
             .join(&id);
-        tests::command::eventually("its folder is gone", || Ok(!folder.exists()))?;
+        eventually("its folder is gone", || Ok(!folder.exists()))?;
     }
     equal(
         "a new one",

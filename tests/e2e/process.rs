@@ -48,7 +48,8 @@ fn client_goes(docker: &Docker) -> Result<()> {
 }
 
 /// Attaches as `docker attach` does, with a terminal on our side.
-fn attach(docker: &Docker, name: &str) -> Result<UnixStream> {
+/// The connection of a client that attaches with all it has.
+pub fn attach(docker: &Docker, name: &str) -> Result<UnixStream> {
     let mut stream = UnixStream::connect(docker.socket().context("a unix socket")?)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     let query = "stream=1&stdin=1&stdout=1&stderr=1";

@@ -4,6 +4,7 @@
 use crate::hosts::{
     BUSYBOX, Hosts, Link, actions, alone, equal, holds, load, logs_come_to_hold, on, started,
 };
+use crate::process;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use std::io::{Read, Write};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tests::command::{Outcome, eventually, finish};
 use tests::docker::Docker;
-use tests::vch::{Settings, Vch, kill_process};
+use tests::vch::{Frozen, Settings, Vch, kill_process};
 
 /// Far more than a boot takes on a busy machine, far less than the endpoint's own limit for one (300 s).
 const HUNG: Duration = Duration::from_secs(150);
@@ -34,6 +35,18 @@ pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
         alone(
             "races::a_container_whose_vm_is_to_start_again_is_not_removed",
             rm_beside_revival,
+        ),
+        vsock(
+            "races::an_attach_beside_a_start_gets_its_output",
+            attach_beside_start,
+        ),
+        vsock(
+            "races::logs_are_there_at_any_moment_of_a_boot",
+            logs_beside_boot,
+        ),
+        alone(
+            "races::a_container_whose_vm_answers_nothing_is_ended",
+            silent_guests,
         ),
         alone("races::an_exec_ends_with_its_vm", exec_of_killed_vm),
         alone("races::clients_that_left_are_forgotten", silent_clients),
@@ -194,6 +207,73 @@ fn rm_beside_revival() -> Result<()> {
     }
     ensure!(refused > 0, "it was never seen between two VMs");
     docker.ok(&["rm", "-f", &id]).map(drop)
+}
+
+/// VMs that stand still answer nothing: who ends their containers powers them off. For one that is to be removed with its
+/// end that is while the lock is held which its removal takes.
+fn silent_guests() -> Result<()> {
+    let vch = Vch::start(Settings::link("auto"))?;
+    load(&vch.docker, "busybox")?;
+    let docker = &vch.docker;
+    let run = |option: &str| docker.ok(&["run", "-d", option, BUSYBOX, "sleep", "100000"]);
+    let removed = run("--rm")?;
+    let restarted = run("--restart=always")?;
+    let killed = run("--init")?;
+    let mut frozen = Vec::new();
+    for id in [&removed, &restarted, &killed] {
+        frozen.push(Frozen::new(vch.qemu(id)?)?);
+    }
+    let ended = |args: &[&str]| docker.run_within(args, HUNG)?.ok().map(drop);
+    std::thread::scope(|scope| {
+        let others = [
+            scope.spawn(|| ended(&["stop", "-t", "1", &removed])),
+            scope.spawn(|| ended(&["stop", "-t", "1", &restarted])),
+        ];
+        ended(&["kill", &killed])?;
+        others
+            .into_iter()
+            .try_for_each(|other| other.join().map_err(|_| anyhow::anyhow!("a panic"))?)
+    })?;
+    eventually("it is removed", || {
+        Ok(docker.run(&["inspect", &removed])?.code != 0)
+    })?;
+    for id in [&restarted, &killed] {
+        let state = docker.inspect(id, "{{.State.Status}} {{.State.ExitCode}}")?;
+        equal("state", state, "exited 137".into())?;
+    }
+    Ok(())
+}
+
+/// A client that comes while the VM boots is attached to the process that is about to be.
+fn attach_beside_start(docker: &Docker) -> Result<()> {
+    for wait in [150, 400, 900] {
+        let id = docker.ok(&["create", BUSYBOX, "sh", "-c", "sleep 2; echo hello"])?;
+        let _gone = docker.container(&id);
+        let start = docker.spawn(&["start", &id])?;
+        std::thread::sleep(Duration::from_millis(wait));
+        let mut output = Vec::new();
+        process::attach(docker, &id)?.read_to_end(&mut output)?;
+        finish(start, "docker start".into(), &[], HUNG)?.ok()?;
+        ensure!(
+            output.ends_with(b"hello\n"),
+            "after {wait} ms: {:?}",
+            String::from_utf8_lossy(&output)
+        );
+    }
+    Ok(())
+}
+
+/// What earlier runs wrote is there at any moment of the next boot.
+fn logs_beside_boot(docker: &Docker) -> Result<()> {
+    let (id, _gone) = started(docker, "echo line; exec sleep 100000")?;
+    logs_come_to_hold(docker, &id, "line")?;
+    let mut restart = docker.spawn(&["restart", "-t", "0", &id])?;
+    while restart.try_wait()?.is_none() {
+        let logs = docker.run_within(&["logs", &id], HUNG)?.ok()?;
+        holds(&logs.text(), "line")?;
+    }
+    finish(restart, "docker restart".into(), &[], HUNG)?.ok()?;
+    logs_come_to_hold(docker, &id, "line\nline")
 }
 
 fn exec_of_killed_vm() -> Result<()> {

@@ -591,16 +591,25 @@ impl Vm {
         recorder.cloned()
     }
 
-    fn logs(&self, stream: StreamId, range: LogRange, link: &Sender<ToHost>) -> Result<(), String> {
-        let recorder = self
-            .recorder
-            .get()
-            .cloned()
-            .ok_or("the journal is not open yet")?;
+    /// Sends the log on a stream; once the journal is open, which is late in a boot.
+    fn logs(
+        self: &Rc<Vm>,
+        stream: StreamId,
+        range: LogRange,
+        link: &Sender<ToHost>,
+    ) -> Result<(), String> {
         let (sender, _) = link.open(stream).map_err(|e| e.to_string())?;
-        let done = count(&self.logs);
-        let mut cut = self.cut.subscribe();
+        let vm = Rc::clone(self);
         tokio::task::spawn_local(async move {
+            let mut boot = vm.boot.subscribe();
+            let _ = boot.wait_for(|b| !matches!(b, Boot::Running)).await;
+            drop(boot);
+            let Some(recorder) = vm.recorder.get().cloned() else {
+                // What earlier runs wrote is read from the disk, by whoever finds the link gone and not the log at its end.
+                return std::future::pending().await;
+            };
+            let done = count(&vm.logs);
+            let mut cut = vm.cut.subscribe();
             tokio::select! {
                 result = logs::send(recorder, range, sender) => if let Err(error) = result {
                     crate::console(&format!("logs on stream {}: {error}", stream.0));

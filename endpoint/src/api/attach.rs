@@ -24,6 +24,11 @@ const STDIN: usize = 32 * 1024;
 /// Docker's default: ctrl-p ctrl-q.
 const DETACH: &[u8] = &[16, 17];
 
+/// A client that has ended the input of a process that others may write to later, or of a terminal, waits for no end of
+/// the process. Docker lets go of it at once; here it gets what the process makes of its last words. Closed connections
+/// are found so, too: a quiet process makes no output that would.
+const AFTER_INPUT: Duration = Duration::from_secs(30);
+
 /// How long the end of a process whose link broke may take to be known: its VM's power state, then its journal.
 const LOST_LIMIT: Duration = Duration::from_secs(30);
 
@@ -105,10 +110,26 @@ async fn serve(
         let _client_is_gone = connection.shutdown().await;
         return;
     };
-    let gone = pump(connection, stream, wants, tty, keys, std::future::ready(())).await;
+    let stdio = Stdio {
+        wants,
+        tty,
+        stdin_once: container.spec.config.stdin_once,
+    };
+    let gone = pump(connection, stream, stdio, keys, std::future::ready(())).await;
     if gone == Gone::Detached {
         app.containers.tell(container, "detach", &[]);
     }
+}
+
+/// The stdio of a process, as far as a client has to do with it.
+#[derive(Debug, Clone, Copy)]
+pub struct Stdio {
+    /// What of it the client wants.
+    pub wants: Wants,
+    /// It is a terminal.
+    pub tty: bool,
+    /// The first client that ends it ends it for the process.
+    pub stdin_once: bool,
 }
 
 /// Carries bytes both ways until all output is delivered, the client has detached, or either side
@@ -119,11 +140,15 @@ async fn serve(
 pub async fn pump(
     connection: Connection,
     stream: Stream,
-    wants: Wants,
-    tty: bool,
+    stdio: Stdio,
     keys: &[u8],
     settled: impl Future<Output = ()>,
 ) -> Gone {
+    let Stdio {
+        wants,
+        tty,
+        stdin_once,
+    } = stdio;
     let (reader, mut writer) = tokio::io::split(connection);
     let Stream { sender, receiver } = stream;
     let output = outputs(receiver, &mut writer, wants, tty);
@@ -132,7 +157,11 @@ pub async fn pump(
             return Gone::Detached;
         }
         // The end of stdin is not the end of the connection.
-        std::future::pending().await
+        if !wants.stdin || stdin_once && !tty {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(AFTER_INPUT).await;
+        Gone::Broken
     };
     let gone = tokio::select! {
         gone = output => gone,

@@ -167,7 +167,12 @@ async fn start(
                 tokio::spawn(events.watch_exec(exec.clone()));
                 // The client asks for the exit code next: the answer must be there.
                 let ended = async { exec.ended().await.map_or((), drop) };
-                let gone = attach::pump(connection, stream, exec.wants, tty, &keys, ended).await;
+                let stdio = attach::Stdio {
+                    wants: exec.wants,
+                    tty,
+                    stdin_once: true,
+                };
+                let gone = attach::pump(connection, stream, stdio, &keys, ended).await;
                 if gone == attach::Gone::Detached {
                     app.containers.tell(
                         &exec.container,
@@ -182,9 +187,11 @@ async fn start(
                 let _client_is_gone = connection.write_all(&framed).await;
                 let _client_is_gone = connection.shutdown().await;
             }
-            (Ok(_), _) => tokio::spawn(events.watch_exec(exec.clone()))
-                .await
-                .unwrap_or(()),
+            (Ok(stream), _) => {
+                // Nobody reads its output: what is kept of it would hold the process back.
+                drop(stream);
+                events.watch_exec(exec).await;
+            }
             (Err(_), Err(_)) => {}
         }
     });

@@ -129,6 +129,7 @@ fn produce(
         last: (0, 0),
         skip: (0, 0),
         delivered: false,
+        asked: timestamps::now(),
     };
     tokio::spawn(async move {
         if let Err(End::Failed(error)) = output.run(&containers, &container).await {
@@ -159,6 +160,8 @@ struct Output {
     /// After a break: so many records of this time were delivered before.
     skip: (u64, u64),
     delivered: bool,
+    /// When the log was asked for.
+    asked: u64,
 }
 
 impl Output {
@@ -216,6 +219,10 @@ impl Output {
             self.wanted.range.since = self.last.0;
             self.wanted.range.tail = None;
             self.skip = self.last;
+        } else if self.wanted.range.tail == Some(0) {
+            // None of what was there; but all that came since.
+            self.wanted.range.since = self.wanted.range.since.max(self.asked);
+            self.wanted.range.tail = None;
         }
     }
 
@@ -391,7 +398,17 @@ mod tests {
             last: (0, 0),
             skip: (0, 0),
             delivered: false,
+            asked: 7,
         }
+    }
+
+    #[test]
+    fn of_no_last_lines_what_came_since_is_left_after_a_break() {
+        let mut out = output(false);
+        out.wanted.range.tail = Some(0);
+        out.resume();
+        let range = &out.wanted.range;
+        assert_eq!((range.since, range.tail), (7, None));
     }
 
     #[test]

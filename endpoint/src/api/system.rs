@@ -87,8 +87,18 @@ async fn version(State(app): State<Arc<App>>) -> Response {
 
 async fn info(State(app): State<Arc<App>>, version: ApiVersion) -> Result<Response> {
     let all = app.containers.all();
-    let paused = all.iter().filter(|c| c.status().paused).count();
-    let live = all.iter().filter(|c| c.status().live()).count();
+    let (mut running, mut paused) = (0usize, 0usize);
+    for status in all
+        .iter()
+        .map(|c| c.status())
+        .filter(|status| status.live())
+    {
+        *if status.paused {
+            &mut paused
+        } else {
+            &mut running
+        } += 1;
+    }
     let (host, host_version) = app.vsphere.about();
     let setup = app.containers.setup();
     let (cpus, memory) = app.vsphere.hardware().await?;
@@ -96,9 +106,9 @@ async fn info(State(app): State<Arc<App>>, version: ApiVersion) -> Result<Respon
     let mut out = json!({
         "ID": app.settings.vch_id,
         "Containers": all.len(),
-        "ContainersRunning": live - paused,
+        "ContainersRunning": running,
         "ContainersPaused": paused,
-        "ContainersStopped": all.len() - live,
+        "ContainersStopped": all.len() - running - paused,
         "Images": app.images.all().len(),
         "Driver": "vmdk",
         "DriverStatus": [

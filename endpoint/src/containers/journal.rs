@@ -130,3 +130,76 @@ fn last_boot<S: journal::ReadAt>(reader: &mut Reader<S>) -> Result<LastBoot, Jou
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use journal::{Stream, Writer};
+    use std::fs::File;
+
+    const SIZE: u64 = 1 << 20;
+
+    /// The journal of two boots: the first one ended, the second one as `second` leaves it.
+    fn two_boots(keys: &[Key; 2], second: impl FnOnce(&mut Writer<File>)) -> LastBoot {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(SIZE).unwrap();
+        let open = |key: &Key| Writer::open(file.try_clone().unwrap(), key.fingerprint()).unwrap();
+        let mut first = open(&keys[0]);
+        first.start(1, 1).unwrap();
+        first.exit(&exit(0, 2)).unwrap();
+        first.flush().unwrap();
+        let mut writer = open(&keys[1]);
+        second(&mut writer);
+        writer.flush().unwrap();
+        last_boot(&mut Reader::open(file).unwrap()).unwrap()
+    }
+
+    fn exit(code: i32, at: u64) -> Exit {
+        Exit {
+            code,
+            oom: false,
+            at,
+            reason: String::new(),
+        }
+    }
+
+    fn keys() -> [Key; 2] {
+        ["11", "22"].map(|byte| Key::from_hex(&byte.repeat(32)).unwrap())
+    }
+
+    #[test]
+    fn an_exit_counts_though_its_start_was_overwritten() {
+        let keys = keys();
+        let found = two_boots(&keys, |writer| {
+            writer.start(3, 2).unwrap();
+            for at in 0..64 {
+                writer
+                    .output(Stream::Stdout, 4 + at, &[b'x'; 65_536])
+                    .unwrap();
+            }
+            writer.exit(&exit(7, 100)).unwrap();
+        });
+        assert_eq!((found.boot, found.exit.clone()), (None, Some(exit(7, 100))));
+        assert!(found.is(2, Some(&keys[1])));
+        // Of another boot, or where nobody knows of which.
+        assert!(!found.is(1, Some(&keys[0])));
+        assert!(!found.is(2, None));
+    }
+
+    #[test]
+    fn an_earlier_boot_s_end_is_not_that_of_one_that_was_cut_short() {
+        let keys = keys();
+        // It opened the journal; its process was not started.
+        let opened = two_boots(&keys, |_| {});
+        assert_eq!(opened.boot, Some(1));
+        assert!(!opened.is(2, Some(&keys[1])));
+        assert_eq!(opened.is_opened_by(Some(&keys[1])), Some(true));
+        // It did not come so far.
+        let third = Key::from_hex(&"33".repeat(32)).unwrap();
+        assert_eq!(opened.is_opened_by(Some(&third)), Some(false));
+        assert_eq!(opened.is_opened_by(None), None);
+        // A process that runs has a start and no end.
+        let runs = two_boots(&keys, |writer| writer.start(3, 2).unwrap());
+        assert!(runs.is(2, None) && runs.exit.is_none());
+    }
+}

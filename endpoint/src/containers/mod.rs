@@ -235,7 +235,8 @@ impl Container {
                 )));
             }
             match (&status.session, status.phase) {
-                (Some(session), Phase::Running) => session.clone(),
+                // A tether has its streams before its process: `launch` sets this once those that waited have theirs.
+                (Some(session), Phase::Starting | Phase::Running) => session.clone(),
                 (None, Phase::Running) => return Err(self.link_away()),
                 _ => {
                     let (stream, later) = oneshot::channel();

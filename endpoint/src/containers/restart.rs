@@ -5,8 +5,12 @@ use super::{
     Container, Containers,
     start::OFF_LIMIT,
     state::{Changes, Phase},
+    stop::KILL_LIMIT,
 };
-use crate::errors::{Error, Result};
+use crate::{
+    errors::{Error, Result},
+    link::session::Session,
+};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -33,7 +37,7 @@ impl Containers {
                 return;
             }
             status.record.restarts = life.restarts;
-            status.paused = life.paused;
+            status.paused = life.paused && status.running();
             status.oom = life.oom;
             status.health = life.health.map(super::health::bounded);
             if let Some(exit) = life.waiting
@@ -52,6 +56,7 @@ impl Containers {
         exit: ExitStatus,
         restarts: u32,
     ) {
+        self.tell_start_before_end(container, boot, exit.at);
         let news = container.modify(|status| {
             if status.boot() != boot || status.record.ended >= boot {
                 return false;
@@ -92,25 +97,32 @@ impl Containers {
         }
     }
 
-    /// Tells a tether that this end is to be the last one. Without a link there is no restart: the
+    /// Tells a tether that this end is to be the last one; whether it knows. Without a link there is no restart: the
     /// VM is powered off then.
-    pub(super) async fn keep_down(&self, container: &Container) {
+    pub(super) async fn keep_down(&self, container: &Container) -> bool {
         container.modify(|status| {
             status.stopping = true;
             status.record.stopped = true;
             status.revive = false;
         });
         if container.restart_policy() == RestartPolicy::No {
-            return;
+            return true;
         }
         // An endpoint that is started meanwhile is told of the end, not of why.
         if let Err(error) = self.write_state(container).await {
             tracing::warn!(id = container.id(), %error, "that it was stopped could not be written down");
         }
-        if let Ok(session) = container.live_session().await {
-            let done = session.done(|request| ToGuest::KeepDown { request }).await;
-            if let Err(error) = done {
+        let told = async {
+            let session = container.live_session().await?;
+            let done = session.done(|request| ToGuest::KeepDown { request });
+            let done = tokio::time::timeout(KILL_LIMIT, done).await;
+            done.unwrap_or_else(|_| Err(Session::silent()))
+        };
+        match told.await {
+            Ok(()) => true,
+            Err(error) => {
                 tracing::debug!(id = container.id(), %error, "keep down");
+                false
             }
         }
     }

@@ -161,6 +161,10 @@ impl Containers {
         state: SessionState,
     ) {
         let (this, own, link) = (self.clone(), container.clone(), session.clone());
+        if container.status().record.ended >= session.boot {
+            // Of a run that is over: only what its journal holds is left of it.
+            return;
+        }
         if let Some(status) = state.exit {
             container.modify(|now| now.record.started = state.started);
             self.exited(container, session.boot, status);
@@ -253,27 +257,33 @@ impl Containers {
             let _client_is_gone = waiting.send(stream);
         }
         match session
-            .request(|request| ToGuest::Start { request })
+            .long_request(|request| ToGuest::Start { request })
             .await?
         {
             Reply::Started { pid, at } => {
                 let checked = container.spec.config.health_check().is_some();
-                self.tell_networks(container, true);
-                container.modify(|status| {
-                    status.health = checked.then(Health::default);
-                    status.record.error.clear();
-                    // The end of the run may have been told already.
-                    status.record.started = status.record.started.max(at);
+                let news = container.modify(|status| {
                     // An endpoint that was started while the VM booted took it for one that runs.
                     let boots = status.phase == Phase::Starting
                         || status.phase == Phase::Running && status.pid == 0;
-                    if status.record.ended < session.boot && boots {
+                    let news = status.record.ended < session.boot && boots;
+                    if news {
                         status.pid = pid;
                         status.phase = Phase::Running;
                         status.revive = false;
+                        status.health = checked.then(Health::default);
+                        status.record.error.clear();
                     }
-                    self.emit_as(container, &status.name, "start", &[]);
+                    // Its end may have been told already, and the start with it.
+                    if status.record.started == status.record.finished {
+                        status.record.started = at;
+                    }
+                    status.record.started = status.record.started.max(at);
+                    news
                 });
+                if news {
+                    self.tell_start(container);
+                }
                 self.keep_start(container);
                 Ok(())
             }
@@ -294,6 +304,36 @@ impl Containers {
         }
     }
 
+    /// The events of a process's start.
+    fn tell_start(&self, container: &Container) {
+        self.tell_networks(container, true);
+        self.emit(container, "start", &[]);
+    }
+
+    /// A process that ends at once may be gone before its start was told: the answer to that and this message are handled
+    /// side by side. Whoever counts starts and ends gets them in order.
+    pub(super) fn tell_start_before_end(&self, container: &Container, boot: u64, ended: u64) {
+        let checked = container.spec.config.health_check().is_some();
+        let untold = container.modify(|status| {
+            let untold = status.boot() == boot
+                && status.record.ended < boot
+                && status.phase == Phase::Starting;
+            if untold {
+                status.phase = Phase::Running;
+                status.record.error.clear();
+                status.health = checked.then(Health::default);
+                if status.record.started <= status.record.finished {
+                    // That of the run before. The answer brings its own.
+                    status.record.started = ended;
+                }
+            }
+            untold
+        });
+        if untold {
+            self.tell_start(container);
+        }
+    }
+
     /// The container's process has ended.
     pub(super) fn exited(
         self: &Arc<Self>,
@@ -301,6 +341,7 @@ impl Containers {
         boot: u64,
         exit: ExitStatus,
     ) {
+        self.tell_start_before_end(container, boot, exit.at);
         let policy = container.restart_policy();
         let mut told = false;
         let news = container.modify(|status| {
@@ -379,6 +420,7 @@ impl Containers {
                 return;
             }
             status.record.ended = boot;
+            status.end_run();
             status.record.exit_code = code;
             status.record.error.clone_from(&error.message);
             status.phase = if status.record.started == 0 {

@@ -5,11 +5,19 @@ use super::{
     state::{Phase, Status},
 };
 use crate::errors::{Error, Result};
-use std::{sync::Arc, time::Duration};
+use crate::link::session::Session;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use wire::{message::SessionId, restart::RestartPolicy};
 
-/// After SIGKILL the process has this long to be gone; then its VM is powered off.
-const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// After SIGKILL the process has this long to be gone; then its VM is powered off. A guest that does not answer for so long
+/// is not waited for.
+pub(super) const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// The end of a VM that was powered off is known within this: its last messages, then its journal.
+const CUT_LIMIT: Duration = Duration::from_secs(60);
 
 impl Containers {
     /// Stops a container: the stop signal, then SIGKILL after `timeout` seconds (negative: never),
@@ -60,19 +68,32 @@ impl Containers {
         if !status.live() {
             return Err(Error::not_modified());
         }
-        self.keep_down(container).await;
+        let told = self.keep_down(container).await;
         let timeout = timeout.unwrap_or_else(|| container.spec.stop_timeout());
+        let limit = u64::try_from(timeout).ok().map(Duration::from_secs);
         // Between two runs there is no process: its tether ends the VM at once.
-        if container.status().running() && self.signal(container, signal).await.is_ok() {
-            self.unpause_to_end(container).await;
-            return Ok(Some(u64::try_from(timeout).ok().map(Duration::from_secs)));
+        if container.status().running() {
+            let answer = match limit {
+                Some(limit) if told => limit.max(KILL_LIMIT),
+                None if told => Duration::MAX,
+                _ => KILL_LIMIT,
+            };
+            let asked = Instant::now();
+            if self.signal(container, signal, answer).await.is_ok() {
+                self.unpause_to_end(container).await;
+                return Ok(Some(limit.map(|l| l.saturating_sub(asked.elapsed()))));
+            }
+            if asked.elapsed() >= answer {
+                return Ok(Some(Some(Duration::ZERO)));
+            }
         }
         Ok(Some(Some(KILL_LIMIT)))
     }
 
     /// SIGKILL where the stop signal was not enough, then power-off.
     async fn force_stop(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
-        if container.status().running() && self.signal(container, signals::KILL).await.is_ok() {
+        let killed = self.signal(container, signals::KILL, KILL_LIMIT);
+        if container.status().running() && killed.await.is_ok() {
             let ended = |status: &Status| !status.live() || status.gone;
             if container.until(Some(KILL_LIMIT), ended).await.is_some() {
                 return Ok(());
@@ -98,17 +119,23 @@ impl Containers {
         container.modify(|status| status.stopping = true);
         self.power_off(container).await?;
         self.check_power(container).await;
-        container
-            .until(None, |status| !status.live() || status.gone)
-            .await;
+        let ended = |status: &Status| !status.live() || status.gone;
+        if container.until(Some(CUT_LIMIT), ended).await.is_none() {
+            return Err(Error::internal(format!(
+                "the VM of container {} was powered off, but how its process ended is not known yet: its disk cannot be read; see the endpoint's log",
+                container.id()
+            )));
+        }
         Ok(())
     }
 
-    /// Sends a signal to the container's process, and tells of it: before an end that comes of it.
-    async fn signal(&self, container: &Container, signal: i32) -> Result<()> {
+    /// Sends a signal to the container's process, and tells of it: before an end that comes of it. A guest that has not
+    /// answered within `limit` does not.
+    async fn signal(&self, container: &Container, signal: i32, limit: Duration) -> Result<()> {
         let session = container.session().await?;
         container.modify(|status| status.signalled.push(signal));
-        let sent = session.signal(SessionId::CONTAINER, signal).await;
+        let sent = tokio::time::timeout(limit, session.signal(SessionId::CONTAINER, signal)).await;
+        let sent = sent.unwrap_or_else(|_| Err(Session::silent()));
         container.modify(|status| {
             let at = status.signalled.iter().position(|own| *own == signal);
             // Else an end has told of it.
@@ -164,7 +191,12 @@ impl Containers {
             }
             return Ok(());
         }
-        let sent = self.signal(container, signal).await;
+        let limit = if signal == signals::KILL {
+            KILL_LIMIT
+        } else {
+            Duration::MAX
+        };
+        let sent = self.signal(container, signal, limit).await;
         if stops && sent.is_ok() {
             self.unpause_to_end(container).await;
         }

@@ -5,12 +5,17 @@ use link::{Sender, StreamReceiver, StreamSender};
 use std::{
     collections::HashMap,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    time::Duration,
 };
 use tokio::sync::{oneshot, watch};
 use wire::message::{Attach, Reply, SessionId, StreamId, ToGuest};
+
+/// For what a tether does at once, this is no answer. Long: an answer waits for a vCPU, for memory and for what else is on
+/// the line.
+const ANSWER: Duration = Duration::from_secs(120);
 
 /// The endpoint's handle on a tether.
 #[derive(Debug)]
@@ -76,21 +81,47 @@ impl Session {
         )
     }
 
-    /// Sends a request and waits for its answer.
+    /// It does not answer.
+    pub(crate) fn silent() -> Error {
+        Error::unavailable(
+            "the container's VM does not answer: it is suspended, its host or datastore is stuck, or its kernel is; `docker stop` and `docker kill` power it off",
+        )
+    }
+
+    /// Sends a request and waits for its answer, which comes at once from a tether that runs.
+    ///
+    /// # Errors
+    /// 503 where the link breaks first, or no answer comes.
+    pub async fn request(&self, make: impl FnOnce(u32) -> ToGuest) -> Result<Reply> {
+        tokio::time::timeout(ANSWER, self.long_request(make))
+            .await
+            .unwrap_or_else(|_| Err(Self::silent()))
+    }
+
+    /// Like [`Session::request`], where the answer takes as long as what is asked for.
     ///
     /// # Errors
     /// 503 where the link breaks first.
-    pub async fn request(&self, make: impl FnOnce(u32) -> ToGuest) -> Result<Reply> {
+    pub async fn long_request(&self, make: impl FnOnce(u32) -> ToGuest) -> Result<Reply> {
         let request = self.next_request.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
-        match &mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &mut *self.waiting() {
             Some(waiting) => waiting.insert(request, answer),
             None => return Err(Self::lost()),
+        };
+        // Whoever waits may be gone before there is an answer, and there may be none.
+        let _forgotten = Forget {
+            session: self,
+            request,
         };
         if self.sender.send(make(request)).await.is_err() {
             return Err(Self::lost());
         }
         answered.await.map_err(|_| Self::lost())
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<HashMap<u32, oneshot::Sender<Reply>>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Like [`Session::request`], where the only good answer is `Done`.
@@ -109,8 +140,7 @@ impl Session {
 
     /// Takes an answer to its request. One that nobody waits for is dropped.
     pub fn answer(&self, request: u32, reply: Reply) {
-        let waiting = &mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(answer) = waiting.as_mut().and_then(|w| w.remove(&request)) {
+        if let Some(answer) = self.waiting().as_mut().and_then(|w| w.remove(&request)) {
             let _nobody_waits = answer.send(reply);
         }
     }
@@ -118,10 +148,7 @@ impl Session {
     /// Fails all that wait: the link is over. Streams may still hold what came before.
     pub fn close(&self) {
         self.numbered();
-        self.waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.waiting().take();
     }
 
     /// Ends the link itself, with all streams, whoever still holds one: nothing more comes.
@@ -219,5 +246,19 @@ impl Session {
     /// All such numbers are noted.
     pub fn numbered(&self) {
         self.numbered.send_replace(true);
+    }
+}
+
+/// Nobody waits for this answer any more.
+struct Forget<'a> {
+    session: &'a Session,
+    request: u32,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        if let Some(waiting) = &mut *self.session.waiting() {
+            waiting.remove(&self.request);
+        }
     }
 }
