@@ -25,6 +25,8 @@ mod save;
 pub(crate) mod store;
 mod sweep;
 mod tags;
+#[cfg(test)]
+mod tests;
 
 pub use import::Import;
 pub use reference::Reference;
@@ -32,6 +34,7 @@ pub use remove::{Removed, User};
 
 use crate::errors::{Error, Kind, Result};
 use crate::events::Events;
+use crate::records::{self, Loaded};
 use crate::vsphere::Vsphere;
 use flights::Flights;
 use kept::Kept;
@@ -51,6 +54,8 @@ use tags::{Names, Tags};
 const SPOOL_MAX: u64 = 64 << 30;
 /// Name of the record with all tags.
 const TAGS: &str = "tags";
+/// What the name of an image's record begins with; the ID's digits follow.
+const IMAGE: &str = "image-";
 /// Name of the record of where layers are known to be.
 const ORIGINS: &str = "origins";
 
@@ -88,6 +93,13 @@ pub struct ImageRecord {
     pub size: u64,
     /// Bytes of each layer's files, lowest first.
     pub layer_sizes: Vec<u64>,
+}
+
+impl ImageRecord {
+    /// All names.
+    fn names(&self) -> impl Iterator<Item = &String> {
+        self.repo_tags.iter().chain(&self.repo_digests)
+    }
 }
 
 /// An image's record on the datastore.
@@ -178,6 +190,9 @@ struct State {
     images: BTreeMap<Digest, (u64, StoredImage)>,
     tags: (u64, Tags),
     origins: (u64, Origins),
+    /// Records of images that are there and cannot be read, by name: their highest generations. As long as there is
+    /// one, nobody knows whose files it names.
+    unreadable: BTreeMap<String, u64>,
     /// As containers and clients see them; made anew with each change.
     shown: Vec<Arc<ImageRecord>>,
 }
@@ -220,24 +235,7 @@ impl Images {
         kept.watch();
         let spool = Spool::new(spool, SPOOL_MAX).map_err(|e| Error::internal(e.to_string()))?;
         let store = Store::open(vsphere, vch).await?;
-        let mut state = State::default();
-        for (name, record) in store.records().load().await? {
-            if name == TAGS {
-                state.tags = (
-                    record.generation,
-                    crate::records::decode(&name, &record.value)?,
-                );
-            } else if name == ORIGINS {
-                // Nothing depends on it.
-                let origins = crate::records::decode(&name, &record.value).unwrap_or_default();
-                state.origins = (record.generation, origins);
-            } else if name.starts_with("image-") {
-                let image: StoredImage = crate::records::decode(&name, &record.value)?;
-                state.images.insert(image.id, (record.generation, image));
-            }
-        }
-        state.tags.1 =
-            std::mem::take(&mut state.tags.1).settled(|id| state.images.contains_key(id));
+        let state = State::of(store.records().load().await?)?;
         let images = Images {
             store,
             spool,
@@ -411,6 +409,51 @@ impl Images {
     }
 }
 
+impl State {
+    /// What records say. An image's record that cannot be read is passed over: the other images are as good as before.
+    fn of(loaded: Loaded) -> Result<Self> {
+        let mut state = State::default();
+        let pass_over = |state: &mut State, name: String, generation: u64, why: Error| {
+            tracing::warn!(
+                error = why.message,
+                "an image is passed over, and no layer is deleted while its record is there"
+            );
+            state.unreadable.insert(name, generation);
+        };
+        for (name, record) in loaded.records {
+            let generation = record.generation;
+            if name == TAGS {
+                state.tags = (generation, records::decode(&name, &record.value)?);
+            } else if name == ORIGINS {
+                // Nothing depends on it.
+                let origins = records::decode(&name, &record.value).unwrap_or_default();
+                state.origins = (generation, origins);
+            } else if name.starts_with(IMAGE) {
+                match records::decode::<StoredImage>(&name, &record.value) {
+                    Ok(image) => drop(state.images.insert(image.id, (generation, image))),
+                    Err(why) => pass_over(&mut state, name, generation, why),
+                }
+            }
+        }
+        for (name, record) in loaded.unreadable {
+            match name.as_str() {
+                // Without it all names would be lost with the next one that is given.
+                TAGS => return Err(record.error),
+                ORIGINS => state.origins.0 = record.generation,
+                _ if name.starts_with(IMAGE) => {
+                    pass_over(&mut state, name, record.generation, record.error)
+                }
+                _ => {}
+            }
+        }
+        let tags = std::mem::take(&mut state.tags.1);
+        state.tags.1 = tags.settled(|id| {
+            state.images.contains_key(id) || state.unreadable.contains_key(&image_record(id))
+        });
+        Ok(state)
+    }
+}
+
 fn parse_id(id: &str) -> Result<Digest> {
     id.parse()
         .map_err(|e| Error::internal(format!("an image's ID: {e}")))
@@ -418,7 +461,7 @@ fn parse_id(id: &str) -> Result<Digest> {
 
 /// Name of an image's record.
 fn image_record(id: &Digest) -> String {
-    format!("image-{}", id.hex())
+    format!("{IMAGE}{}", id.hex())
 }
 
 /// A reference in Docker's familiar form, with tag: `docker.io/library/busybox` is `busybox:latest`. What is no

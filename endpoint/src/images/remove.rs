@@ -78,8 +78,7 @@ impl Images {
                 }
             }
         }
-        let names = image.repo_tags.iter().chain(&image.repo_digests);
-        let going: Vec<String> = names.cloned().collect();
+        let going: Vec<String> = image.names().cloned().collect();
         if let Some(user) = users.iter().find(|u| u.running).or(users.first()) {
             let container = &user.container[..12.min(user.container.len())];
             let what = by_name.as_ref().map_or_else(

@@ -1,9 +1,9 @@
 //! What an interruption has left on the datastore, and its deletion.
 
 use super::store::Store;
-use super::{Images, ORIGINS, TAGS, image_record};
+use super::{Images, ORIGINS, State, TAGS, image_record};
 use crate::errors::Result;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,27 +60,18 @@ impl Images {
     }
 
     /// Deletes records that do not count, then VMDKs and recipes that no record names; how many could not be. The
-    /// caller holds `change`, or is alone.
+    /// caller holds `change`, or is alone. An image's record names its whole chain, so that no parent of what stays goes.
     pub(super) async fn sweep(&self) -> Result<usize> {
         // A record of which it was never heard that it was written names VMDKs that are deleted next: it goes first,
         // or a later start would believe it.
-        let (tags, origins, images) = self.read(|s| {
-            let images: BTreeSet<_> = s
-                .images
-                .iter()
-                .map(|(id, (generation, _))| (image_record(id), *generation))
-                .collect();
-            (s.tags.0, s.origins.0, images)
-        });
-        for (name, generation) in self.store.records().names().await? {
-            let counts = match name.as_str() {
-                TAGS => generation == tags,
-                ORIGINS => generation == origins,
-                _ => images.contains(&(name.clone(), generation)),
-            };
-            if !counts {
-                self.store.records().remove(&name, generation).await?;
-            }
+        let counting = self.read(Counting::of);
+        let found = self.store.records().names().await?;
+        for (name, generation) in counting.doomed(&found) {
+            self.store.records().remove(name, *generation).await?;
+        }
+        if !counting.unreadable.is_empty() {
+            // What is in no image that can be read may be in one of those.
+            return Ok(0);
         }
         let keep: BTreeSet<String> =
             self.read(|s| s.images.values().flat_map(|(_, i)| i.files()).collect());
@@ -90,6 +81,46 @@ impl Images {
             .filter(|n| !keep.contains(n) && !self.is_leased(n))
             .collect();
         Ok(remove_all(&self.store, rubbish).await)
+    }
+}
+
+/// The records that count.
+#[derive(Debug, Default)]
+struct Counting {
+    /// Names and generations; 0: none.
+    generations: BTreeMap<String, u64>,
+    /// Names of those that cannot be read.
+    unreadable: BTreeSet<String>,
+}
+
+impl Counting {
+    fn of(state: &State) -> Self {
+        let images = state.images.iter();
+        let mut generations: BTreeMap<String, u64> = images
+            .map(|(id, (generation, _))| (image_record(id), *generation))
+            .collect();
+        generations.insert(TAGS.to_owned(), state.tags.0);
+        generations.insert(ORIGINS.to_owned(), state.origins.0);
+        Counting {
+            generations,
+            unreadable: state.unreadable.keys().cloned().collect(),
+        }
+    }
+
+    /// Those of the files found that do not count.
+    fn doomed<'a>(
+        &'a self,
+        found: &'a [(String, u64)],
+    ) -> impl Iterator<Item = &'a (String, u64)> + 'a {
+        found.iter().filter(|(name, generation)| {
+            if self.unreadable.contains(name) {
+                return false;
+            }
+            match self.generations.get(name) {
+                None | Some(0) => true,
+                Some(counts) => counts != generation,
+            }
+        })
     }
 }
 
