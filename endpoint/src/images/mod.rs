@@ -49,6 +49,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use store::Store;
 use tags::{Names, Tags};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// Bytes of layers that may be converted and not yet uploaded, at most.
 const SPOOL_MAX: u64 = 64 << 30;
@@ -197,6 +198,10 @@ struct State {
     shown: Vec<Arc<ImageRecord>>,
 }
 
+/// The right to change the records and the VMDKs. What is told to go on by itself has it, too: it is free for another one
+/// when all of that has ended.
+type Change = Arc<OwnedMutexGuard<()>>;
+
 /// All images. What is in here is what the datastore's records say.
 #[derive(Debug)]
 pub struct Images {
@@ -211,8 +216,8 @@ pub struct Images {
     kept: Kept,
     /// Files that are being read, and by how many.
     leased: std::sync::Mutex<BTreeMap<String, usize>>,
-    /// Held by whoever changes the records or the VMDKs.
-    change: tokio::sync::Mutex<()>,
+    /// Held by whoever changes the records or the VMDKs: [`Images::changing`].
+    change: Arc<Mutex<()>>,
 }
 
 impl Images {
@@ -246,7 +251,7 @@ impl Images {
             flights: Arc::default(),
             kept,
             leased: std::sync::Mutex::default(),
-            change: tokio::sync::Mutex::new(()),
+            change: Arc::default(),
         };
         images.refresh();
         images.sweep().await?;
@@ -358,19 +363,20 @@ impl Images {
     ///
     /// # Errors
     /// Where there is no such image, the name is none, or the datastore refuses.
-    pub async fn tag(&self, image: &str, name: &str) -> Result<()> {
+    pub async fn tag(self: &Arc<Self>, image: &str, name: &str) -> Result<()> {
         let reference = Reference::parse(name).map_err(|e| Error::bad(e.to_string()))?;
         let Some(tag) = reference.tagged().filter(|_| reference.digest.is_none()) else {
             return Err(Error::bad(
                 "refusing to create a tag with a digest reference",
             ));
         };
+        let change = self.changing().await;
+        // Behind the lock: before it, the image may be going.
         let record = self
             .resolve(image)
             .ok_or_else(|| Error::no_such_image(image))?;
         let id = parse_id(&record.id)?;
-        let _change = self.change.lock().await;
-        self.change_tags(|tags| {
+        self.change_tags(&change, |tags| {
             tags.tags.insert(tag.clone(), id);
         })
         .await?;
@@ -378,28 +384,41 @@ impl Images {
         Ok(())
     }
 
-    /// Changes the tags, on the datastore first. The caller holds `change`.
-    async fn change_tags(&self, f: impl FnOnce(&mut Tags)) -> Result<()> {
+    /// Waits until nobody else changes records or VMDKs.
+    async fn changing(&self) -> Change {
+        Arc::new(self.change.clone().lock_owned().await)
+    }
+
+    /// Changes the tags, on the datastore first.
+    async fn change_tags(
+        self: &Arc<Self>,
+        change: &Change,
+        f: impl FnOnce(&mut Tags),
+    ) -> Result<()> {
         let (before, mut tags) = self.read(|s| s.tags.clone());
         let old = tags.clone();
         f(&mut tags);
         if tags == old {
             return Ok(());
         }
-        let generation = self.store.records().save(TAGS, before, &tags).await?;
-        self.write(|s| s.tags = (generation, tags));
-        Ok(())
+        let this = self.clone();
+        whole(change, async move {
+            let generation = this.store.records().save(TAGS, before, &tags).await?;
+            this.write(|s| s.tags = (generation, tags));
+            Ok(())
+        })
+        .await
     }
 
     /// Gives further names to an image that is there. Where it was removed in the meantime they would point nowhere.
-    async fn give_names(&self, names: &Names, id: Digest) -> Result<()> {
-        let _change = self.change.lock().await;
+    async fn give_names(self: &Arc<Self>, names: &Names, id: Digest) -> Result<()> {
+        let change = self.changing().await;
         if self.read(|s| !s.images.contains_key(&id)) {
             return Err(Error::conflict(
                 "the image was removed while it came a second time; pull or load it again",
             ));
         }
-        self.change_tags(|tags| tags.name(names, id)).await
+        self.change_tags(&change, |tags| tags.name(names, id)).await
     }
 
     /// An event about an image.
@@ -452,6 +471,22 @@ impl State {
         });
         Ok(state)
     }
+}
+
+/// Does something to its end, also where the caller is given up meanwhile: what the datastore has been told and what is
+/// known of it stay together. Nobody else changes anything before that end.
+async fn whole(
+    change: &Change,
+    step: impl Future<Output = Result<()>> + Send + 'static,
+) -> Result<()> {
+    let held = change.clone();
+    let step = tokio::spawn(async move {
+        let done = step.await;
+        drop(held);
+        done
+    });
+    step.await
+        .map_err(|e| Error::internal(format!("the writing of a record ended: {e}")))?
 }
 
 fn parse_id(id: &str) -> Result<Digest> {

@@ -5,7 +5,7 @@ use super::progress::Progress;
 use super::store::Store;
 use super::sweep::Unfinished;
 use super::tags::Names;
-use super::{Chain, Images, Incoming, StoredImage, StoredLayer, TAGS, image_record};
+use super::{Chain, Change, Images, Incoming, StoredImage, StoredLayer, TAGS, image_record, whole};
 use crate::errors::{Error, Result};
 use crate::records;
 use layers::chain::{BlockSink, ImagePlan, Kind, LayerInput, Params, plan};
@@ -147,7 +147,7 @@ impl Images {
                 ),
             )
         })?;
-        let _change = self.change.lock().await;
+        let change = self.changing().await;
         let unfinished = Unfinished::new(self);
         // Another pull may have removed (or brought) VMDKs since `work` looked.
         for source in &work.layers {
@@ -170,7 +170,7 @@ impl Images {
                 self.put_beside(stored, layer).await?;
             }
         }
-        self.put_image(image, &names).await?;
+        self.put_image(&change, image, names).await?;
         unfinished.finished();
         for source in &work.layers {
             if let LayerSource::Missing(digest, _) = source {
@@ -199,8 +199,18 @@ impl Images {
             .await
     }
 
-    /// Writes an image's names, then its record, which is what makes both count. The caller holds `change`.
-    pub(super) async fn put_image(&self, image: StoredImage, names: &Names) -> Result<()> {
+    /// Writes an image's names, then its record, which is what makes both count.
+    pub(super) async fn put_image(
+        self: &Arc<Self>,
+        change: &Change,
+        image: StoredImage,
+        names: Names,
+    ) -> Result<()> {
+        let this = self.clone();
+        whole(change, async move { this.write_image(image, &names).await }).await
+    }
+
+    async fn write_image(&self, image: StoredImage, names: &Names) -> Result<()> {
         let id = image.id;
         let (before, old) = self.read(|s| s.tags.clone());
         let mut tags = old.clone();

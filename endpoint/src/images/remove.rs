@@ -1,8 +1,9 @@
 //! `docker rmi` and `docker image prune`.
 
-use super::{ImageRecord, Images, Reference, image_record, parse_id};
+use super::{Change, ImageRecord, Images, Reference, image_record, parse_id};
 use crate::errors::{Error, Result};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// What a removal did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,12 +43,12 @@ impl Images {
     /// # Errors
     /// Docker's conflicts, where a container or a further name is in the way.
     pub async fn remove(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         force: bool,
         users: impl Fn(&str) -> Vec<User>,
     ) -> Result<Removed> {
-        let _change = self.change.lock().await;
+        let change = self.changing().await;
         let image = self
             .resolve(name)
             .ok_or_else(|| Error::no_such_image(name))?;
@@ -64,7 +65,7 @@ impl Images {
             Some(name) => {
                 let others = image.repo_tags.iter().any(|t| t != name);
                 if others || (image.repo_tags.is_empty() && image.repo_digests.len() > 1) {
-                    self.untag(std::slice::from_ref(name)).await?;
+                    self.untag(&change, std::slice::from_ref(name)).await?;
                     self.tell("untag", &image.id, name);
                     removed.untagged.push(name.clone());
                     return Ok(removed);
@@ -97,10 +98,10 @@ impl Images {
             }
             // Its disks are below the container's own: the names go now. It stays as a dangling image, which
             // `docker image prune` takes once the last container is gone.
-            self.untag_all(&image, going, &mut removed).await?;
+            self.untag_all(&change, &image, going, &mut removed).await?;
             return Ok(removed);
         }
-        self.untag_all(&image, going, &mut removed).await?;
+        self.untag_all(&change, &image, going, &mut removed).await?;
         removed.freed = self.delete(&id).await?;
         self.tell("delete", &image.id, &image.id);
         removed.deleted.push(image.id.clone());
@@ -113,12 +114,12 @@ impl Images {
     /// # Errors
     /// Where the datastore refuses.
     pub async fn prune(
-        &self,
+        self: &Arc<Self>,
         all: bool,
         takes: impl Fn(&ImageRecord) -> bool,
         users: impl Fn(&str) -> Vec<User>,
     ) -> Result<Removed> {
-        let _change = self.change.lock().await;
+        let change = self.changing().await;
         let mut removed = Removed::default();
         for image in self.all() {
             if (!all && !image.repo_tags.is_empty())
@@ -127,13 +128,8 @@ impl Images {
             {
                 continue;
             }
-            let names: Vec<String> = image
-                .repo_tags
-                .iter()
-                .chain(&image.repo_digests)
-                .cloned()
-                .collect();
-            self.untag_all(&image, names, &mut removed).await?;
+            let names: Vec<String> = image.names().cloned().collect();
+            self.untag_all(&change, &image, names, &mut removed).await?;
             removed.freed += self.delete(&parse_id(&image.id)?).await?;
             self.tell("delete", &image.id, &image.id);
             removed.deleted.push(image.id.clone());
@@ -143,12 +139,13 @@ impl Images {
 
     /// Takes all names of an image away, and tells of it.
     async fn untag_all(
-        &self,
+        self: &Arc<Self>,
+        change: &Change,
         image: &ImageRecord,
         names: Vec<String>,
         removed: &mut Removed,
     ) -> Result<()> {
-        self.untag(&names).await?;
+        self.untag(change, &names).await?;
         for name in &names {
             self.tell("untag", &image.id, name);
         }
@@ -156,8 +153,8 @@ impl Images {
         Ok(())
     }
 
-    async fn untag(&self, names: &[String]) -> Result<()> {
-        self.change_tags(|tags| {
+    async fn untag(self: &Arc<Self>, change: &Change, names: &[String]) -> Result<()> {
+        self.change_tags(change, |tags| {
             for name in names {
                 tags.tags.remove(name);
                 tags.digests.remove(name);

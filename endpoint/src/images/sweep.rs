@@ -44,7 +44,7 @@ impl Images {
     pub(super) async fn sweep_until_done(self: Arc<Self>) {
         let mut pause = FIRST_PAUSE;
         for _ in 0..SWEEPS {
-            let change = self.change.lock().await;
+            let change = self.changing().await;
             match self.sweep().await {
                 Ok(0) => return,
                 Ok(files) => tracing::warn!(files, "an unfinished image is left in part"),
@@ -118,7 +118,9 @@ impl Counting {
             }
             match self.generations.get(name) {
                 None | Some(0) => true,
-                Some(counts) => counts != generation,
+                Some(counts) if counts == generation => false,
+                // Where the one that counts is not there, this may be all that is left.
+                Some(counts) => found.iter().any(|(n, g)| n == name && g == counts),
             }
         })
     }
@@ -152,4 +154,33 @@ async fn remove_all(store: &Store, mut rubbish: Vec<String>) -> usize {
         rubbish = left;
     }
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_name_nothing_goes_while_the_record_that_counts_is_not_there() {
+        let counting = Counting {
+            generations: [("tags", 3), ("origins", 0), ("image-a", 1)]
+                .map(|(name, generation)| (name.to_owned(), generation))
+                .into(),
+            unreadable: ["image-b".to_owned()].into(),
+        };
+        let doomed = |found: &[(&str, u64)]| {
+            let found: Vec<_> = found.iter().map(|(n, g)| ((*n).to_owned(), *g)).collect();
+            let doomed = counting.doomed(&found).map(|(n, g)| format!("{n}.{g}"));
+            doomed.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            doomed(&[("tags", 2), ("tags", 3), ("tags", 4)]),
+            "tags.2 tags.4"
+        );
+        assert_eq!(doomed(&[("tags", 4)]), "");
+        assert_eq!(doomed(&[("tags", 2), ("tags", 4)]), "");
+        assert_eq!(doomed(&[("origins", 1), ("image-a", 1)]), "origins.1");
+        assert_eq!(doomed(&[("image-a", 2), ("image-c", 1)]), "image-c.1");
+        assert_eq!(doomed(&[("image-b", 1), ("image-b", 2)]), "");
+    }
 }

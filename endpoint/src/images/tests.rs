@@ -3,6 +3,8 @@
 use super::*;
 use crate::records::RECORD_MAX;
 use crate::vsphere::fake::Fake;
+use futures_util::FutureExt as _;
+use http::Method;
 use serde_json::json;
 
 const LAYERS: &str = "mooring/vch/layers/";
@@ -78,7 +80,8 @@ fn stored(bench: &Bench, name: &str) -> StoredImage {
 async fn place(bench: &Bench, images: &Arc<Images>, name: &str, names: &[&str]) -> String {
     let image = stored(bench, name);
     let id = image.id.to_string();
-    images.put_image(image, &of(names)).await.unwrap();
+    let change = images.changing().await;
+    images.put_image(&change, image, of(names)).await.unwrap();
     id
 }
 
@@ -168,10 +171,94 @@ async fn an_image_s_record_that_cannot_be_read_costs_that_image_alone() {
 
     // What comes again is as new, with the names that it had; what nobody has goes then.
     for image in [b, c] {
-        images.put_image(image, &of(&[])).await.unwrap();
+        let change = images.changing().await;
+        images.put_image(&change, image, of(&[])).await.unwrap();
     }
     images.sweep().await.unwrap();
     assert_eq!(bench.fake.names(LAYERS).len(), files.len() / 3 * 2);
     assert_eq!(bench.open().await.all().len(), 2);
     assert!(images.resolve("b:1").is_some() && images.resolve("c:1").is_some());
+}
+
+#[tokio::test]
+async fn a_pull_that_is_given_up_while_an_old_record_goes_leaves_the_new_one() {
+    for held in ["tags.1.json", "image-"] {
+        let bench = Bench::new().await;
+        let images = bench.open().await;
+        place(&bench, &images, "a", &["a:1"]).await;
+        let mut hold = if held == "image-" {
+            // The record is written, the answer not yet there.
+            bench.fake.hold(Method::PUT, held)
+        } else {
+            bench.fake.hold(Method::DELETE, held)
+        };
+        let (pulled, image) = (images.clone(), stored(&bench, "b"));
+        let id = image.id.to_string();
+        let pull = tokio::spawn(async move {
+            let change = pulled.changing().await;
+            let unfinished = sweep::Unfinished::new(&pulled);
+            pulled
+                .put_image(&change, image, of(&["b:1"]))
+                .await
+                .unwrap();
+            unfinished.finished();
+        });
+        hold.came().await;
+        pull.abort();
+        assert!(pull.await.unwrap_err().is_cancelled());
+        hold.go();
+        // Whoever changes something next finds all of that done.
+        images.tag("b:1", "b:2").await.unwrap();
+        images.clone().sweep_until_done().await;
+        assert_eq!(shown(&images, &id).as_deref(), Some("b:1 b:2"), "{held}");
+        let again = bench.open().await;
+        assert_eq!(shown(&again, &id).as_deref(), Some("b:1 b:2"), "{held}");
+        assert!(again.resolve("a:1").is_some(), "{held}");
+        assert_eq!(bench.fake.names(LAYERS).len(), 8, "{held}");
+    }
+}
+
+#[tokio::test]
+async fn a_push_that_is_given_up_while_an_old_record_goes_leaves_the_names() {
+    let bench = Bench::new().await;
+    let images = bench.open().await;
+    let id = place(&bench, &images, "a", &["a:1"]).await;
+    let mut hold = bench.fake.hold(Method::DELETE, "tags.1.json");
+    let (pushed, digest) = (images.clone(), parse_id(&id).unwrap());
+    let push = tokio::spawn(async move { pushed.give_names(&of(&["a@d"]), digest).await });
+    hold.came().await;
+    push.abort();
+    assert!(push.await.unwrap_err().is_cancelled());
+    hold.go();
+    images.clone().sweep_until_done().await;
+    assert_eq!(
+        bench
+            .records()
+            .iter()
+            .filter(|n| n.starts_with("tags"))
+            .count(),
+        1
+    );
+    assert_eq!(shown(&images, &id).as_deref(), Some("a:1 a@d"));
+    let again = bench.open().await;
+    assert_eq!(shown(&again, &id).as_deref(), Some("a:1 a@d"));
+}
+
+#[tokio::test]
+async fn an_image_that_goes_meanwhile_gets_no_name() {
+    let bench = Bench::new().await;
+    let images = bench.open().await;
+    place(&bench, &images, "a", &["a:1"]).await;
+    let mut hold = bench.fake.hold(Method::PUT, "tags.");
+    let removing = images.clone();
+    let removal = tokio::spawn(async move { removing.remove("a:1", false, nobody).await });
+    hold.came().await;
+    let tag = images.tag("a:1", "b:1");
+    tokio::pin!(tag);
+    // It waits for the removal.
+    assert!((&mut tag).now_or_never().is_none());
+    hold.go();
+    removal.await.unwrap().unwrap();
+    assert_eq!(tag.await.unwrap_err(), Error::no_such_image("a:1"));
+    assert!(images.resolve("b:1").is_none());
 }

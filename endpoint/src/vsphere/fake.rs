@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use vim::client::{Client, ClientConfig, Trust};
 use vim::soap;
 use vim::types::{
@@ -31,6 +31,8 @@ pub(crate) struct Fake(Arc<Inner>);
 struct Inner {
     /// By path on the datastore.
     files: Mutex<BTreeMap<String, Bytes>>,
+    /// Requests that are to wait, each once.
+    held: Mutex<Vec<Held>>,
     tasks: Mutex<Tasks>,
     /// A task ended.
     ended: Notify,
@@ -42,6 +44,38 @@ struct Tasks {
     done: Vec<(VmRef, TaskInfo)>,
     /// Those of them that are watched.
     told: Vec<(VmRef, TaskInfo)>,
+}
+
+/// A request of this method, to a file of whose path this is a part.
+#[derive(Debug)]
+struct Held {
+    method: Method,
+    part: String,
+    came: oneshot::Sender<()>,
+    go: oneshot::Receiver<()>,
+}
+
+/// A request that waits.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    came: Option<oneshot::Receiver<()>>,
+    go: Option<oneshot::Sender<()>>,
+}
+
+impl Hold {
+    /// Waits until the request is there.
+    pub async fn came(&mut self) {
+        if let Some(came) = self.came.take() {
+            came.await.unwrap();
+        }
+    }
+
+    /// Has it go on.
+    pub fn go(&mut self) {
+        if let Some(go) = self.go.take() {
+            go.send(()).unwrap();
+        }
+    }
 }
 
 fn lock<T>(place: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -119,6 +153,22 @@ impl Fake {
         lock(&self.0.files).insert(path.to_owned(), content.into());
     }
 
+    /// Has the next request of this method wait, to a file of whose path this is a part.
+    pub fn hold(&self, method: Method, part: &str) -> Hold {
+        let (came, has_come) = oneshot::channel();
+        let (go, may_go) = oneshot::channel();
+        lock(&self.0.held).push(Held {
+            method,
+            part: part.to_owned(),
+            came,
+            go: may_go,
+        });
+        Hold {
+            came: Some(has_come),
+            go: Some(go),
+        }
+    }
+
     async fn answer(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         // A body that breaks off writes nothing.
@@ -126,12 +176,23 @@ impl Fake {
             return status(StatusCode::BAD_REQUEST);
         };
         match head.uri.path().strip_prefix("/folder/") {
-            Some(path) => self.file(&head.method, path, body),
+            Some(path) => self.file(&head.method, path, body).await,
             None => Response::new(Full::from(self.call(&body).await)),
         }
     }
 
-    fn file(&self, method: &Method, path: &str, body: Bytes) -> Response<Full<Bytes>> {
+    async fn file(&self, method: &Method, path: &str, body: Bytes) -> Response<Full<Bytes>> {
+        let held = {
+            let mut held = lock(&self.0.held);
+            let at = held
+                .iter()
+                .position(|h| h.method == *method && path.contains(&h.part));
+            at.map(|at| held.remove(at))
+        };
+        if let Some(held) = held {
+            let _nobody_waits = held.came.send(());
+            let _for_ever = held.go.await;
+        }
         let mut files = lock(&self.0.files);
         match (method.as_str(), files.get(path).cloned()) {
             ("PUT", _) => {
