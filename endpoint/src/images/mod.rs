@@ -27,10 +27,12 @@ mod sweep;
 mod tags;
 #[cfg(test)]
 mod tests;
+mod uses;
 
 pub use import::Import;
 pub use reference::Reference;
 pub use remove::{Removed, User};
+pub use uses::Claim;
 
 use crate::errors::{Error, Kind, Result};
 use crate::events::Events;
@@ -50,6 +52,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use store::Store;
 use tags::{Names, Tags};
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use uses::Uses;
 
 /// Bytes of layers that may be converted and not yet uploaded, at most.
 const SPOOL_MAX: u64 = 64 << 30;
@@ -216,6 +219,8 @@ pub struct Images {
     kept: Kept,
     /// Files that are being read, and by how many.
     leased: std::sync::Mutex<BTreeMap<String, usize>>,
+    /// Who makes containers of them, and which are going.
+    uses: Arc<Uses>,
     /// Held by whoever changes the records or the VMDKs: [`Images::changing`].
     change: Arc<Mutex<()>>,
 }
@@ -251,6 +256,7 @@ impl Images {
             flights: Arc::default(),
             kept,
             leased: std::sync::Mutex::default(),
+            uses: Arc::default(),
             change: Arc::default(),
         };
         images.refresh();

@@ -245,6 +245,85 @@ async fn a_push_that_is_given_up_while_an_old_record_goes_leaves_the_names() {
 }
 
 #[tokio::test]
+async fn an_image_stays_while_a_container_of_it_is_being_made() {
+    let bench = Bench::new().await;
+    let images = bench.open().await;
+    let id = place(&bench, &images, "a", &["a:1"]).await;
+    let claims = [images.claim("a:1").unwrap(), images.claim(&id).unwrap()];
+    for claim in claims {
+        for name in ["a:1", id.as_str()] {
+            let refused = images.remove(name, false, nobody).await.unwrap_err();
+            assert_eq!(refused.kind, Kind::Conflict, "{refused}");
+            assert!(refused.message.contains("is being created"), "{refused}");
+        }
+        let pruned = images.prune(true, |_| true, nobody).await.unwrap();
+        assert_eq!(pruned, Removed::default());
+        drop(claim);
+    }
+    // With force its name goes and its disks stay.
+    let claim = images.claim("a:1").unwrap();
+    let removed = images.remove("a:1", true, nobody).await.unwrap();
+    assert_eq!((removed.untagged.len(), removed.deleted.len()), (1, 0));
+    assert_eq!(bench.fake.names(LAYERS).len(), 4);
+    drop(claim);
+    let pruned = images.prune(true, |_| true, nobody).await.unwrap();
+    assert_eq!(pruned.deleted, [id]);
+    assert_eq!(bench.fake.names(LAYERS).len(), 0);
+}
+
+#[tokio::test]
+async fn no_container_is_made_of_an_image_that_goes() {
+    let bench = Bench::new().await;
+    let images = bench.open().await;
+    let id = place(&bench, &images, "a", &["a:1"]).await;
+    let mut hold = bench.fake.hold(Method::PUT, "tags.");
+    let removing = images.clone();
+    let removal = tokio::spawn(async move { removing.remove("a:1", false, nobody).await });
+    hold.came().await;
+    assert_eq!(images.claim(&id).unwrap_err(), Error::no_such_image(&id));
+    hold.go();
+    assert_eq!(
+        removal.await.unwrap().unwrap().deleted,
+        std::slice::from_ref(&id)
+    );
+    assert_eq!(images.claim(&id).unwrap_err(), Error::no_such_image(&id));
+}
+
+#[tokio::test]
+async fn an_image_goes_with_its_last_name_and_with_none_before() {
+    let bench = Bench::new().await;
+    let images = bench.open().await;
+    let digest = format!("redis@{}", Digest::of(b"manifest"));
+    let id = place(&bench, &images, "a", &["tmp:1", &digest]).await;
+    let refused = images.remove(&id, false, nobody).await.unwrap_err();
+    assert!(refused.message.contains("(must be forced)"), "{refused}");
+    let removed = images.remove("tmp:1", false, nobody).await.unwrap();
+    assert_eq!(
+        (removed.untagged, removed.deleted),
+        (vec!["tmp:1".to_owned()], vec![])
+    );
+    assert_eq!(shown(&images, &id), Some(digest.clone()));
+    let removed = images.remove(&digest, false, nobody).await.unwrap();
+    assert_eq!(
+        (removed.untagged, removed.deleted),
+        (vec![digest.clone()], vec![id])
+    );
+
+    let digest = digest.replace("redis", "a");
+    let id = place(&bench, &images, "b", &["a:1", "b:1", &digest]).await;
+    let removed = images.remove("a:1", false, nobody).await.unwrap();
+    assert_eq!(
+        (removed.untagged, removed.deleted),
+        (vec!["a:1".to_owned(), digest], vec![])
+    );
+    assert_eq!(shown(&images, &id).as_deref(), Some("b:1"));
+    assert_eq!(
+        images.remove(&id, true, nobody).await.unwrap().deleted,
+        [id]
+    );
+}
+
+#[tokio::test]
 async fn an_image_that_goes_meanwhile_gets_no_name() {
     let bench = Bench::new().await;
     let images = bench.open().await;
