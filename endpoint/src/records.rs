@@ -14,7 +14,7 @@ use std::sync::Arc;
 use vim::DatastorePath;
 use vim::types::DatastoreSearchSpec;
 
-/// The largest record file that is read, in bytes.
+/// The largest record file that is read, and so the largest one that is written, in bytes.
 pub const RECORD_MAX: usize = 32 << 20;
 
 /// A folder of records.
@@ -40,6 +40,37 @@ pub struct Record<T> {
     pub generation: u64,
     /// What it says.
     pub value: T,
+}
+
+/// What [`Records::load`] has found.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Of each name the record that counts.
+    pub records: BTreeMap<String, Record<Bytes>>,
+    /// Names whose newest record is there and cannot be read. Nothing of these was deleted.
+    pub unreadable: BTreeMap<String, Unreadable>,
+}
+
+/// A record that is there and cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Number in the file's name.
+    pub generation: u64,
+    /// Why not.
+    pub error: Error,
+}
+
+impl Loaded {
+    /// The records, where none may be passed over.
+    ///
+    /// # Errors
+    /// Where one cannot be read.
+    pub fn whole(self) -> Result<BTreeMap<String, Record<Bytes>>> {
+        match self.unreadable.into_values().next() {
+            None => Ok(self.records),
+            Some(Unreadable { error, .. }) => Err(error),
+        }
+    }
 }
 
 /// What a failed transfer is told as.
@@ -105,11 +136,11 @@ impl Records {
     }
 
     /// Reads all records: of each name the highest valid one. Files of older generations, and damaged ones
-    /// that a whole one replaces, are deleted.
+    /// that a whole one replaces, are deleted. One that the datastore does not give is told of beside the others.
     ///
     /// # Errors
     /// Where the datastore cannot be read.
-    pub async fn load(&self) -> Result<BTreeMap<String, Record<Bytes>>> {
+    pub async fn load(&self) -> Result<Loaded> {
         let mut generations: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for file in names(&self.vsphere, &self.folder).await? {
             if let Some((name, generation)) = split(&file) {
@@ -119,7 +150,7 @@ impl Records {
                     .push(generation);
             }
         }
-        let mut out = BTreeMap::new();
+        let mut out = Loaded::default();
         for (name, mut numbers) in generations {
             numbers.sort_unstable_by(|a, b| b.cmp(a));
             let mut found = false;
@@ -129,10 +160,23 @@ impl Records {
                     self.forget(&path).await;
                     continue;
                 }
-                let bytes = read(&self.vsphere, &path).await?;
+                let bytes = match fetch(&self.vsphere, &path).await {
+                    Ok(bytes) => bytes,
+                    // What had been told to delete it is done with that only now.
+                    Err(error) if error.is_not_found() => continue,
+                    Err(error) if is_of_the_file(&error) => {
+                        let error = unreadable(&path, &error);
+                        let entry = Unreadable { generation, error };
+                        out.unreadable.insert(name.clone(), entry);
+                        // It may be the one that counts, or the one before it: both stay.
+                        break;
+                    }
+                    Err(error) => return Err(failed(format!("cannot read {path}"))(error)),
+                };
                 match open(&bytes, generation) {
                     Some(value) => {
-                        out.insert(name.clone(), Record { generation, value });
+                        let record = Record { generation, value };
+                        out.records.insert(name.clone(), record);
                         found = true;
                     }
                     // Half-written when something died; the one before it still counts.
@@ -149,24 +193,12 @@ impl Records {
     /// Writes a record of the generation after `before` (0: none), then deletes the one before.
     ///
     /// # Errors
-    /// Where the datastore refuses; then the record is as it was.
+    /// Where it is larger than could be read back, or the datastore refuses; then the record is as it was.
     pub async fn save<T: Serialize>(&self, name: &str, before: u64, value: &T) -> Result<u64> {
-        let fail =
-            |e: serde_json::Error| Error::internal(format!("cannot write the record {name}: {e}"));
-        let payload = serde_json::to_string(value).map_err(fail)?;
         let generation = before + 1;
-        let envelope = Envelope {
-            generation,
-            checksum: Digest::of(payload.as_bytes()),
-            payload,
-        };
+        let bytes = seal(name, generation, value)?;
         let path = self.folder.join(file_name(name, generation));
-        write(
-            &self.vsphere,
-            &path,
-            serde_json::to_vec(&envelope).map_err(fail)?,
-        )
-        .await?;
+        write(&self.vsphere, &path, bytes).await?;
         if before > 0 {
             self.forget(&self.folder.join(file_name(name, before)))
                 .await;
@@ -224,16 +256,31 @@ pub async fn names(vsphere: &Vsphere, folder: &DatastorePath) -> Result<Vec<Stri
 /// # Errors
 /// Where the datastore refuses, or the file is larger.
 pub async fn read(vsphere: &Vsphere, path: &DatastorePath) -> Result<Bytes> {
-    let what = format!("cannot read {path}");
+    fetch(vsphere, path)
+        .await
+        .map_err(failed(format!("cannot read {path}")))
+}
+
+async fn fetch(vsphere: &Vsphere, path: &DatastorePath) -> Result<Bytes, vim::Error> {
     let body = vsphere
         .client()
         .file_get(vsphere.datacenter_path(), path, None)
-        .await
-        .map_err(failed(what.clone()))?;
-    body.bytes(RECORD_MAX)
-        .await
-        .map(Bytes::from)
-        .map_err(failed(what))
+        .await?;
+    body.bytes(RECORD_MAX).await.map(Bytes::from)
+}
+
+/// Whether it is this file that cannot be read, and another attempt would end as this one.
+fn is_of_the_file(error: &vim::Error) -> bool {
+    matches!(
+        error,
+        vim::Error::TooLarge { .. } | vim::Error::Status { status: 500, .. }
+    )
+}
+
+fn unreadable(path: &DatastorePath, why: &dyn std::fmt::Display) -> Error {
+    Error::internal(format!(
+        "the record {path} cannot be read: {why}; put the file back from a backup, or delete it to do without what it tells of"
+    ))
 }
 
 async fn write(vsphere: &Vsphere, path: &DatastorePath, bytes: Vec<u8>) -> Result<()> {
@@ -267,6 +314,36 @@ pub(crate) fn split(file: &str) -> Option<(&str, u64)> {
     Some((name, generation.parse().ok()?))
 }
 
+/// What is written into a record's file.
+fn seal<T: Serialize>(name: &str, generation: u64, value: &T) -> Result<Vec<u8>> {
+    let fail =
+        |e: serde_json::Error| Error::internal(format!("cannot write the record {name}: {e}"));
+    let payload = serde_json::to_string(value).map_err(fail)?;
+    let envelope = Envelope {
+        generation,
+        checksum: Digest::of(payload.as_bytes()),
+        payload,
+    };
+    let bytes = serde_json::to_vec(&envelope).map_err(fail)?;
+    if bytes.len() > RECORD_MAX {
+        return Err(Error::bad(format!(
+            "the record {name} would have {}, and one of more than {} could not be read back: give what it tells of less text (names, labels, options)",
+            human(bytes.len() as u64),
+            human(RECORD_MAX as u64)
+        )));
+    }
+    Ok(bytes)
+}
+
+/// Looks whether a record could be written, before anything is done that would then be in vain.
+///
+/// # Errors
+/// 400 where it is larger than could be read back.
+pub fn check<T: Serialize>(name: &str, value: &T) -> Result<()> {
+    // As long as a generation's number can be.
+    seal(name, u64::MAX, value).map(drop)
+}
+
 /// The payload of a record file, if it is whole and of this generation.
 pub(crate) fn open(bytes: &[u8], generation: u64) -> Option<Bytes> {
     let envelope: Envelope = serde_json::from_slice(bytes).ok()?;
@@ -280,8 +357,11 @@ pub(crate) fn open(bytes: &[u8], generation: u64) -> Option<Bytes> {
 /// # Errors
 /// Where it is not of this shape: written by another version.
 pub fn decode<T: DeserializeOwned>(name: &str, payload: &[u8]) -> Result<T> {
-    serde_json::from_slice(payload)
-        .map_err(|e| Error::internal(format!("the record {name} cannot be read: {e}")))
+    serde_json::from_slice(payload).map_err(|e| {
+        Error::internal(format!(
+            "the record {name} cannot be read: {e}; another version of the endpoint may have written it: start that one, or delete the record's file to do without what it tells of"
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -304,6 +384,17 @@ mod tests {
         }
         let changed = String::from_utf8(whole).unwrap().replace("1}", "2}");
         assert_eq!(open(changed.as_bytes(), 3), None);
+    }
+
+    #[test]
+    fn no_record_is_written_that_could_not_be_read_back() {
+        // With the quotes around it, and those escaped.
+        let around = seal("x", u64::MAX, &"").unwrap().len();
+        let most = "a".repeat(RECORD_MAX - around);
+        assert_eq!(seal("x", u64::MAX, &most).unwrap().len(), RECORD_MAX);
+        check("x", &most).unwrap();
+        let error = check("x", &(most + "a")).unwrap_err();
+        assert!(error.message.contains("the record x would have"), "{error}");
     }
 
     #[test]

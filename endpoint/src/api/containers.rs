@@ -64,17 +64,15 @@ async fn create(
 ) -> Result<Response> {
     let request = CreateRequest::read(&body, query.find("name"))?;
     let reference = request.config.image.clone();
-    let image = app
-        .images
-        .resolve(&reference)
-        .ok_or_else(|| Error::no_such_image(&reference))?;
+    // The image stays until the container is there.
+    let claim = app.images.claim(&reference)?;
     let platform = query.text("platform");
     if !platform.is_empty() {
-        check_platform(platform, &image.config, &reference)?;
+        check_platform(platform, &claim.image().config, &reference)?;
     }
     let containers = app.containers.clone();
     // Whole, even if the client goes: what it holds meanwhile would stay held.
-    let created = tokio::spawn(async move { containers.create(request, &image).await })
+    let created = tokio::spawn(async move { containers.create(request, claim.image()).await })
         .await
         .map_err(|e| Error::internal(format!("the request's task ended: {e}")))??;
     let answer = json!({ "Id": created.container.id(), "Warnings": created.warnings });

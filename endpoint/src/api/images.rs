@@ -532,7 +532,7 @@ fn users(app: &App) -> impl Fn(&str) -> Vec<User> {
         let of_image = all.iter().filter(|c| c.spec.image == image);
         of_image
             .map(|c| User {
-                container: c.id().to_owned(),
+                container: Some(c.id().to_owned()),
                 running: c.status().running(),
             })
             .collect()

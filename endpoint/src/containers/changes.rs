@@ -33,7 +33,8 @@ impl KeptChanges {
         let folder = DatastorePath::new(vsphere.datastore(), format!("mooring/{vch}"));
         let records = Records::open(vsphere, folder.join("changes")).await?;
         let mut kept = HashMap::new();
-        for (name, record) in records.load().await? {
+        // They are small and the endpoint's own words: one that cannot be read is no client's doing.
+        for (name, record) in records.load().await?.whole()? {
             if let Some(container) = name.strip_prefix(CHANGES) {
                 let value: Changes = records::decode(&name, &record.value)?;
                 kept.insert(container.to_owned(), (record.generation, value));

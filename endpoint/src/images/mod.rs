@@ -25,13 +25,18 @@ mod save;
 pub(crate) mod store;
 mod sweep;
 mod tags;
+#[cfg(test)]
+mod tests;
+mod uses;
 
 pub use import::Import;
 pub use reference::Reference;
 pub use remove::{Removed, User};
+pub use uses::Claim;
 
 use crate::errors::{Error, Kind, Result};
 use crate::events::Events;
+use crate::records::{self, Loaded};
 use crate::vsphere::Vsphere;
 use flights::Flights;
 use kept::Kept;
@@ -46,11 +51,15 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use store::Store;
 use tags::{Names, Tags};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use uses::Uses;
 
 /// Bytes of layers that may be converted and not yet uploaded, at most.
 const SPOOL_MAX: u64 = 64 << 30;
 /// Name of the record with all tags.
 const TAGS: &str = "tags";
+/// What the name of an image's record begins with; the ID's digits follow.
+const IMAGE: &str = "image-";
 /// Name of the record of where layers are known to be.
 const ORIGINS: &str = "origins";
 
@@ -88,6 +97,13 @@ pub struct ImageRecord {
     pub size: u64,
     /// Bytes of each layer's files, lowest first.
     pub layer_sizes: Vec<u64>,
+}
+
+impl ImageRecord {
+    /// All names.
+    fn names(&self) -> impl Iterator<Item = &String> {
+        self.repo_tags.iter().chain(&self.repo_digests)
+    }
 }
 
 /// An image's record on the datastore.
@@ -178,9 +194,16 @@ struct State {
     images: BTreeMap<Digest, (u64, StoredImage)>,
     tags: (u64, Tags),
     origins: (u64, Origins),
+    /// Records of images that are there and cannot be read, by name: their highest generations. As long as there is
+    /// one, nobody knows whose files it names.
+    unreadable: BTreeMap<String, u64>,
     /// As containers and clients see them; made anew with each change.
     shown: Vec<Arc<ImageRecord>>,
 }
+
+/// The right to change the records and the VMDKs. What is told to go on by itself has it, too: it is free for another one
+/// when all of that has ended.
+type Change = Arc<OwnedMutexGuard<()>>;
 
 /// All images. What is in here is what the datastore's records say.
 #[derive(Debug)]
@@ -196,8 +219,10 @@ pub struct Images {
     kept: Kept,
     /// Files that are being read, and by how many.
     leased: std::sync::Mutex<BTreeMap<String, usize>>,
-    /// Held by whoever changes the records or the VMDKs.
-    change: tokio::sync::Mutex<()>,
+    /// Who makes containers of them, and which are going.
+    uses: Arc<Uses>,
+    /// Held by whoever changes the records or the VMDKs: [`Images::changing`].
+    change: Arc<Mutex<()>>,
 }
 
 impl Images {
@@ -220,24 +245,7 @@ impl Images {
         kept.watch();
         let spool = Spool::new(spool, SPOOL_MAX).map_err(|e| Error::internal(e.to_string()))?;
         let store = Store::open(vsphere, vch).await?;
-        let mut state = State::default();
-        for (name, record) in store.records().load().await? {
-            if name == TAGS {
-                state.tags = (
-                    record.generation,
-                    crate::records::decode(&name, &record.value)?,
-                );
-            } else if name == ORIGINS {
-                // Nothing depends on it.
-                let origins = crate::records::decode(&name, &record.value).unwrap_or_default();
-                state.origins = (record.generation, origins);
-            } else if name.starts_with("image-") {
-                let image: StoredImage = crate::records::decode(&name, &record.value)?;
-                state.images.insert(image.id, (record.generation, image));
-            }
-        }
-        state.tags.1 =
-            std::mem::take(&mut state.tags.1).settled(|id| state.images.contains_key(id));
+        let state = State::of(store.records().load().await?)?;
         let images = Images {
             store,
             spool,
@@ -248,7 +256,8 @@ impl Images {
             flights: Arc::default(),
             kept,
             leased: std::sync::Mutex::default(),
-            change: tokio::sync::Mutex::new(()),
+            uses: Arc::default(),
+            change: Arc::default(),
         };
         images.refresh();
         images.sweep().await?;
@@ -360,19 +369,20 @@ impl Images {
     ///
     /// # Errors
     /// Where there is no such image, the name is none, or the datastore refuses.
-    pub async fn tag(&self, image: &str, name: &str) -> Result<()> {
+    pub async fn tag(self: &Arc<Self>, image: &str, name: &str) -> Result<()> {
         let reference = Reference::parse(name).map_err(|e| Error::bad(e.to_string()))?;
         let Some(tag) = reference.tagged().filter(|_| reference.digest.is_none()) else {
             return Err(Error::bad(
                 "refusing to create a tag with a digest reference",
             ));
         };
+        let change = self.changing().await;
+        // Behind the lock: before it, the image may be going.
         let record = self
             .resolve(image)
             .ok_or_else(|| Error::no_such_image(image))?;
         let id = parse_id(&record.id)?;
-        let _change = self.change.lock().await;
-        self.change_tags(|tags| {
+        self.change_tags(&change, |tags| {
             tags.tags.insert(tag.clone(), id);
         })
         .await?;
@@ -380,28 +390,41 @@ impl Images {
         Ok(())
     }
 
-    /// Changes the tags, on the datastore first. The caller holds `change`.
-    async fn change_tags(&self, f: impl FnOnce(&mut Tags)) -> Result<()> {
+    /// Waits until nobody else changes records or VMDKs.
+    async fn changing(&self) -> Change {
+        Arc::new(self.change.clone().lock_owned().await)
+    }
+
+    /// Changes the tags, on the datastore first.
+    async fn change_tags(
+        self: &Arc<Self>,
+        change: &Change,
+        f: impl FnOnce(&mut Tags),
+    ) -> Result<()> {
         let (before, mut tags) = self.read(|s| s.tags.clone());
         let old = tags.clone();
         f(&mut tags);
         if tags == old {
             return Ok(());
         }
-        let generation = self.store.records().save(TAGS, before, &tags).await?;
-        self.write(|s| s.tags = (generation, tags));
-        Ok(())
+        let this = self.clone();
+        whole(change, async move {
+            let generation = this.store.records().save(TAGS, before, &tags).await?;
+            this.write(|s| s.tags = (generation, tags));
+            Ok(())
+        })
+        .await
     }
 
     /// Gives further names to an image that is there. Where it was removed in the meantime they would point nowhere.
-    async fn give_names(&self, names: &Names, id: Digest) -> Result<()> {
-        let _change = self.change.lock().await;
+    async fn give_names(self: &Arc<Self>, names: &Names, id: Digest) -> Result<()> {
+        let change = self.changing().await;
         if self.read(|s| !s.images.contains_key(&id)) {
             return Err(Error::conflict(
                 "the image was removed while it came a second time; pull or load it again",
             ));
         }
-        self.change_tags(|tags| tags.name(names, id)).await
+        self.change_tags(&change, |tags| tags.name(names, id)).await
     }
 
     /// An event about an image.
@@ -411,6 +434,67 @@ impl Images {
     }
 }
 
+impl State {
+    /// What records say. An image's record that cannot be read is passed over: the other images are as good as before.
+    fn of(loaded: Loaded) -> Result<Self> {
+        let mut state = State::default();
+        let pass_over = |state: &mut State, name: String, generation: u64, why: Error| {
+            tracing::warn!(
+                error = why.message,
+                "an image is passed over, and no layer is deleted while its record is there"
+            );
+            state.unreadable.insert(name, generation);
+        };
+        for (name, record) in loaded.records {
+            let generation = record.generation;
+            if name == TAGS {
+                state.tags = (generation, records::decode(&name, &record.value)?);
+            } else if name == ORIGINS {
+                // Nothing depends on it.
+                let origins = records::decode(&name, &record.value).unwrap_or_default();
+                state.origins = (generation, origins);
+            } else if name.starts_with(IMAGE) {
+                match records::decode::<StoredImage>(&name, &record.value) {
+                    Ok(image) => drop(state.images.insert(image.id, (generation, image))),
+                    Err(why) => pass_over(&mut state, name, generation, why),
+                }
+            }
+        }
+        for (name, record) in loaded.unreadable {
+            match name.as_str() {
+                // Without it all names would be lost with the next one that is given.
+                TAGS => return Err(record.error),
+                ORIGINS => state.origins.0 = record.generation,
+                _ if name.starts_with(IMAGE) => {
+                    pass_over(&mut state, name, record.generation, record.error)
+                }
+                _ => {}
+            }
+        }
+        let tags = std::mem::take(&mut state.tags.1);
+        state.tags.1 = tags.settled(|id| {
+            state.images.contains_key(id) || state.unreadable.contains_key(&image_record(id))
+        });
+        Ok(state)
+    }
+}
+
+/// Does something to its end, also where the caller is given up meanwhile: what the datastore has been told and what is
+/// known of it stay together. Nobody else changes anything before that end.
+async fn whole(
+    change: &Change,
+    step: impl Future<Output = Result<()>> + Send + 'static,
+) -> Result<()> {
+    let held = change.clone();
+    let step = tokio::spawn(async move {
+        let done = step.await;
+        drop(held);
+        done
+    });
+    step.await
+        .map_err(|e| Error::internal(format!("the writing of a record ended: {e}")))?
+}
+
 fn parse_id(id: &str) -> Result<Digest> {
     id.parse()
         .map_err(|e| Error::internal(format!("an image's ID: {e}")))
@@ -418,7 +502,7 @@ fn parse_id(id: &str) -> Result<Digest> {
 
 /// Name of an image's record.
 fn image_record(id: &Digest) -> String {
-    format!("image-{}", id.hex())
+    format!("{IMAGE}{}", id.hex())
 }
 
 /// A reference in Docker's familiar form, with tag: `docker.io/library/busybox` is `busybox:latest`. What is no

@@ -1,10 +1,11 @@
 //! Where layers are known to be: which blobs of which repositories hold the tar of a diff ID. It spares sending what a
 //! registry has. Nothing depends on it: a blob that is not there any more is sent anew.
 
-use super::{Images, ORIGINS};
+use super::{Images, ORIGINS, whole};
 use layers::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The most places that are remembered of one layer.
 const PLACES_MAX: usize = 8;
@@ -46,8 +47,8 @@ impl Images {
     }
 
     /// Remembers where layers are, and forgets those that no image has any more. A failure costs time later, no more.
-    pub(super) async fn note_origins(&self, found: Vec<(Digest, Origin)>) {
-        let _change = self.change.lock().await;
+    pub(super) async fn note_origins(self: &Arc<Self>, found: Vec<(Digest, Origin)>) {
+        let change = self.changing().await;
         let (before, old) = self.read(|s| s.origins.clone());
         let mut origins = old.clone();
         for (diff_id, origin) in found {
@@ -61,11 +62,15 @@ impl Images {
         if origins == old {
             return;
         }
-        match self.store.records().save(ORIGINS, before, &origins).await {
-            Ok(generation) => self.write(|s| s.origins = (generation, origins)),
-            Err(error) => {
-                tracing::warn!(%error, "where layers came from is not remembered")
-            }
+        let this = self.clone();
+        let noted = whole(&change, async move {
+            let records = this.store.records();
+            let generation = records.save(ORIGINS, before, &origins).await?;
+            this.write(|s| s.origins = (generation, origins));
+            Ok(())
+        });
+        if let Err(error) = noted.await {
+            tracing::warn!(%error, "where layers came from is not remembered");
         }
     }
 }

@@ -5,8 +5,9 @@ use super::progress::Progress;
 use super::store::Store;
 use super::sweep::Unfinished;
 use super::tags::Names;
-use super::{Chain, Images, Incoming, StoredImage, StoredLayer, TAGS, image_record};
+use super::{Chain, Change, Images, Incoming, StoredImage, StoredLayer, TAGS, image_record, whole};
 use crate::errors::{Error, Result};
+use crate::records;
 use layers::chain::{BlockSink, ImagePlan, Kind, LayerInput, Params, plan};
 use layers::convert::Folders;
 use layers::vmdk::VmdkBody;
@@ -115,7 +116,38 @@ impl Images {
             })
             .collect();
         let plan = layout(&inputs)?;
-        let _change = self.change.lock().await;
+        let Incoming {
+            id,
+            config,
+            manifest,
+            names,
+        } = image;
+        let stored = stored(work, &converted, &vmdk_of_layer(&plan))?;
+        let image = StoredImage {
+            id,
+            config,
+            manifest,
+            chain: Chain {
+                seal: self.store.disk(&plan.seal().identity.name).to_string(),
+                guid: plan.table.disk_guid.to_string(),
+                capacity: plan.table.capacity,
+                layers: visible(&stored),
+                ephemeral: plan.ephemeral,
+                journal: plan.journal,
+            },
+            vmdks: plan.vmdks.iter().map(|v| v.identity.name.clone()).collect(),
+            layers: stored,
+        };
+        // Before anything is uploaded.
+        records::check(&image_record(&id), &image).map_err(|e| {
+            Error::new(
+                e.kind,
+                format!(
+                    "image {id} cannot be kept, its configuration or manifest is too large: {e}"
+                ),
+            )
+        })?;
+        let change = self.changing().await;
         let unfinished = Unfinished::new(self);
         // Another pull may have removed (or brought) VMDKs since `work` looked.
         for source in &work.layers {
@@ -133,67 +165,12 @@ impl Images {
         })
         .await
         .map_err(|e| Error::internal(e.to_string()))?;
-        let by_vmdk = vmdk_of_layer(&plan);
-        let mut stored = Vec::new();
-        for (index, source) in work.layers.iter().enumerate() {
-            stored.push(match source {
-                LayerSource::Known(layer) => layer.clone(),
-                LayerSource::Missing(..) => {
-                    let chain = chain_id(&work.diff_ids[..=index]).unwrap_or(work.diff_ids[index]);
-                    let Some(layer) = converted.get(&index) else {
-                        return Err(Error::internal(format!("layer {index} was not converted")));
-                    };
-                    let recipe = layer.recipe.clone();
-                    self.store
-                        .put_disk(
-                            &recipe_name(&chain),
-                            std::io::Cursor::new(recipe.clone()),
-                            recipe.len() as u64,
-                        )
-                        .await?;
-                    let folders = layer.folders.encode().map_err(|e| {
-                        Error::internal(format!("cannot pack a layer's folders: {e}"))
-                    })?;
-                    let length = folders.len() as u64;
-                    self.store
-                        .put_disk(&folders_name(&chain), std::io::Cursor::new(folders), length)
-                        .await?;
-                    StoredLayer {
-                        chain_id: chain,
-                        diff_id: work.diff_ids[index],
-                        digest: layer.digest,
-                        compressed: layer.compressed,
-                        hides_lower_layers: layer.hides_lower_layers,
-                        partition: layer.partition,
-                        unpacked: layer.unpacked,
-                        content: Some(layer.content),
-                        vmdk: by_vmdk[index].clone(),
-                    }
-                }
-            });
+        for (index, layer) in &converted {
+            if let Some(stored) = image.layers.get(*index) {
+                self.put_beside(stored, layer).await?;
+            }
         }
-        let Incoming {
-            id,
-            config,
-            manifest,
-            names,
-        } = image;
-        let image = StoredImage {
-            id,
-            config,
-            manifest,
-            chain: Chain {
-                seal: self.store.disk(&plan.seal().identity.name).to_string(),
-                guid: plan.table.disk_guid.to_string(),
-                capacity: plan.table.capacity,
-                layers: visible(&stored),
-                ephemeral: plan.ephemeral,
-                journal: plan.journal,
-            },
-            vmdks: plan.vmdks.iter().map(|v| v.identity.name.clone()).collect(),
-            layers: stored,
-        };
-        self.put_image(image, &names).await?;
+        self.put_image(&change, image, names).await?;
         unfinished.finished();
         for source in &work.layers {
             if let LayerSource::Missing(digest, _) = source {
@@ -203,8 +180,37 @@ impl Images {
         Ok(())
     }
 
-    /// Writes an image's names, then its record, which is what makes both count. The caller holds `change`.
-    async fn put_image(&self, image: StoredImage, names: &Names) -> Result<()> {
+    /// Uploads what lies beside a layer's VMDK.
+    async fn put_beside(&self, stored: &StoredLayer, layer: &Converted) -> Result<()> {
+        let recipe = layer.recipe.clone();
+        let length = recipe.len() as u64;
+        let name = recipe_name(&stored.chain_id);
+        self.store
+            .put_disk(&name, std::io::Cursor::new(recipe), length)
+            .await?;
+        let folders = layer
+            .folders
+            .encode()
+            .map_err(|e| Error::internal(format!("cannot pack a layer's folders: {e}")))?;
+        let length = folders.len() as u64;
+        let name = folders_name(&stored.chain_id);
+        self.store
+            .put_disk(&name, std::io::Cursor::new(folders), length)
+            .await
+    }
+
+    /// Writes an image's names, then its record, which is what makes both count.
+    pub(super) async fn put_image(
+        self: &Arc<Self>,
+        change: &Change,
+        image: StoredImage,
+        names: Names,
+    ) -> Result<()> {
+        let this = self.clone();
+        whole(change, async move { this.write_image(image, &names).await }).await
+    }
+
+    async fn write_image(&self, image: StoredImage, names: &Names) -> Result<()> {
         let id = image.id;
         let (before, old) = self.read(|s| s.tags.clone());
         let mut tags = old.clone();
@@ -215,18 +221,51 @@ impl Images {
             // Until the image's record is there, the names mean what they did.
             self.write(|s| s.tags.0 = generation);
         }
-        let before = self.read(|s| s.images.get(&id).map_or(0, |i| i.0));
-        let generation = self
-            .store
-            .records()
-            .save(&image_record(&id), before, &image)
-            .await?;
+        let name = image_record(&id);
+        // One that cannot be read is replaced.
+        let before = self.read(|s| {
+            let known = s.images.get(&id).map(|i| i.0);
+            known.or_else(|| s.unreadable.get(&name).copied())
+        });
+        let before = before.unwrap_or(0);
+        let generation = self.store.records().save(&name, before, &image).await?;
         self.write(|s| {
+            s.unreadable.remove(&name);
             s.images.insert(id, (generation, image));
             s.tags.1 = tags;
         });
         Ok(())
     }
+}
+
+/// The layers of an image as its record names them.
+fn stored(
+    work: &Work,
+    converted: &BTreeMap<usize, Converted>,
+    by_vmdk: &[String],
+) -> Result<Vec<StoredLayer>> {
+    let sources = work.layers.iter().enumerate();
+    sources
+        .map(|(index, source)| {
+            if let LayerSource::Known(layer) = source {
+                return Ok(layer.clone());
+            }
+            let Some(layer) = converted.get(&index) else {
+                return Err(Error::internal(format!("layer {index} was not converted")));
+            };
+            Ok(StoredLayer {
+                chain_id: chain_id(&work.diff_ids[..=index]).unwrap_or(work.diff_ids[index]),
+                diff_id: work.diff_ids[index],
+                digest: layer.digest,
+                compressed: layer.compressed,
+                hides_lower_layers: layer.hides_lower_layers,
+                partition: layer.partition,
+                unpacked: layer.unpacked,
+                content: Some(layer.content),
+                vmdk: by_vmdk[index].clone(),
+            })
+        })
+        .collect()
 }
 
 fn layout(layers: &[LayerInput]) -> Result<ImagePlan> {

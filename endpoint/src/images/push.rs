@@ -157,11 +157,11 @@ impl Images {
             "aux": { "Tag": name, "Digest": digest, "Size": size },
         }));
         self.note_origins(blobs.into_iter().collect()).await;
-        let change = self.change.lock().await;
+        let change = self.changing().await;
         // It may have been removed meanwhile.
         if self.read(|s| s.images.contains_key(&image.id)) {
             let name = tag.with_digest(&digest);
-            self.change_tags(|tags| {
+            self.change_tags(&change, |tags| {
                 tags.digests.insert(name, image.id);
             })
             .await?;

@@ -1,9 +1,9 @@
 //! What an interruption has left on the datastore, and its deletion.
 
 use super::store::Store;
-use super::{Images, ORIGINS, TAGS, image_record};
+use super::{Images, ORIGINS, State, TAGS, image_record};
 use crate::errors::Result;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl Images {
     pub(super) async fn sweep_until_done(self: Arc<Self>) {
         let mut pause = FIRST_PAUSE;
         for _ in 0..SWEEPS {
-            let change = self.change.lock().await;
+            let change = self.changing().await;
             match self.sweep().await {
                 Ok(0) => return,
                 Ok(files) => tracing::warn!(files, "an unfinished image is left in part"),
@@ -60,27 +60,18 @@ impl Images {
     }
 
     /// Deletes records that do not count, then VMDKs and recipes that no record names; how many could not be. The
-    /// caller holds `change`, or is alone.
+    /// caller holds `change`, or is alone. An image's record names its whole chain, so that no parent of what stays goes.
     pub(super) async fn sweep(&self) -> Result<usize> {
         // A record of which it was never heard that it was written names VMDKs that are deleted next: it goes first,
         // or a later start would believe it.
-        let (tags, origins, images) = self.read(|s| {
-            let images: BTreeSet<_> = s
-                .images
-                .iter()
-                .map(|(id, (generation, _))| (image_record(id), *generation))
-                .collect();
-            (s.tags.0, s.origins.0, images)
-        });
-        for (name, generation) in self.store.records().names().await? {
-            let counts = match name.as_str() {
-                TAGS => generation == tags,
-                ORIGINS => generation == origins,
-                _ => images.contains(&(name.clone(), generation)),
-            };
-            if !counts {
-                self.store.records().remove(&name, generation).await?;
-            }
+        let counting = self.read(Counting::of);
+        let found = self.store.records().names().await?;
+        for (name, generation) in counting.doomed(&found) {
+            self.store.records().remove(name, *generation).await?;
+        }
+        if !counting.unreadable.is_empty() {
+            // What is in no image that can be read may be in one of those.
+            return Ok(0);
         }
         let keep: BTreeSet<String> =
             self.read(|s| s.images.values().flat_map(|(_, i)| i.files()).collect());
@@ -90,6 +81,48 @@ impl Images {
             .filter(|n| !keep.contains(n) && !self.is_leased(n))
             .collect();
         Ok(remove_all(&self.store, rubbish).await)
+    }
+}
+
+/// The records that count.
+#[derive(Debug, Default)]
+struct Counting {
+    /// Names and generations; 0: none.
+    generations: BTreeMap<String, u64>,
+    /// Names of those that cannot be read.
+    unreadable: BTreeSet<String>,
+}
+
+impl Counting {
+    fn of(state: &State) -> Self {
+        let images = state.images.iter();
+        let mut generations: BTreeMap<String, u64> = images
+            .map(|(id, (generation, _))| (image_record(id), *generation))
+            .collect();
+        generations.insert(TAGS.to_owned(), state.tags.0);
+        generations.insert(ORIGINS.to_owned(), state.origins.0);
+        Counting {
+            generations,
+            unreadable: state.unreadable.keys().cloned().collect(),
+        }
+    }
+
+    /// Those of the files found that do not count.
+    fn doomed<'a>(
+        &'a self,
+        found: &'a [(String, u64)],
+    ) -> impl Iterator<Item = &'a (String, u64)> + 'a {
+        found.iter().filter(|(name, generation)| {
+            if self.unreadable.contains(name) {
+                return false;
+            }
+            match self.generations.get(name) {
+                None | Some(0) => true,
+                Some(counts) if counts == generation => false,
+                // Where the one that counts is not there, this may be all that is left.
+                Some(counts) => found.iter().any(|(n, g)| n == name && g == counts),
+            }
+        })
     }
 }
 
@@ -121,4 +154,33 @@ async fn remove_all(store: &Store, mut rubbish: Vec<String>) -> usize {
         rubbish = left;
     }
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_name_nothing_goes_while_the_record_that_counts_is_not_there() {
+        let counting = Counting {
+            generations: [("tags", 3), ("origins", 0), ("image-a", 1)]
+                .map(|(name, generation)| (name.to_owned(), generation))
+                .into(),
+            unreadable: ["image-b".to_owned()].into(),
+        };
+        let doomed = |found: &[(&str, u64)]| {
+            let found: Vec<_> = found.iter().map(|(n, g)| ((*n).to_owned(), *g)).collect();
+            let doomed = counting.doomed(&found).map(|(n, g)| format!("{n}.{g}"));
+            doomed.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            doomed(&[("tags", 2), ("tags", 3), ("tags", 4)]),
+            "tags.2 tags.4"
+        );
+        assert_eq!(doomed(&[("tags", 4)]), "");
+        assert_eq!(doomed(&[("tags", 2), ("tags", 4)]), "");
+        assert_eq!(doomed(&[("origins", 1), ("image-a", 1)]), "origins.1");
+        assert_eq!(doomed(&[("image-a", 2), ("image-c", 1)]), "image-c.1");
+        assert_eq!(doomed(&[("image-b", 1), ("image-b", 2)]), "");
+    }
 }

@@ -208,7 +208,8 @@ impl Networks {
             networks.insert(record.id.clone(), Arc::new(Network::new(record, 0, true)));
         }
         let mut moved = HashMap::new();
-        for (name, record) in records.load().await? {
+        // None is passed over: its port group and addresses would be given to another one, its containers among strangers.
+        for (name, record) in records.load().await?.whole()? {
             if let Some(container) = name.strip_prefix(PLACES) {
                 let value: Moved = records::decode(&name, &record.value)?;
                 moved.insert(container.to_owned(), (record.generation, value));

@@ -43,6 +43,8 @@ impl Leaving {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub volumes: BTreeMap<String, Entry>,
+    /// Names of volumes whose record cannot be read, with why. Nothing of theirs is deleted, and nobody takes the name.
+    pub unread: BTreeMap<String, String>,
     pub leaving: Leaving,
 }
 
@@ -59,7 +61,7 @@ impl Ledger {
     pub fn new(volumes: BTreeMap<String, Entry>) -> Arc<Self> {
         let state = State {
             volumes,
-            leaving: Leaving::default(),
+            ..State::default()
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -88,7 +90,9 @@ impl Ledger {
                 let mut state = self.state();
                 let there = state.volumes.get(&name);
                 // One in another store keeps its name in this one, too: two stores may be one folder by two names.
-                if there.is_some_and(|entry| entry.record.placed.is_some()) {
+                if there.is_some_and(|entry| entry.record.placed.is_some())
+                    || state.unread.contains_key(&name)
+                {
                     continue;
                 }
                 state.leaving.begin(&name);

@@ -17,7 +17,7 @@ use crate::{
     errors::{Error, Kind, Result},
     events::Events,
     insist::insist,
-    records::{self, Records, failed},
+    records::{self, Loaded, Records, failed},
     timestamps,
     vsphere::Vsphere,
 };
@@ -51,6 +51,42 @@ pub struct Volumes {
     first: Vec<String>,
 }
 
+/// The volumes that records tell of; and the names of those whose record cannot be read, with why.
+fn read(loaded: Loaded) -> (BTreeMap<String, Entry>, BTreeMap<String, String>) {
+    let mut volumes = BTreeMap::new();
+    let mut unread = BTreeMap::new();
+    let mut pass_over = |record: &str, why: Error| {
+        if let Some(name) = record.strip_prefix(VOLUME) {
+            tracing::warn!(
+                volume = name,
+                error = why.message,
+                "a volume is passed over; its files stay"
+            );
+            unread.insert(name.to_owned(), why.message);
+        }
+    };
+    for (name, record) in loaded.records {
+        if !name.starts_with(VOLUME) {
+            continue;
+        }
+        match records::decode::<VolumeRecord>(&name, &record.value) {
+            Ok(value) => {
+                let entry = Entry {
+                    record: Arc::new(value),
+                    generation: record.generation,
+                    users: BTreeSet::new(),
+                };
+                volumes.insert(entry.record.name.clone(), entry);
+            }
+            Err(why) => pass_over(&name, why),
+        }
+    }
+    for (name, record) in loaded.unreadable {
+        pass_over(&name, record.error);
+    }
+    (volumes, unread)
+}
+
 /// 404 in Docker's words.
 pub fn no_such_volume(name: &str) -> Error {
     Error::not_found(format!("get {name}: no such volume"))
@@ -72,19 +108,7 @@ impl Volumes {
         let folder = base.join("volumes");
         records::make_folder(&vsphere, &folder).await?;
         let records = Records::open(vsphere.clone(), base.join("volume-records")).await?;
-        let mut volumes = BTreeMap::new();
-        for (name, record) in records.load().await? {
-            if !name.starts_with(VOLUME) {
-                continue;
-            }
-            let value: VolumeRecord = records::decode(&name, &record.value)?;
-            let entry = Entry {
-                record: Arc::new(value),
-                generation: record.generation,
-                users: BTreeSet::new(),
-            };
-            volumes.insert(entry.record.name.clone(), entry);
-        }
+        let (volumes, unread) = read(records.load().await?);
         let this = Arc::new(Self {
             first: volumes.keys().cloned().collect(),
             vsphere,
@@ -98,9 +122,12 @@ impl Volumes {
                 .collect(),
             ledger: Ledger::new(volumes),
         });
+        this.state().unread = unread;
         for name in records::names(&this.vsphere, &this.folder).await? {
             // A volume on a server has no disk.
-            if this.find(&name).is_ok_and(|record| record.nfs().is_none()) {
+            if this.find(&name).is_ok_and(|record| record.nfs().is_none())
+                || this.state().unread.contains_key(&name)
+            {
                 continue;
             }
             tracing::info!(
@@ -220,6 +247,11 @@ impl Volumes {
         }
         if let Ok(there) = self.find(&name) {
             return Ok(there);
+        }
+        if let Some(why) = self.state().unread.get(&name) {
+            return Err(Error::conflict(format!(
+                "create {name}: there is a volume of this name, and {why}; then start the endpoint again"
+            )));
         }
         if self.state().leaving.contains(&name) {
             return Err(Error::conflict(format!(
@@ -520,3 +552,7 @@ impl Volumes {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "open_tests.rs"]
+mod tests;

@@ -1,6 +1,8 @@
 //! The hypervisor, as the endpoint uses it. Nothing outside of this module knows vSphere's types.
 
 mod disk;
+#[cfg(test)]
+pub(crate) mod fake;
 mod places;
 mod spec;
 mod watch;
