@@ -85,7 +85,6 @@ impl Images {
                 digest: None,
                 size: Some(size),
                 diff_id,
-                media_type: Some("application/vnd.oci.image.layer.v1.tar".to_owned()),
             };
             let (spool, progress) = (self.spool.clone(), progress.clone());
             let layer = tokio::task::spawn_blocking(move || {

@@ -3,7 +3,7 @@
 use super::progress::{Meter, Progress};
 use bytes::Bytes;
 use layers::Digest;
-use layers::convert::{Compression, ConvertError, Expectations, Folders, Limits};
+use layers::convert::{ConvertError, Expectations, Folders, Limits};
 use layers::io::ReadAt;
 use layers::spool::{GrainImage, Spool};
 use std::io::{self, Read};
@@ -40,8 +40,6 @@ pub(super) struct Expected {
     pub size: Option<u64>,
     /// Digest of the tar.
     pub diff_id: Digest,
-    /// What the manifest says that it is.
-    pub media_type: Option<String>,
 }
 
 /// A reader that fails once the client has gone.
@@ -78,10 +76,6 @@ pub(super) fn convert(
         digest: expected.digest,
         size: expected.size,
         diff_id: Some(expected.diff_id),
-        compression: expected
-            .media_type
-            .as_deref()
-            .and_then(Compression::of_media_type),
     };
     let reader = Watched {
         inner: reader,

@@ -134,7 +134,6 @@ impl Images {
                 digest: None,
                 size: None,
                 diff_id,
-                media_type: image.types[index].clone(),
             };
             let part = archive.part(&image.layers[index])?;
             let (spool, progress2) = (self.spool.clone(), progress.clone());

@@ -132,7 +132,6 @@ impl Images {
                 domain: &reference.domain,
                 diff_ids: &config.diff_ids,
                 blobs,
-                types: image.layers.iter().map(|l| l.media_type.clone()).collect(),
             };
             let (work, converted) = self.fetch(&repository, &wanted, progress).await?;
             let text = String::from_utf8(config_bytes.to_vec())
@@ -334,7 +333,6 @@ impl Images {
                         digest: Some(digest),
                         size: Some(size),
                         diff_id: work.diff_ids[index],
-                        media_type: Some(image.types[index].clone()),
                     },
                     digest,
                     size,
@@ -405,8 +403,6 @@ struct Wanted<'a> {
     diff_ids: &'a [Digest],
     /// Digest and size of each blob.
     blobs: Vec<(Digest, u64)>,
-    /// Media types of the layers, lowest first.
-    types: Vec<String>,
 }
 
 impl Wanted<'_> {

@@ -43,8 +43,6 @@ pub struct Expectations {
     /// Digest of the tar (the image configuration's `diff_ids`). Give it where it is known: the partition's file
     /// system UUID is made from it, so that the same tar gives the same partition.
     pub diff_id: Option<Digest>,
-    /// What the media type says ([`Compression::of_media_type`]).
-    pub compression: Option<Compression>,
 }
 
 /// What a layer may take. A layer that takes more is refused.
