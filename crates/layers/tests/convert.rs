@@ -10,7 +10,9 @@ mod support;
 use std::io::{Read, Write};
 use std::path::Path;
 
-use layers::convert::{Compression, ConvertError, ConvertedLayer, Expectations, Limits, convert};
+use layers::convert::{
+    Compression, ConvertError, ConvertedLayer, Expectations, Limits, convert, convert_above,
+};
 use layers::io::Stream;
 use layers::recipe::Rebuild;
 use layers::spool::Spool;
@@ -302,6 +304,42 @@ fn a_layer_that_is_not_what_was_promised_is_refused() {
         ));
     }
     assert_eq!(spool.used(), 0);
+}
+
+#[test]
+fn the_folders_of_all_layers_together_are_bounded() {
+    let (_folder, spool) = spool();
+    let limits = Limits {
+        folders: 1 << 20,
+        ..Limits::default()
+    };
+    let mut below = None;
+    let mut taken = 0;
+    let refused = loop {
+        let mut tar = Tar::default();
+        for number in 0..100 {
+            tar = tar.dir(&format!("{taken}-{number}"));
+        }
+        let lower = below.take().unwrap_or_default();
+        let expected = Expectations::default();
+        match convert_above(
+            &tar.end()[..],
+            &expected,
+            &spool,
+            &limits,
+            || Ok(lower),
+            |_| {},
+        ) {
+            Ok(layer) => below = Some(layer.folders),
+            Err(error) => break error,
+        }
+        taken += 1;
+    };
+    assert!((20..60).contains(&taken), "{taken} layers");
+    assert!(
+        refused.to_string().contains("bytes of folders"),
+        "{refused}"
+    );
 }
 
 #[test]

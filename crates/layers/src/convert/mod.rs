@@ -60,6 +60,8 @@ pub struct Limits {
     pub entries: u64,
     /// Bytes of the tar's headers, extended ones included; about what the conversion takes in memory. Default 1 GiB.
     pub metadata: u64,
+    /// Bytes of memory for the folders of this layer and all below it. Default 512 MiB.
+    pub folders: u64,
 }
 
 impl Default for Limits {
@@ -71,6 +73,7 @@ impl Default for Limits {
             ratio_from: 64 << 20,
             entries: 1_000_000,
             metadata: 1 << 30,
+            folders: 512 << 20,
         }
     }
 }
@@ -148,17 +151,17 @@ pub fn convert_above(
 
     let (stream, tar, applied) =
         decompress::with_stream(reader, *expected, *limits, progress, |input| {
-            let limits = TarLimits {
+            let tar_limits = TarLimits {
                 entries: limits.entries,
                 metadata: limits.metadata,
             };
-            let mut tar = Reader::new(&mut *input, limits);
+            let mut tar = Reader::new(&mut *input, tar_limits);
             let mut layer = apply::Layer::new(image, options);
             while let Some(entry) = tar.next_entry(&mut writer)? {
                 layer.entry(&entry, &mut tar, &mut writer)?;
             }
             tar.finish(&mut writer)?;
-            layer.finish(&*lower().map_err(ConvertError::Read)?)
+            layer.finish(lower().map_err(ConvertError::Read)?, limits.folders)
         })?;
 
     check(expected.size, stream.size, |expected, found| {
