@@ -307,6 +307,40 @@ fn a_layer_that_is_not_what_was_promised_is_refused() {
 }
 
 #[test]
+fn what_would_swell_the_recipe_is_refused() {
+    // 1 MiB that zstd cannot pack, again and again: with a window that is large enough each time takes a few bytes.
+    let mut state = 1u64;
+    let junk: Vec<u8> = (0..1 << 20)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .collect();
+    let end = Tar::default().file("a", b"x").end();
+    let mut packed = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    packed.window_log(22).unwrap();
+    packed.long_distance_matching(true).unwrap();
+    packed.write_all(&end).unwrap();
+    for _ in 0..65 {
+        packed.write_all(&junk).unwrap();
+    }
+    let packed = packed.finish().unwrap();
+    assert!(packed.len() < 2 << 20, "{} bytes", packed.len());
+    let refused = converted(&packed).unwrap_err();
+    assert!(
+        refused.to_string().contains("outside of files and headers"),
+        "{refused}"
+    );
+    // Zeros are padding, of which some tools make much; and something else may follow, in moderation.
+    let padded = [&end[..], &vec![0; 70 << 20], &junk].concat();
+    let layer = converted(&padded).unwrap();
+    assert_eq!(rebuilt(&layer), padded);
+    assert!(layer.recipe.size().unwrap() < 2 << 20);
+}
+
+#[test]
 fn the_folders_of_all_layers_together_are_bounded() {
     let (_folder, spool) = spool();
     let limits = Limits {

@@ -1,11 +1,9 @@
 //! One layer's conversion, as this module uses it.
 
 use super::progress::{Meter, Progress};
-use bytes::Bytes;
 use layers::Digest;
 use layers::convert::{ConvertError, Expectations, Folders, Limits};
-use layers::io::ReadAt;
-use layers::spool::{GrainImage, Spool};
+use layers::spool::{Blob, GrainImage, Spool};
 use std::io::{self, Read};
 
 /// A layer that was converted and is not yet on the datastore.
@@ -24,7 +22,7 @@ pub(super) struct Converted {
     /// Bytes of its files.
     pub content: u64,
     /// What rebuilds the tar.
-    pub recipe: Bytes,
+    pub recipe: Blob,
     /// Lower layers must not be seen below it.
     pub hides_lower_layers: bool,
     /// The folders of this layer and those below it.
@@ -96,21 +94,13 @@ pub(super) fn convert(
             }
         },
     )?;
-    let size = layer.recipe.size().map_err(ConvertError::Spool)?;
-    // A recipe holds headers only, compressed; `Limits::metadata` bounds it.
-    let mut recipe =
-        vec![0; usize::try_from(size).map_err(|e| ConvertError::Spool(io::Error::other(e)))?];
-    layer
-        .recipe
-        .read_exact_at(0, &mut recipe)
-        .map_err(ConvertError::Spool)?;
     Ok(Converted {
         digest: layer.digest,
         compressed: layer.size,
         partition: layer.partition_size(),
         unpacked: layer.tar_size,
         content: layer.file_bytes,
-        recipe: recipe.into(),
+        recipe: layer.recipe,
         hides_lower_layers: layer.hides_lower_layers,
         folders: layer.folders,
         image: layer.image,

@@ -225,7 +225,7 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use layers::spool::ImageWriter;
+    use layers::spool::{ImageWriter, Spool};
     use std::future::pending;
 
     fn key(layer: &str) -> Key {
@@ -244,7 +244,10 @@ mod tests {
             partition: 0,
             unpacked: 0,
             content: 0,
-            recipe: bytes::Bytes::new(),
+            recipe: Spool::new(std::env::temp_dir(), 0)
+                .and_then(|spool| spool.blob())
+                .unwrap()
+                .finish(),
             hides_lower_layers: false,
             folders: Arc::default(),
         }

@@ -9,8 +9,10 @@ use super::{Chain, Images, Incoming, StoredImage, StoredLayer, TAGS, image_recor
 use crate::errors::{Error, Result};
 use layers::chain::{BlockSink, ImagePlan, Kind, LayerInput, Params, plan};
 use layers::convert::Folders;
+use layers::io::Stream;
+use layers::spool::Blob;
 use layers::vmdk::VmdkBody;
-use layers::{Digest, chain_id};
+use layers::{Digest, ReadAt, chain_id};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::pin::Pin;
@@ -143,14 +145,7 @@ impl Images {
                     let Some(layer) = converted.get(&index) else {
                         return Err(Error::internal(format!("layer {index} was not converted")));
                     };
-                    let recipe = layer.recipe.clone();
-                    self.store
-                        .put_disk(
-                            &recipe_name(&chain),
-                            std::io::Cursor::new(recipe.clone()),
-                            recipe.len() as u64,
-                        )
-                        .await?;
+                    self.put_recipe(&chain, layer.recipe.clone()).await?;
                     let folders = layer.folders.encode().map_err(|e| {
                         Error::internal(format!("cannot pack a layer's folders: {e}"))
                     })?;
@@ -201,6 +196,15 @@ impl Images {
             }
         }
         Ok(())
+    }
+
+    async fn put_recipe(&self, chain: &Digest, recipe: Blob) -> Result<()> {
+        let fail = |e: std::io::Error| Error::internal(format!("a layer's recipe: {e}"));
+        let length = recipe.size().map_err(fail)?;
+        let recipe = Pieces::of(Stream::new(recipe).map_err(fail)?);
+        self.store
+            .put_disk(&recipe_name(chain), recipe, length)
+            .await
     }
 
     /// Writes an image's names, then its record, which is what makes both count. The caller holds `change`.
@@ -282,11 +286,28 @@ impl BlockSink for Sink<'_> {
     }
 
     async fn put(&self, name: &str, body: VmdkBody) -> Result<()> {
-        let length = body.len();
+        let pieces = Pieces::of(body.reader());
+        self.store.put_disk(name, pieces, body.len()).await
+    }
+
+    async fn delete(&self, name: &str) -> Result<()> {
+        self.store.remove_disk(name).await
+    }
+}
+
+/// Pieces out of a channel, as a reader.
+struct Pieces {
+    receive: mpsc::Receiver<std::io::Result<Vec<u8>>>,
+    piece: Vec<u8>,
+    at: usize,
+}
+
+impl Pieces {
+    /// Those of something in the spool, whose files are read by blocking calls: so on a thread. The channel bounds what
+    /// waits.
+    fn of(mut reader: impl Read + Send + 'static) -> Self {
         let (send, receive) = mpsc::channel(4);
-        // The spool's files are read by blocking calls, so on a thread; the channel bounds what waits.
         tokio::task::spawn_blocking(move || {
-            let mut reader = body.reader();
             loop {
                 let mut piece = vec![0; PIECE];
                 let piece = match reader.read(&mut piece) {
@@ -304,24 +325,12 @@ impl BlockSink for Sink<'_> {
                 }
             }
         });
-        let reader = Pieces {
+        Pieces {
             receive,
             piece: Vec::new(),
             at: 0,
-        };
-        self.store.put_disk(name, reader, length).await
+        }
     }
-
-    async fn delete(&self, name: &str) -> Result<()> {
-        self.store.remove_disk(name).await
-    }
-}
-
-/// Pieces out of a channel, as a reader.
-struct Pieces {
-    receive: mpsc::Receiver<std::io::Result<Vec<u8>>>,
-    piece: Vec<u8>,
-    at: usize,
 }
 
 impl AsyncRead for Pieces {

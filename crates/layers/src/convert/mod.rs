@@ -60,6 +60,9 @@ pub struct Limits {
     pub entries: u64,
     /// Bytes of the tar's headers, extended ones included; about what the conversion takes in memory. Default 1 GiB.
     pub metadata: u64,
+    /// Bytes of the tar that are neither headers nor a file's: padding, data of entries that are dropped, what follows
+    /// the end. They are kept in the recipe as they are. Blocks of zeros do not count. Default 64 MiB.
+    pub rest: u64,
     /// Bytes of memory for the folders of this layer and all below it. Default 512 MiB.
     pub folders: u64,
 }
@@ -73,6 +76,7 @@ impl Default for Limits {
             ratio_from: 64 << 20,
             entries: 1_000_000,
             metadata: 1 << 30,
+            rest: 64 << 20,
             folders: 512 << 20,
         }
     }
@@ -154,6 +158,7 @@ pub fn convert_above(
             let tar_limits = TarLimits {
                 entries: limits.entries,
                 metadata: limits.metadata,
+                rest: limits.rest,
             };
             let mut tar = Reader::new(&mut *input, tar_limits);
             let mut layer = apply::Layer::new(image, options);
