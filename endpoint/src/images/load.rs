@@ -57,11 +57,15 @@ impl Images {
         let archive =
             blocking(move || Archive::open(decompressed(file, &spool, MAX_ARCHIVE)?)).await?;
         let archive = Arc::new(archive);
-        let packed = {
-            let (archive, platform) = (archive.clone(), platform.cloned());
-            blocking(move || archive.images(platform.as_ref())).await?
+        let listed = {
+            let archive = archive.clone();
+            blocking(move || archive.images()).await?
         };
-        for image in packed {
+        for one in listed {
+            let image = {
+                let (archive, platform) = (archive.clone(), platform.cloned());
+                blocking(move || archive.packed(&one, platform.as_ref())).await?
+            };
             let config = manifest::config(&image.config)?;
             let wanted = platform.cloned().unwrap_or_else(Platform::ours);
             let id = Digest::of(&image.config);
