@@ -1,10 +1,12 @@
 //! One layer's conversion, as this module uses it.
 
 use super::progress::{Meter, Progress};
+use crate::errors::{Error, Result};
 use layers::Digest;
 use layers::convert::{ConvertError, Expectations, Folders, Limits};
 use layers::spool::{Blob, GrainImage, Spool};
 use std::io::{self, Read};
+use tokio::sync::oneshot;
 
 /// A layer that was converted and is not yet on the datastore.
 #[derive(Debug, Clone)]
@@ -69,7 +71,7 @@ pub(super) fn convert(
     lower: impl FnOnce() -> io::Result<std::sync::Arc<Folders>>,
     progress: &Progress,
     meter: Option<Meter>,
-) -> Result<Converted, ConvertError> {
+) -> std::result::Result<Converted, ConvertError> {
     let expectations = Expectations {
         digest: expected.digest,
         size: expected.size,
@@ -105,4 +107,103 @@ pub(super) fn convert(
         folders: layer.folders,
         image: layer.image,
     })
+}
+
+/// Runs something that may block for long, for a client or a registry, on a thread of its own. The runtime's threads
+/// for what blocks are 512, and what waits on one of them for what has none yet waits for ever: the conversion of a
+/// layer for that of the layer below it.
+///
+/// # Errors
+/// Where there is no thread, or it panicked.
+pub(super) async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    let (send, done) = oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::Builder::new()
+        .name("images".to_owned())
+        .spawn(move || {
+            let _runtime = runtime.enter();
+            // Nobody may wait any more.
+            let _ = send.send(work());
+        })
+        .map_err(|e| {
+            Error::internal(format!(
+                "no thread could be started: {e}; wait until other pulls are done"
+            ))
+        })?;
+    done.await
+        .map_err(|_| Error::internal("a thread of the endpoint ended early; its log says why"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::time::Duration;
+    use tokio::sync::{mpsc, watch};
+
+    type Below = (watch::Receiver<Option<Arc<Folders>>>, mpsc::Sender<()>);
+
+    /// Converts an empty layer above the one that `below` tells of, and says so once it waits for that.
+    async fn converted(spool: &Spool, below: Option<Below>) -> Converted {
+        let tar = vec![0; 1024];
+        let expected = Expected {
+            digest: None,
+            size: None,
+            diff_id: Digest::of(&tar),
+        };
+        let (progress, _listens) = Progress::new();
+        let spool = spool.clone();
+        let lower = move || {
+            let Some((mut below, waits)) = below else {
+                return Ok(Arc::default());
+            };
+            waits.blocking_send(()).map_err(io::Error::other)?;
+            tokio::runtime::Handle::current()
+                .block_on(below.wait_for(Option::is_some))
+                .map(|folders| folders.clone().unwrap())
+                .map_err(io::Error::other)
+        };
+        on_a_thread(move || convert(&tar[..], &expected, &spool, lower, &progress, None))
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    #[test]
+    fn layers_that_wait_for_those_below_them_leave_these_a_thread() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::new(folder.path(), 1 << 30).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .max_blocking_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (send, below) = watch::channel(None);
+            let (waits, mut waiting) = mpsc::channel(4);
+            let upper: Vec<_> = (0..4)
+                .map(|_| {
+                    let (spool, below) = (spool.clone(), (below.clone(), waits.clone()));
+                    tokio::spawn(async move { converted(&spool, Some(below)).await })
+                })
+                .collect();
+            let all = async {
+                // As many as the runtime has threads for.
+                for _ in 0..2 {
+                    waiting.recv().await.unwrap();
+                }
+                // Something else that blocks is done, too.
+                tokio::task::spawn_blocking(|| ()).await.unwrap();
+                let lowest = converted(&spool, None).await;
+                send.send(Some(lowest.folders)).unwrap();
+                for one in upper {
+                    one.await.unwrap();
+                }
+            };
+            let done = tokio::time::timeout(Duration::from_secs(60), all).await;
+            assert!(done.is_ok(), "the lowest layer was not converted");
+        });
+    }
 }

@@ -143,11 +143,10 @@ impl Images {
             let (spool, progress2) = (self.spool.clone(), progress.clone());
             let name = short(&diff_id);
             progress.of(&name, "Loading layer");
-            let layer = tokio::task::spawn_blocking(move || {
+            let layer = convert::on_a_thread(move || {
                 convert::convert(part, &expected, &spool, || Ok(lower), &progress2, None)
             })
-            .await
-            .map_err(|e| Error::internal(format!("the conversion of layer {name} ended: {e}")))?
+            .await?
             .map_err(|e| Error::bad(format!("layer {diff_id}: {e}")))?;
             lower = layer.folders.clone();
             converted.insert(index, layer);

@@ -480,7 +480,7 @@ impl Job {
         let meter = Meter::new(progress.clone(), &name, size);
         let (expected, spool) = (self.expected.clone(), self.spool.clone());
         let (lower, progress) = (self.lower.clone(), progress.clone());
-        let converting = tokio::task::spawn_blocking(move || {
+        let converting = convert::on_a_thread(move || {
             let lower = || lower.wait();
             let reader = part.whole(rest);
             let result = convert::convert(reader, &expected, &spool, lower, &progress, Some(meter));
@@ -492,10 +492,7 @@ impl Job {
             }
             result
         });
-        let result = converting
-            .await
-            .map_err(|e| Error::internal(format!("the conversion of layer {name} ended: {e}")))?;
-        result.map_err(|error| Failed {
+        converting.await?.map_err(|error| Failed {
             from_kept: came > 0 && !matches!(error, ConvertError::Read(_) | ConvertError::Spool(_)),
             error: Error::internal(format!("layer {digest}: {error}")),
         })

@@ -200,7 +200,7 @@ pub(super) fn with_stream<T>(
     let (out, chunks) = sync_channel(QUEUE);
     let (spare, spares) = channel();
     std::thread::scope(|scope| {
-        let worker = scope.spawn(move || {
+        let worker = std::thread::Builder::new().spawn_scoped(scope, move || {
             match decompress(reader, expected, limits, progress, &out, &spares) {
                 Ok(summary) => Some(summary),
                 Err(error) => {
@@ -210,6 +210,7 @@ pub(super) fn with_stream<T>(
                 }
             }
         });
+        let worker = worker.map_err(ConvertError::Read)?;
         let mut stream = TarStream {
             chunks,
             spare,
