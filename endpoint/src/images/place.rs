@@ -33,6 +33,13 @@ pub(super) enum LayerSource {
     Missing(Digest, u64),
 }
 
+impl LayerSource {
+    /// Whether it is to be fetched.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing(..))
+    }
+}
+
 /// What has to be done for an image.
 #[derive(Debug)]
 pub(super) struct Work {
