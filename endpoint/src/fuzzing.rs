@@ -41,11 +41,14 @@ pub fn archive(bytes: &[u8]) {
     file.write_all(bytes).expect("room for it");
     let opened = decompressed(file, &std::env::temp_dir(), ARCHIVE_MAX).and_then(Archive::open);
     let Ok(archive) = opened else { return };
-    let Ok(images) = archive.images(None) else {
+    let Ok(images) = archive.images() else {
         return;
     };
-    for Packed { layers, types, .. } in images {
-        assert!(layers.len() <= LAYERS_MAX && types.len() == layers.len());
+    for listed in images {
+        let Ok(Packed { layers, .. }) = archive.packed(&listed, None) else {
+            continue;
+        };
+        assert!(layers.len() <= LAYERS_MAX);
         for layer in layers {
             if let Ok(part) = archive.part(&layer) {
                 let read = std::io::copy(&mut part.take(ARCHIVE_MAX), &mut std::io::sink());

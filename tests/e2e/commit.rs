@@ -1,7 +1,8 @@
 //! `docker commit`: images out of containers' changes.
 
-use crate::hosts::{BUSYBOX, Hosts, Link, actions_since, equal, holds, on, on_both};
-use anyhow::{Result, ensure};
+use crate::hosts::{BUSYBOX, Hosts, Link, actions_since, equal, holds, load, on, on_both};
+use crate::images_out::files;
+use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use std::sync::Arc;
 use tests::command::eventually;
@@ -18,6 +19,12 @@ pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
         Link::Vsock,
         "commit::changes_and_history_are_docker_s",
         described,
+    ));
+    all.push(on(
+        hosts,
+        Link::Vsock,
+        "commit::an_image_of_127_layers_is_built_upon",
+        many_layers,
     ));
     all
 }
@@ -160,4 +167,54 @@ fn described(docker: &Docker) -> Result<()> {
         holds(&out.errors(), words)?;
     }
     Ok(())
+}
+
+/// Layers from the 21st on share a VMDK, which an image with one more cannot have.
+fn many_layers(docker: &Docker) -> Result<()> {
+    const BASE: &str = "mooring-test/many";
+    // It stays: another test may be pulling it.
+    load(docker, "many")?;
+    let ids = |image: &str| -> Result<Vec<String>> {
+        let list = docker.inspect(image, "{{json .RootFS.Layers}}")?;
+        Ok(serde_json::from_str(&list)?)
+    };
+    let mut below = BASE;
+    let mut made = Vec::new();
+    for (name, script) in [
+        (
+            "committed-many:1",
+            "echo one > /layers/one; rm /layers/last",
+        ),
+        ("committed-many:2", "echo two > /layers/two; rm /layers/126"),
+    ] {
+        let id = docker.ok(&["run", "-d", below, "sh", "-c", script])?;
+        let _gone = docker.container(&id);
+        docker.ok(&["wait", &id])?;
+        made.push(Image(docker.clone(), name));
+        docker.ok(&["commit", &id, name])?;
+        let (was, is) = (ids(below)?, ids(name)?);
+        equal("layers below", &is[..is.len() - 1], &was[..])?;
+        below = name;
+    }
+    let look = "cat /layers/one /layers/two; ls /layers | wc -l; ls /layers/last /layers/126 2>&1 | grep -c No";
+    // 86 in the image, two more, two less.
+    equal(
+        "what the process sees",
+        docker.ok(&["run", "--rm", below, "sh", "-c", look])?,
+        "one\ntwo\n86\n2".into(),
+    )?;
+    let archive = docker.run(&["save", below])?.ok()?;
+    let all = files(&archive.stdout)?;
+    for (name, bytes) in &all {
+        if let Some(hex) = name.strip_prefix("blobs/sha256/") {
+            equal(name, layers::Digest::of(bytes).hex(), hex.to_owned())?;
+        }
+    }
+    let manifest: serde_json::Value = serde_json::from_slice(&all["manifest.json"])?;
+    let saved = manifest[0]["Layers"].as_array().context("a list")?;
+    let saved: Vec<String> = saved
+        .iter()
+        .filter_map(|name| Some(name.as_str()?.replace("blobs/sha256/", "sha256:")))
+        .collect();
+    equal("the saved layers", saved, ids(below)?)
 }

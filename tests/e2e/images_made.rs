@@ -277,7 +277,41 @@ fn zstd(docker: &Docker, registry: &Registry) -> Result<()> {
     let same = registry.push("odd")?;
     let out = docker.ok(&["pull", &same])?;
     ensure!(!out.contains("Pulling fs layer"), "{out}");
-    docker.ok(&["rmi", &reference, &other, &same]).map(drop)
+    docker.ok(&["rmi", &reference, &other, &same])?;
+    mislabelled(docker, registry, &reference)
+}
+
+/// How a layer is packed its bytes tell, whatever its media type says, and Docker's name for zstd is known.
+fn mislabelled(docker: &Docker, registry: &Registry, zstd: &str) -> Result<()> {
+    let mut raw = Command::new("skopeo");
+    raw.args(["inspect", "--raw", "--tls-verify=false"]);
+    raw.arg(format!("docker://{zstd}"));
+    let manifest = run(raw, b"", DEADLINE)?.ok()?.text();
+    let is = "application/vnd.oci.image.layer.v1.tar+zstd";
+    holds(&manifest, is)?;
+    for (tag, says) in [
+        ("gzip", "application/vnd.oci.image.layer.v1.tar+gzip"),
+        ("plain", "application/vnd.oci.image.layer.v1.tar"),
+        (
+            "docker",
+            "application/vnd.docker.image.rootfs.diff.tar.zstd",
+        ),
+    ] {
+        let mut c = Command::new("curl");
+        c.args(["-sSf", "-X", "PUT", "--data-binary", "@-", "-H"]);
+        c.arg("Content-Type: application/vnd.oci.image.manifest.v1+json");
+        c.arg(format!(
+            "http://{}/v2/e2e/zstd/manifests/{tag}",
+            registry.address
+        ));
+        run(c, manifest.replace(is, says).as_bytes(), DEADLINE)?.ok()?;
+        let reference = format!("{}/e2e/zstd:{tag}", registry.address);
+        docker.ok(&["pull", "-q", &reference])?;
+        let said = docker.ok(&["run", "--rm", &reference, "echo", tag])?;
+        equal("output", said, tag.to_owned())?;
+        docker.ok(&["rmi", &reference])?;
+    }
+    Ok(())
 }
 
 /// Makes an image with a label and a time; its ID.

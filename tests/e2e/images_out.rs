@@ -29,7 +29,7 @@ fn ids(docker: &Docker, names: &[&str]) -> Result<Vec<String>> {
 }
 
 /// The files of a tar by name.
-fn files(tar: &[u8]) -> Result<BTreeMap<String, Vec<u8>>> {
+pub fn files(tar: &[u8]) -> Result<BTreeMap<String, Vec<u8>>> {
     let folder = tempfile::tempdir()?;
     let mut c = Command::new("tar");
     c.args(["-x", "-C"]).arg(folder.path());

@@ -382,30 +382,52 @@ pub(super) fn summary(app: &App, image: &ImageRecord) -> Value {
     })
 }
 
-/// Whether a pattern with `*` and `?` means a text; `*` stops at slashes, as in Go's path.Match.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern.first(), text.first()) {
-        (None, None) => true,
-        (Some(b'*'), _) if matches(&pattern[1..], text) => true,
-        (Some(b'*'), Some(c)) => *c != b'/' && matches(pattern, &text[1..]),
-        (Some(b'?'), Some(c)) if *c != b'/' => matches(&pattern[1..], &text[1..]),
-        (Some(p), Some(c)) if p == c => matches(&pattern[1..], &text[1..]),
-        _ => false,
+/// Whether a pattern with `*` and `?` means a text. Neither stands for a slash, as in Go's path.Match, so each part
+/// between slashes is matched with its own.
+fn matches(pattern: &str, text: &str) -> bool {
+    let (mut patterns, mut texts) = (pattern.split('/'), text.split('/'));
+    loop {
+        match (patterns.next(), texts.next()) {
+            (None, None) => return true,
+            (Some(pattern), Some(text)) if part_matches(pattern.as_bytes(), text.as_bytes()) => {}
+            _ => return false,
+        }
     }
+}
+
+/// The same for one part. The last star is the only one that is tried again, with one byte more: an earlier one that
+/// took more would leave less to those behind it. So the time is that of one length by the other, whatever the pattern.
+fn part_matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t, mut star) = (0, 0, None);
+    while t < text.len() {
+        match (pattern.get(p), star) {
+            (Some(b'*'), _) => {
+                star = Some((p, t));
+                p += 1;
+            }
+            (Some(&byte), _) if byte == b'?' || byte == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            (_, Some((at, taken))) => {
+                star = Some((at, taken + 1));
+                p = at + 1;
+                t = taken + 1;
+            }
+            _ => return false,
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
 }
 
 /// Whether a name of an image, with or without its tag, is what the pattern means.
 fn name_matches(name: &str, pattern: &str) -> bool {
-    // Matching is exponential in the number of stars: bound them.
-    let bounded = pattern.len() <= 256 && pattern.matches('*').count() <= 8;
     let bare = name.split('@').next().unwrap_or(name);
     let bare = bare
         .rfind(':')
         .filter(|at| !bare[*at..].contains('/'))
         .map_or(bare, |at| &bare[..at]);
-    bounded
-        && (matches(pattern.as_bytes(), name.as_bytes())
-            || matches(pattern.as_bytes(), bare.as_bytes()))
+    matches(pattern, name) || matches(pattern, bare)
 }
 
 fn names_match(image: &ImageRecord, pattern: &str) -> bool {
@@ -650,6 +672,7 @@ fn history(image: &ImageRecord) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn patterns_stop_at_slashes() {
@@ -662,10 +685,42 @@ mod tests {
             ("a?c", "a/c", false),
             ("*:latest", "x:latest", true),
         ] {
-            assert_eq!(
-                matches(pattern.as_bytes(), text.as_bytes()),
-                is,
-                "{pattern} {text}"
+            assert_eq!(matches(pattern, text), is, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_of_many_stars_is_matched_at_once() {
+        // Tried star by star, this takes longer than the world has been there.
+        let (pattern, name) = ("*a".repeat(100), "a".repeat(5000));
+        assert!(!name_matches(&name, &format!("{pattern}b")));
+        assert!(name_matches(&name, &pattern));
+        assert!(name_matches(
+            &format!("x/{name}:1"),
+            &format!("?/{pattern}*")
+        ));
+    }
+
+    /// As path.Match is described.
+    fn naive(pattern: &[u8], text: &[u8]) -> bool {
+        match (pattern.first(), text.first()) {
+            (None, None) => true,
+            (Some(b'*'), _) if naive(&pattern[1..], text) => true,
+            (Some(b'*'), Some(c)) => *c != b'/' && naive(pattern, &text[1..]),
+            (Some(b'?'), Some(c)) => *c != b'/' && naive(&pattern[1..], &text[1..]),
+            (Some(p), Some(c)) => p == c && naive(&pattern[1..], &text[1..]),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn patterns_mean_what_trying_everything_says(pattern in "[ab/*?]{0,8}", text in "[ab/]{0,10}") {
+            prop_assert_eq!(
+                matches(&pattern, &text),
+                naive(pattern.as_bytes(), text.as_bytes())
             );
         }
     }

@@ -5,6 +5,7 @@ use super::Reference;
 use super::manifest::{self, CONFIG_MAX, Document, MANIFEST_MAX, Platform};
 use crate::errors::{Error, Result};
 use layers::Digest;
+use layers::tar::{Kind, Reader, TarLimits};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,10 +15,14 @@ use std::sync::Arc;
 
 /// The largest archive that is taken, in bytes.
 pub const MAX_ARCHIVE: u64 = 64 << 30;
-/// The most entries of an archive.
-const ENTRIES_MAX: usize = 100_000;
-/// The largest extended header (a long name, PAX records), in bytes.
-const EXTENDED_MAX: u64 = 1 << 20;
+/// What an archive's headers may take: names and their places are kept. What else is in it is not read here.
+const LIMITS: TarLimits = TarLimits {
+    entries: 100_000,
+    metadata: 256 << 20,
+    rest: 1 << 20,
+};
+/// The most images of one archive, as of what `docker save` is asked for.
+const IMAGES_MAX: usize = 1000;
 /// How many links a name may lead through.
 const LINKS_MAX: usize = 8;
 
@@ -30,6 +35,39 @@ pub(crate) struct Archive {
     links: BTreeMap<String, String>,
 }
 
+/// An image that an archive lists.
+#[derive(Debug)]
+pub(crate) enum Listed {
+    /// In `manifest.json`.
+    Docker(Item),
+    /// In `index.json`.
+    Oci(Named),
+}
+
+/// An entry of `manifest.json`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Item {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    #[serde(default)]
+    layers: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    manifests: Vec<Named>,
+}
+
+/// An entry of `index.json`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Named {
+    digest: Digest,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
 /// One image in an archive.
 #[derive(Debug)]
 pub(crate) struct Packed {
@@ -37,8 +75,6 @@ pub(crate) struct Packed {
     pub config: Vec<u8>,
     /// Names of its layers in the archive, lowest first.
     pub layers: Vec<String>,
-    /// Media types, where there are some.
-    pub types: Vec<Option<String>>,
     /// References that it is to get.
     pub references: Vec<Reference>,
 }
@@ -80,80 +116,54 @@ fn clean(name: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// Refuses too many entries, and extended headers that would not go into memory: the tar reader
-/// takes each of those whole.
-fn check_headers(mut file: &File) -> Result<()> {
-    file.rewind().map_err(bad)?;
-    let mut tar = tar::Archive::new(file);
-    for (number, entry) in tar.entries_with_seek().map_err(bad)?.raw(true).enumerate() {
-        let header = entry.map_err(bad)?.header().clone();
-        let kind = header.entry_type();
-        let extended = kind.is_gnu_longname()
-            || kind.is_gnu_longlink()
-            || kind.is_pax_local_extensions()
-            || kind.is_pax_global_extensions();
-        if extended && header.entry_size().map_err(bad)? > EXTENDED_MAX {
-            return Err(bad(format!(
-                "an extended header in it has more than {EXTENDED_MAX} bytes"
-            )));
-        }
-        if number >= ENTRIES_MAX {
-            return Err(bad(format!("it has more than {ENTRIES_MAX} entries")));
-        }
+/// Takes the headers of an archive, which are not kept.
+struct Nothing;
+
+impl layers::tar::RawSink for Nothing {
+    fn raw(&mut self, _: &[u8]) -> std::io::Result<()> {
+        Ok(())
     }
-    Ok(())
 }
 
 impl Archive {
     /// Finds what is where. Blocks.
     pub fn open(mut file: File) -> Result<Self> {
         let length = file.metadata().map_err(bad)?.len();
-        check_headers(&file)?;
         file.rewind().map_err(bad)?;
-        let mut tar = tar::Archive::new(&file);
-        let mut archive = Archive {
-            file: Arc::new(file.try_clone().map_err(bad)?),
-            files: BTreeMap::new(),
-            links: BTreeMap::new(),
-        };
-        for entry in tar.entries_with_seek().map_err(bad)? {
-            let entry = entry.map_err(bad)?;
-            let Some(name) = std::str::from_utf8(&entry.path_bytes())
-                .ok()
-                .and_then(clean)
-            else {
+        let mut tar = Reader::new(&file, LIMITS);
+        let (mut files, mut links) = (BTreeMap::new(), BTreeMap::new());
+        while let Some(entry) = tar.next_entry(&mut Nothing).map_err(bad)? {
+            let at = tar.position().map_err(bad)?;
+            tar.pass_over().map_err(bad)?;
+            if at.checked_add(entry.data).is_none_or(|end| end > length) {
+                return Err(bad("it is truncated"));
+            }
+            let Some(name) = std::str::from_utf8(&entry.path).ok().and_then(clean) else {
                 continue;
             };
-            match entry.header().entry_type() {
-                t if t.is_file() => {
-                    let (at, size) = (entry.raw_file_position(), entry.size());
-                    if at.checked_add(size).is_none_or(|end| end > length) {
-                        return Err(bad("it is truncated"));
-                    }
-                    archive.files.insert(name, (at, size));
+            let target = std::str::from_utf8(&entry.link);
+            match entry.kind {
+                // Of a sparse one not all is there. No tool packs images so.
+                Kind::File if entry.sparse.is_none() => {
+                    files.insert(name, (at, entry.data));
                 }
-                t if t.is_symlink() => {
-                    let target = entry
-                        .link_name_bytes()
-                        .and_then(|l| String::from_utf8(l.to_vec()).ok());
+                Kind::Symlink => {
                     let folder = name.rsplit_once('/').map_or("", |s| s.0);
-                    if let Some(target) = target.and_then(|t| clean(&format!("{folder}/{t}"))) {
-                        archive.links.insert(name, target);
-                    }
+                    let target = target.ok().and_then(|t| clean(&format!("{folder}/{t}")));
+                    links.extend(target.map(|target| (name, target)));
                 }
-                t if t.is_hard_link() => {
-                    let target = entry
-                        .link_name_bytes()
-                        .and_then(|l| String::from_utf8(l.to_vec()).ok())
-                        .and_then(|t| clean(&t));
-                    if let Some(target) = target {
-                        archive.links.insert(name, target);
-                    }
+                Kind::HardLink => {
+                    let target = target.ok().and_then(clean);
+                    links.extend(target.map(|target| (name, target)));
                 }
                 _ => {}
             }
         }
-        Ok(archive)
+        Ok(Archive {
+            file: Arc::new(file),
+            files,
+            links,
+        })
     }
 
     fn place(&self, name: &str) -> Option<(u64, u64)> {
@@ -197,105 +207,86 @@ impl Archive {
         Ok(out)
     }
 
-    /// The images in it.
-    pub fn images(&self, platform: Option<&Platform>) -> Result<Vec<Packed>> {
-        if self.place("manifest.json").is_some() {
-            self.docker()
+    /// The images that it lists; [`Archive::packed`] reads one of them.
+    pub fn images(&self) -> Result<Vec<Listed>> {
+        let listed: Vec<Listed> = if self.place("manifest.json").is_some() {
+            let items: Vec<Item> = self.json("manifest.json")?;
+            items.into_iter().map(Listed::Docker).collect()
         } else if self.place("index.json").is_some() {
-            self.layout(platform)
+            let index: Index = self.json("index.json")?;
+            index.manifests.into_iter().map(Listed::Oci).collect()
         } else {
-            Err(bad(
+            return Err(bad(
                 "it has neither manifest.json (docker save) nor index.json (OCI image layout) in it",
-            ))
+            ));
+        };
+        if listed.len() > IMAGES_MAX {
+            return Err(bad(format!(
+                "it lists {} images; {IMAGES_MAX} are the most. Make several archives of them",
+                listed.len()
+            )));
+        }
+        Ok(listed)
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T> {
+        serde_json::from_slice(&self.whole(name, MANIFEST_MAX)?).map_err(bad)
+    }
+
+    /// Reads one image's description: of a thousand that are listed, there is one at a time in memory.
+    pub fn packed(&self, listed: &Listed, platform: Option<&Platform>) -> Result<Packed> {
+        match listed {
+            Listed::Docker(item) => self.docker(item),
+            Listed::Oci(named) => self.layout(named, platform),
         }
     }
 
-    fn docker(&self) -> Result<Vec<Packed>> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Item {
-            config: String,
-            #[serde(default)]
-            repo_tags: Option<Vec<String>>,
-            #[serde(default)]
-            layers: Vec<String>,
+    fn docker(&self, item: &Item) -> Result<Packed> {
+        if item.layers.len() > manifest::LAYERS_MAX {
+            return Err(bad(format!(
+                "an image in it has {} layers",
+                item.layers.len()
+            )));
         }
-        let items: Vec<Item> =
-            serde_json::from_slice(&self.whole("manifest.json", MANIFEST_MAX)?).map_err(bad)?;
-        items
-            .into_iter()
-            .map(|item| {
-                if item.layers.len() > manifest::LAYERS_MAX {
-                    return Err(bad(format!(
-                        "an image in it has {} layers",
-                        item.layers.len()
-                    )));
-                }
-                let references = item.repo_tags.unwrap_or_default();
-                Ok(Packed {
-                    config: self.whole(&item.config, CONFIG_MAX)?,
-                    types: vec![None; item.layers.len()],
-                    layers: item.layers,
-                    references: references
-                        .iter()
-                        .map(|r| Reference::parse(r).map_err(bad))
-                        .collect::<Result<_>>()?,
-                })
-            })
-            .collect()
+        let references = item.repo_tags.iter().flatten();
+        Ok(Packed {
+            config: self.whole(&item.config, CONFIG_MAX)?,
+            layers: item.layers.clone(),
+            references: references
+                .map(|r| Reference::parse(r).map_err(bad))
+                .collect::<Result<_>>()?,
+        })
     }
 
-    fn layout(&self, platform: Option<&Platform>) -> Result<Vec<Packed>> {
-        #[derive(Deserialize)]
-        struct Index {
-            manifests: Vec<Named>,
-        }
-        #[derive(Deserialize)]
-        struct Named {
-            digest: Digest,
-            #[serde(default)]
-            annotations: BTreeMap<String, String>,
-        }
-        let index: Index =
-            serde_json::from_slice(&self.whole("index.json", MANIFEST_MAX)?).map_err(bad)?;
+    fn layout(&self, named: &Named, platform: Option<&Platform>) -> Result<Packed> {
         let wanted = platform.cloned().unwrap_or_else(Platform::ours);
-        let mut out = Vec::new();
-        for named in index.manifests {
-            let mut document = manifest::parse(&self.blob(&named.digest, MANIFEST_MAX)?)?;
-            if let Document::Index(list) = &document {
-                document = manifest::parse(
-                    &self.blob(&manifest::choose(list, &wanted)?.digest, MANIFEST_MAX)?,
-                )?;
-            }
-            let Document::Image(image) = document else {
-                return Err(bad("an index within an index is not supported"));
-            };
-            // containerd's name is whole; the specification's may be a tag only, which names nothing by itself.
-            let name = named
-                .annotations
-                .get("io.containerd.image.name")
-                .or_else(|| {
-                    named
-                        .annotations
-                        .get("org.opencontainers.image.ref.name")
-                        .filter(|n| n.contains(['/', ':']))
-                });
-            out.push(Packed {
-                config: self.blob(&image.config.digest, CONFIG_MAX)?,
-                layers: image.layers.iter().map(|l| blob_name(&l.digest)).collect(),
-                types: image
-                    .layers
-                    .iter()
-                    .map(|l| Some(l.media_type.clone()))
-                    .collect(),
-                references: name
-                    .map(|n| Reference::parse(n).map_err(bad))
-                    .transpose()?
-                    .into_iter()
-                    .collect(),
-            });
+        let mut document = manifest::parse(&self.blob(&named.digest, MANIFEST_MAX)?)?;
+        if let Document::Index(list) = &document {
+            let chosen = manifest::choose(list, &wanted)?.digest;
+            document = manifest::parse(&self.blob(&chosen, MANIFEST_MAX)?)?;
         }
-        Ok(out)
+        let Document::Image(image) = document else {
+            return Err(bad("an index within an index is not supported"));
+        };
+        // containerd's name is whole; the specification's may be a tag only, which names nothing by itself.
+        let name = named
+            .annotations
+            .get("io.containerd.image.name")
+            .or_else(|| {
+                named
+                    .annotations
+                    .get("org.opencontainers.image.ref.name")
+                    .filter(|n| n.contains(['/', ':']))
+            });
+        Ok(Packed {
+            config: self.blob(&image.config.digest, CONFIG_MAX)?,
+            layers: image.layers.iter().map(|l| blob_name(&l.digest)).collect(),
+            references: name
+                .map(|n| Reference::parse(n).map_err(bad))
+                .transpose()?
+                .into_iter()
+                .collect(),
+        })
     }
 
     fn blob(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
@@ -315,6 +306,7 @@ fn blob_name(digest: &Digest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
     fn archive(entries: &[(&str, &[u8])], links: &[(&str, &str)]) -> Archive {
         let mut builder = tar::Builder::new(tempfile::tempfile().unwrap());
@@ -343,10 +335,10 @@ mod tests {
             ],
             &[("x/layer.tar", "../l.tar")],
         );
-        let images = a.images(None).unwrap();
-        assert_eq!(images[0].references[0].to_string(), "a/b:1");
+        let image = a.packed(&a.images().unwrap()[0], None).unwrap();
+        assert_eq!(image.references[0].to_string(), "a/b:1");
         let mut text = String::new();
-        a.part(&images[0].layers[0])
+        a.part(&image.layers[0])
             .unwrap()
             .read_to_string(&mut text)
             .unwrap();
@@ -369,9 +361,9 @@ mod tests {
     fn a_name_that_would_fill_the_memory_is_refused() {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::GNULongName);
-        header.set_size(EXTENDED_MAX + 1);
+        header.set_size((1 << 20) + 1);
         let mut builder = tar::Builder::new(tempfile::tempfile().unwrap());
-        let name = std::io::repeat(b'x').take(EXTENDED_MAX + 1);
+        let name = std::io::repeat(b'x').take((1 << 20) + 1);
         builder.append_data(&mut header, "l", name).unwrap();
         let error = Archive::open(builder.into_inner().unwrap()).unwrap_err();
         assert!(
@@ -381,24 +373,125 @@ mod tests {
         );
     }
 
+    /// A header, and a file of these parts with so many bytes behind them, as a hole.
+    fn header(kind: tar::EntryType, name: &str, size: u64) -> Vec<u8> {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_path(name).unwrap();
+        header.set_size(size);
+        header.set_cksum();
+        header.as_bytes().to_vec()
+    }
+
+    fn file_of(parts: &[Vec<u8>], hole: u64) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&parts.concat()).unwrap();
+        let length = file.metadata().unwrap().len();
+        file.set_len(length + hole).unwrap();
+        file
+    }
+
+    fn record(text: &str) -> Vec<u8> {
+        let mut record = text.as_bytes().to_vec();
+        record.resize(512, 0);
+        [
+            header(tar::EntryType::XHeader, "x", text.len() as u64),
+            record,
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn a_size_that_is_told_twice_hides_no_name_that_would_fill_the_memory() {
+        // By its header the file is empty, and what follows is another one, which holds all the rest. By its record it has
+        // a block, and what follows is a name of 20 GiB.
+        let hidden = file_of(
+            &[
+                record("12 size=512\n"),
+                header(tar::EntryType::Regular, "file", 0),
+                header(tar::EntryType::Regular, "rest", (20 << 30) + 512),
+                header(tar::EntryType::GNULongName, "l", 20 << 30),
+            ],
+            (20 << 30) + 1024,
+        );
+        let error = Archive::open(hidden).unwrap_err();
+        assert!(
+            error.message.contains("extended header"),
+            "{}",
+            error.message
+        );
+    }
+
+    #[test]
+    fn a_file_of_more_than_8_gib_is_found_behind_either_form_of_its_size() {
+        let large: u64 = 9 << 30;
+        let name = "large";
+        for parts in [
+            // GNU's: the size in binary.
+            vec![header(tar::EntryType::Regular, name, large)],
+            // PAX's: Go and others leave the field of the header 0.
+            vec![
+                record(&format!("19 size={large}\n")),
+                header(tar::EntryType::Regular, name, 0),
+            ],
+        ] {
+            let start = parts.concat().len() as u64;
+            let file = file_of(&parts, large);
+            let mut behind = header(tar::EntryType::Regular, "behind", 3);
+            behind.extend(b"end");
+            behind.resize(1024 + 1024, 0);
+            file.write_all_at(&behind, start + large).unwrap();
+            let archive = Archive::open(file).unwrap();
+            assert_eq!(archive.place(name), Some((start, large)));
+            assert_eq!(archive.whole("behind", 100).unwrap(), b"end");
+            // Cut short, it is refused.
+            let file = file_of(&parts, large - 1);
+            assert!(
+                Archive::open(file)
+                    .unwrap_err()
+                    .message
+                    .contains("truncated")
+            );
+        }
+    }
+
+    #[test]
+    fn many_images_are_listed_and_none_of_their_configurations_is_read() {
+        let item = r#"{"Config":"c.json","RepoTags":["a/b:1"],"Layers":["missing"]}"#;
+        let list = |count| format!("[{}]", vec![item; count].join(","));
+        let few = archive(&[("manifest.json", list(IMAGES_MAX).as_bytes())], &[]);
+        let images = few.images().unwrap();
+        assert_eq!(images.len(), IMAGES_MAX);
+        // It is missed when the image's turn has come.
+        assert!(few.packed(&images[0], None).is_err());
+        let named = format!(r#"{{"digest":"{}"}}"#, Digest::of(b"x"));
+        let index = format!(
+            r#"{{"manifests":[{}]}}"#,
+            vec![named.as_str(); IMAGES_MAX + 1].join(",")
+        );
+        for (name, text) in [
+            ("manifest.json", list(IMAGES_MAX + 1)),
+            ("index.json", index),
+        ] {
+            let error = archive(&[(name, text.as_bytes())], &[])
+                .images()
+                .unwrap_err();
+            assert!(error.message.contains("1001 images"), "{}", error.message);
+        }
+    }
+
     #[test]
     fn what_is_no_image_is_refused() {
         assert!(
             archive(&[("file", b"x")], &[])
-                .images(None)
+                .images()
                 .unwrap_err()
                 .message
                 .contains("manifest.json")
         );
-        assert!(
-            archive(&[("manifest.json", b"[{]")], &[])
-                .images(None)
-                .is_err()
-        );
-        assert!(
-            archive(&[("manifest.json", br#"[{"Config":"missing"}]"#)], &[])
-                .images(None)
-                .is_err()
-        );
+        assert!(archive(&[("manifest.json", b"[{]")], &[]).images().is_err());
+        let missing = archive(&[("manifest.json", br#"[{"Config":"missing"}]"#)], &[]);
+        let listed = missing.images().unwrap();
+        assert!(missing.packed(&listed[0], None).is_err());
     }
 }

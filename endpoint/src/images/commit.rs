@@ -1,12 +1,14 @@
 //! An image out of a container's changes (`docker commit`).
 
-use super::convert::{self, Expected};
+use super::convert::{self, Converted, Expected};
 use super::place::LayerSource;
 use super::progress::Progress;
+use super::rebuild::Lease;
 use super::tags::Names;
 use super::{Images, Incoming, Reference};
 use crate::errors::{Error, Result};
 use layers::Digest;
+use layers::convert::Folders;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -47,12 +49,13 @@ impl Images {
     ) -> Result<Digest> {
         self.registry.check_unsigned("docker commit")?;
         let below = super::parse_id(base)?;
-        let stored = self.read(|s| s.images.get(&below).map(|(_, image)| image.clone()));
-        let stored = stored.ok_or_else(|| {
+        let lease = self.lease(&below).map_err(|_| {
             Error::conflict(format!(
                 "the container's image {base} was removed meanwhile"
             ))
         })?;
+        let lease = Arc::new(lease);
+        let stored = &lease.image;
         let (tar, diff_id, size) = hashed(tar).await?;
         let mut diff_ids: Vec<Digest> = stored.layers.iter().map(|l| l.diff_id).collect();
         let mut blobs: Vec<_> = stored
@@ -74,27 +77,35 @@ impl Images {
         let work = self.work(&diff_ids, &blobs)?;
         let (progress, _nobody_listens) = Progress::new();
         let mut converted = BTreeMap::new();
-        if let Some(LayerSource::Missing(..)) = work.layers.last()
-            && !empty
-        {
-            let lower = match stored.layers.last() {
+        let first = work.layers.iter().position(LayerSource::is_missing);
+        if let Some(first) = first {
+            let below = first.checked_sub(1).and_then(|at| stored.layers.get(at));
+            let mut lower = match below {
                 Some(layer) => self.folders_of(layer).await?,
                 None => Arc::default(),
             };
-            let expected = Expected {
-                digest: None,
-                size: Some(size),
-                diff_id,
-                media_type: Some("application/vnd.oci.image.layer.v1.tar".to_owned()),
-            };
-            let (spool, progress) = (self.spool.clone(), progress.clone());
-            let layer = tokio::task::spawn_blocking(move || {
-                convert::convert(tar, &expected, &spool, || Ok(lower), &progress, None)
-            })
-            .await
-            .map_err(|e| Error::internal(format!("the conversion of the new layer ended: {e}")))?
-            .map_err(|e| Error::internal(format!("the new layer: {e}")))?;
-            converted.insert(diff_ids.len() - 1, layer);
+            // All but the new one are the image's own.
+            if first < stored.layers.len() {
+                converted = self.convert_again(&lease, first, lower, &progress).await?;
+                lower = converted
+                    .last_key_value()
+                    .map(|(_, layer): (_, &Converted)| layer.folders.clone())
+                    .unwrap_or_default();
+            }
+            if !empty {
+                let expected = Expected {
+                    digest: None,
+                    size: Some(size),
+                    diff_id,
+                };
+                let (spool, progress) = (self.spool.clone(), progress.clone());
+                let layer = convert::on_a_thread(move || {
+                    convert::convert(tar, &expected, &spool, || Ok(lower), &progress, None)
+                })
+                .await?
+                .map_err(|e| Error::internal(format!("the new layer: {e}")))?;
+                converted.insert(diff_ids.len() - 1, layer);
+            }
         }
         let tag = names.tags.first().cloned();
         let image = Incoming {
@@ -108,6 +119,42 @@ impl Images {
             self.tell("tag", &id.to_string(), &name);
         }
         Ok(id)
+    }
+
+    /// The layers of an image from `first` on, from its disk. Those from the 21st on are in one VMDK, whose name is that
+    /// of all of them: an image with one more has a VMDK of its own, and nobody but the image's disk has their tars.
+    async fn convert_again(
+        self: &Arc<Self>,
+        lease: &Arc<Lease>,
+        first: usize,
+        mut lower: Arc<Folders>,
+        progress: &Progress,
+    ) -> Result<BTreeMap<usize, Converted>> {
+        let (lease, spool, progress) = (lease.clone(), self.spool.clone(), progress.clone());
+        convert::on_a_thread(move || {
+            let disk = lease.open()?;
+            let mut converted = BTreeMap::new();
+            for (index, layer) in lease.image.layers.iter().enumerate().skip(first) {
+                let expected = Expected {
+                    digest: None,
+                    size: Some(layer.unpacked),
+                    diff_id: layer.diff_id,
+                };
+                let tar = disk.tar(index)?;
+                let made = convert::convert(tar, &expected, &spool, || Ok(lower), &progress, None)
+                    .map_err(|e| Error::internal(format!("layer {} again: {e}", layer.diff_id)))?;
+                lower = made.folders.clone();
+                let made = Converted {
+                    // Of the blob that it came as, which a registry may have.
+                    digest: layer.digest,
+                    compressed: layer.compressed,
+                    ..made
+                };
+                converted.insert(index, made);
+            }
+            Ok::<_, Error>(converted)
+        })
+        .await?
     }
 }
 

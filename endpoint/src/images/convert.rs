@@ -1,12 +1,12 @@
 //! One layer's conversion, as this module uses it.
 
 use super::progress::{Meter, Progress};
-use bytes::Bytes;
+use crate::errors::{Error, Result};
 use layers::Digest;
-use layers::convert::{Compression, ConvertError, Expectations, Folders, Limits};
-use layers::io::ReadAt;
-use layers::spool::{GrainImage, Spool};
+use layers::convert::{ConvertError, Expectations, Folders, Limits};
+use layers::spool::{Blob, GrainImage, Spool};
 use std::io::{self, Read};
+use tokio::sync::oneshot;
 
 /// A layer that was converted and is not yet on the datastore.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ pub(super) struct Converted {
     /// Bytes of its files.
     pub content: u64,
     /// What rebuilds the tar.
-    pub recipe: Bytes,
+    pub recipe: Blob,
     /// Lower layers must not be seen below it.
     pub hides_lower_layers: bool,
     /// The folders of this layer and those below it.
@@ -40,8 +40,6 @@ pub(super) struct Expected {
     pub size: Option<u64>,
     /// Digest of the tar.
     pub diff_id: Digest,
-    /// What the manifest says that it is.
-    pub media_type: Option<String>,
 }
 
 /// A reader that fails once the client has gone.
@@ -73,15 +71,11 @@ pub(super) fn convert(
     lower: impl FnOnce() -> io::Result<std::sync::Arc<Folders>>,
     progress: &Progress,
     meter: Option<Meter>,
-) -> Result<Converted, ConvertError> {
+) -> std::result::Result<Converted, ConvertError> {
     let expectations = Expectations {
         digest: expected.digest,
         size: expected.size,
         diff_id: Some(expected.diff_id),
-        compression: expected
-            .media_type
-            .as_deref()
-            .and_then(Compression::of_media_type),
     };
     let reader = Watched {
         inner: reader,
@@ -102,23 +96,114 @@ pub(super) fn convert(
             }
         },
     )?;
-    let size = layer.recipe.size().map_err(ConvertError::Spool)?;
-    // A recipe holds headers only, compressed; `Limits::metadata` bounds it.
-    let mut recipe =
-        vec![0; usize::try_from(size).map_err(|e| ConvertError::Spool(io::Error::other(e)))?];
-    layer
-        .recipe
-        .read_exact_at(0, &mut recipe)
-        .map_err(ConvertError::Spool)?;
     Ok(Converted {
         digest: layer.digest,
         compressed: layer.size,
         partition: layer.partition_size(),
         unpacked: layer.tar_size,
         content: layer.file_bytes,
-        recipe: recipe.into(),
+        recipe: layer.recipe,
         hides_lower_layers: layer.hides_lower_layers,
         folders: layer.folders,
         image: layer.image,
     })
+}
+
+/// Runs something that may block for long, for a client or a registry, on a thread of its own. The runtime's threads
+/// for what blocks are 512, and what waits on one of them for what has none yet waits for ever: the conversion of a
+/// layer for that of the layer below it.
+///
+/// # Errors
+/// Where there is no thread, or it panicked.
+pub(super) async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    let (send, done) = oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::Builder::new()
+        .name("images".to_owned())
+        .spawn(move || {
+            let _runtime = runtime.enter();
+            // Nobody may wait any more.
+            let _ = send.send(work());
+        })
+        .map_err(|e| {
+            Error::internal(format!(
+                "no thread could be started: {e}; wait until other pulls are done"
+            ))
+        })?;
+    done.await
+        .map_err(|_| Error::internal("a thread of the endpoint ended early; its log says why"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::time::Duration;
+    use tokio::sync::{mpsc, watch};
+
+    type Below = (watch::Receiver<Option<Arc<Folders>>>, mpsc::Sender<()>);
+
+    /// Converts an empty layer above the one that `below` tells of, and says so once it waits for that.
+    async fn converted(spool: &Spool, below: Option<Below>) -> Converted {
+        let tar = vec![0; 1024];
+        let expected = Expected {
+            digest: None,
+            size: None,
+            diff_id: Digest::of(&tar),
+        };
+        let (progress, _listens) = Progress::new();
+        let spool = spool.clone();
+        let lower = move || {
+            let Some((mut below, waits)) = below else {
+                return Ok(Arc::default());
+            };
+            waits.blocking_send(()).map_err(io::Error::other)?;
+            tokio::runtime::Handle::current()
+                .block_on(below.wait_for(Option::is_some))
+                .map(|folders| folders.clone().unwrap())
+                .map_err(io::Error::other)
+        };
+        on_a_thread(move || convert(&tar[..], &expected, &spool, lower, &progress, None))
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    #[test]
+    fn layers_that_wait_for_those_below_them_leave_these_a_thread() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::new(folder.path(), 1 << 30).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .max_blocking_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (send, below) = watch::channel(None);
+            let (waits, mut waiting) = mpsc::channel(4);
+            let upper: Vec<_> = (0..4)
+                .map(|_| {
+                    let (spool, below) = (spool.clone(), (below.clone(), waits.clone()));
+                    tokio::spawn(async move { converted(&spool, Some(below)).await })
+                })
+                .collect();
+            let all = async {
+                // As many as the runtime has threads for.
+                for _ in 0..2 {
+                    waiting.recv().await.unwrap();
+                }
+                // Something else that blocks is done, too.
+                tokio::task::spawn_blocking(|| ()).await.unwrap();
+                let lowest = converted(&spool, None).await;
+                send.send(Some(lowest.folders)).unwrap();
+                for one in upper {
+                    one.await.unwrap();
+                }
+            };
+            let done = tokio::time::timeout(Duration::from_secs(60), all).await;
+            assert!(done.is_ok(), "the lowest layer was not converted");
+        });
+    }
 }

@@ -5,6 +5,7 @@ use super::convert::Converted;
 use super::progress::Progress;
 use crate::errors::{Error, Result};
 use layers::Digest;
+use layers::convert::Folders;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -15,6 +16,8 @@ use tokio::sync::watch;
 const KEPT: Duration = Duration::from_secs(600);
 /// Bytes of the spool that such layers may take.
 const KEPT_MAX: u64 = 8 << 30;
+/// Bytes of memory that their lists of folders may take.
+const FOLDERS_MAX: u64 = 256 << 20;
 
 /// Which layer, of where: a registry that sends nothing holds up only those who ask it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +40,15 @@ struct Table {
     last: u64,
     flying: BTreeMap<Key, (u64, Weak<Flight>)>,
     landed: BTreeMap<Key, (u64, Converted)>,
+}
+
+impl Table {
+    /// Whether what has landed takes more than it may.
+    fn is_too_much(&self) -> bool {
+        let landed = || self.landed.values().map(|(_, converted)| converted);
+        landed().map(|c| c.image.stored()).sum::<u64>() > KEPT_MAX
+            || Folders::memory(landed().map(|c| &c.folders)) > FOLDERS_MAX
+    }
 }
 
 /// One layer on its way. With the last who waits for it, it is given up.
@@ -160,10 +172,8 @@ impl Flights {
         table
             .landed
             .insert(key.clone(), (number, converted.clone()));
-        let stored =
-            |table: &Table| -> u64 { table.landed.values().map(|(_, c)| c.image.stored()).sum() };
         // Those that are being waited for are held by their flights.
-        while stored(&table) > KEPT_MAX && table.landed.pop_first().is_some() {}
+        while table.is_too_much() && table.landed.pop_first().is_some() {}
         let (flights, key) = (Arc::downgrade(self), key.clone());
         tokio::spawn(async move {
             tokio::time::sleep(KEPT).await;
@@ -215,7 +225,7 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use layers::spool::ImageWriter;
+    use layers::spool::{ImageWriter, Spool};
     use std::future::pending;
 
     fn key(layer: &str) -> Key {
@@ -234,7 +244,10 @@ mod tests {
             partition: 0,
             unpacked: 0,
             content: 0,
-            recipe: bytes::Bytes::new(),
+            recipe: Spool::new(std::env::temp_dir(), 0)
+                .and_then(|spool| spool.blob())
+                .unwrap()
+                .finish(),
             hides_lower_layers: false,
             folders: Arc::default(),
         }
@@ -296,5 +309,42 @@ mod tests {
         flights.taken(&[key("a")]);
         let boarded = flights.board(&key("a"), &progress, || true, |_| pending());
         assert!(matches!(boarded, Boarded::Placed));
+    }
+
+    #[tokio::test]
+    async fn layers_that_landed_take_no_more_memory_than_they_may() {
+        let flights = Arc::new(Flights::default());
+        let landed = || lock(&flights.0).landed.len();
+        // An attribute each, of a quarter of what there is for all.
+        let large = |number: u8| {
+            let length = FOLDERS_MAX as usize / 4;
+            let mut listed = vec![0; 54];
+            listed[0] = 4;
+            listed.splice(4..4, *b"path");
+            listed[54..].copy_from_slice(&1u32.to_le_bytes());
+            for text in [vec![b'n'; 6], vec![number; length]] {
+                listed.extend((text.len() as u32).to_le_bytes());
+                listed.extend(text);
+            }
+            let packed = zstd::encode_all(&listed[..], 1).unwrap();
+            let folders = Arc::new(Folders::decode(&packed).unwrap());
+            Converted { folders, ..layer() }
+        };
+        // What is the same list counts once.
+        let shared = large(0);
+        for number in 0..20 {
+            let key = key(&format!("shared-{number}"));
+            flights.ended(number, &key, &Ok(shared.clone()));
+        }
+        assert_eq!(landed(), 20);
+        flights.taken(
+            &(0..20)
+                .map(|n| key(&format!("shared-{n}")))
+                .collect::<Vec<_>>(),
+        );
+        for number in 1..6 {
+            flights.ended(number.into(), &key(&number.to_string()), &Ok(large(number)));
+        }
+        assert_eq!(landed(), 3);
     }
 }

@@ -134,7 +134,6 @@ impl Images {
                 digest: None,
                 size: None,
                 diff_id,
-                media_type: None,
             };
             let layer = tokio::task::spawn_blocking(move || {
                 convert::convert(file, &expected, &spool, || Ok(Arc::default()), &told, None)

@@ -57,11 +57,15 @@ impl Images {
         let archive =
             blocking(move || Archive::open(decompressed(file, &spool, MAX_ARCHIVE)?)).await?;
         let archive = Arc::new(archive);
-        let packed = {
-            let (archive, platform) = (archive.clone(), platform.cloned());
-            blocking(move || archive.images(platform.as_ref())).await?
+        let listed = {
+            let archive = archive.clone();
+            blocking(move || archive.images()).await?
         };
-        for image in packed {
+        for one in listed {
+            let image = {
+                let (archive, platform) = (archive.clone(), platform.cloned());
+                blocking(move || archive.packed(&one, platform.as_ref())).await?
+            };
             let config = manifest::config(&image.config)?;
             let wanted = platform.cloned().unwrap_or_else(Platform::ours);
             let id = Digest::of(&image.config);
@@ -134,17 +138,15 @@ impl Images {
                 digest: None,
                 size: None,
                 diff_id,
-                media_type: image.types[index].clone(),
             };
             let part = archive.part(&image.layers[index])?;
             let (spool, progress2) = (self.spool.clone(), progress.clone());
             let name = short(&diff_id);
             progress.of(&name, "Loading layer");
-            let layer = tokio::task::spawn_blocking(move || {
+            let layer = convert::on_a_thread(move || {
                 convert::convert(part, &expected, &spool, || Ok(lower), &progress2, None)
             })
-            .await
-            .map_err(|e| Error::internal(format!("the conversion of layer {name} ended: {e}")))?
+            .await?
             .map_err(|e| Error::bad(format!("layer {diff_id}: {e}")))?;
             lower = layer.folders.clone();
             converted.insert(index, layer);

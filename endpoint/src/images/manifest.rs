@@ -22,6 +22,21 @@ pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Media type of OCI's configuration.
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// Media types of layers, OCI's and Docker's. How a layer is compressed its bytes tell, not its type: dockerd goes by
+/// them, and there are images whose types are wrong.
+const LAYERS: [&str; 11] = [
+    "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.oci.image.layer.v1.tar+gzip",
+    "application/vnd.oci.image.layer.v1.tar+zstd",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+    "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+];
 
 /// A manifest that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -246,10 +261,10 @@ pub fn parse(bytes: &[u8]) -> Result<Document, ManifestError> {
 /// # Errors
 /// [`ManifestError::Artifact`] with its type.
 pub fn check_layers(image: &ImageManifest) -> Result<(), ManifestError> {
-    let wrong = image.layers.iter().find(|l| {
-        !l.media_type.is_empty()
-            && layers::convert::Compression::of_media_type(&l.media_type).is_none()
-    });
+    let wrong = image
+        .layers
+        .iter()
+        .find(|l| !l.media_type.is_empty() && !LAYERS.contains(&l.media_type.as_str()));
     match wrong {
         Some(layer) => Err(ManifestError::Artifact(layer.media_type.clone())),
         None => Ok(()),
@@ -406,7 +421,13 @@ mod tests {
             }
         };
         assert_eq!(image(""), Ok(()));
-        assert_eq!(image("application/vnd.oci.image.layer.v1.tar+zstd"), Ok(()));
+        for kind in [
+            "application/vnd.oci.image.layer.v1.tar+zstd",
+            "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            "application/vnd.docker.image.rootfs.diff.tar.zstd",
+        ] {
+            assert_eq!(image(kind), Ok(()), "{kind}");
+        }
         for kind in [
             "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
             "application/vnd.dev.cosign.simplesigning.v1+json",

@@ -10,8 +10,9 @@ use crate::errors::{Error, Result};
 use crate::records;
 use layers::chain::{BlockSink, ImagePlan, Kind, LayerInput, Params, plan};
 use layers::convert::Folders;
+use layers::io::Stream;
 use layers::vmdk::VmdkBody;
-use layers::{Digest, chain_id};
+use layers::{Digest, ReadAt, chain_id};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::pin::Pin;
@@ -30,6 +31,13 @@ pub(super) enum LayerSource {
     Known(StoredLayer),
     /// To be fetched: digest and size of its blob.
     Missing(Digest, u64),
+}
+
+impl LayerSource {
+    /// Whether it is to be fetched.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing(..))
+    }
 }
 
 /// What has to be done for an image.
@@ -165,8 +173,8 @@ impl Images {
         })
         .await
         .map_err(|e| Error::internal(e.to_string()))?;
-        for (index, layer) in &converted {
-            if let Some(stored) = image.layers.get(*index) {
+        for (index, layer) in converted {
+            if let Some(stored) = image.layers.get(index) {
                 self.put_beside(stored, layer).await?;
             }
         }
@@ -181,13 +189,12 @@ impl Images {
     }
 
     /// Uploads what lies beside a layer's VMDK.
-    async fn put_beside(&self, stored: &StoredLayer, layer: &Converted) -> Result<()> {
-        let recipe = layer.recipe.clone();
-        let length = recipe.len() as u64;
+    async fn put_beside(&self, stored: &StoredLayer, layer: Converted) -> Result<()> {
+        let fail = |e: std::io::Error| Error::internal(format!("a layer's recipe: {e}"));
+        let length = layer.recipe.size().map_err(fail)?;
+        let recipe = Pieces::of(Stream::new(layer.recipe).map_err(fail)?);
         let name = recipe_name(&stored.chain_id);
-        self.store
-            .put_disk(&name, std::io::Cursor::new(recipe), length)
-            .await?;
+        self.store.put_disk(&name, recipe, length).await?;
         let folders = layer
             .folders
             .encode()
@@ -321,11 +328,28 @@ impl BlockSink for Sink<'_> {
     }
 
     async fn put(&self, name: &str, body: VmdkBody) -> Result<()> {
-        let length = body.len();
+        let pieces = Pieces::of(body.reader());
+        self.store.put_disk(name, pieces, body.len()).await
+    }
+
+    async fn delete(&self, name: &str) -> Result<()> {
+        self.store.remove_disk(name).await
+    }
+}
+
+/// Pieces out of a channel, as a reader.
+struct Pieces {
+    receive: mpsc::Receiver<std::io::Result<Vec<u8>>>,
+    piece: Vec<u8>,
+    at: usize,
+}
+
+impl Pieces {
+    /// Those of something in the spool, whose files are read by blocking calls: so on a thread. The channel bounds what
+    /// waits.
+    fn of(mut reader: impl Read + Send + 'static) -> Self {
         let (send, receive) = mpsc::channel(4);
-        // The spool's files are read by blocking calls, so on a thread; the channel bounds what waits.
         tokio::task::spawn_blocking(move || {
-            let mut reader = body.reader();
             loop {
                 let mut piece = vec![0; PIECE];
                 let piece = match reader.read(&mut piece) {
@@ -343,24 +367,12 @@ impl BlockSink for Sink<'_> {
                 }
             }
         });
-        let reader = Pieces {
+        Pieces {
             receive,
             piece: Vec::new(),
             at: 0,
-        };
-        self.store.put_disk(name, reader, length).await
+        }
     }
-
-    async fn delete(&self, name: &str) -> Result<()> {
-        self.store.remove_disk(name).await
-    }
-}
-
-/// Pieces out of a channel, as a reader.
-struct Pieces {
-    receive: mpsc::Receiver<std::io::Result<Vec<u8>>>,
-    piece: Vec<u8>,
-    at: usize,
 }
 
 impl AsyncRead for Pieces {

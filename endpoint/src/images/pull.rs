@@ -132,7 +132,6 @@ impl Images {
                 domain: &reference.domain,
                 diff_ids: &config.diff_ids,
                 blobs,
-                types: image.layers.iter().map(|l| l.media_type.clone()).collect(),
             };
             let (work, converted) = self.fetch(&repository, &wanted, progress).await?;
             let text = String::from_utf8(config_bytes.to_vec())
@@ -334,7 +333,6 @@ impl Images {
                         digest: Some(digest),
                         size: Some(size),
                         diff_id: work.diff_ids[index],
-                        media_type: Some(image.types[index].clone()),
                     },
                     digest,
                     size,
@@ -405,8 +403,6 @@ struct Wanted<'a> {
     diff_ids: &'a [Digest],
     /// Digest and size of each blob.
     blobs: Vec<(Digest, u64)>,
-    /// Media types of the layers, lowest first.
-    types: Vec<String>,
 }
 
 impl Wanted<'_> {
@@ -484,7 +480,7 @@ impl Job {
         let meter = Meter::new(progress.clone(), &name, size);
         let (expected, spool) = (self.expected.clone(), self.spool.clone());
         let (lower, progress) = (self.lower.clone(), progress.clone());
-        let converting = tokio::task::spawn_blocking(move || {
+        let converting = convert::on_a_thread(move || {
             let lower = || lower.wait();
             let reader = part.whole(rest);
             let result = convert::convert(reader, &expected, &spool, lower, &progress, Some(meter));
@@ -496,10 +492,7 @@ impl Job {
             }
             result
         });
-        let result = converting
-            .await
-            .map_err(|e| Error::internal(format!("the conversion of layer {name} ended: {e}")))?;
-        result.map_err(|error| Failed {
+        converting.await?.map_err(|error| Failed {
             from_kept: came > 0 && !matches!(error, ConvertError::Read(_) | ConvertError::Spool(_)),
             error: Error::internal(format!("layer {digest}: {error}")),
         })

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
+use super::folders::Flat;
 use super::{ConvertError, Folders};
 use crate::ext4::{Builder, DeviceKind, FileExtent, Kind, Metadata, Options, Time};
 use crate::recipe::RecipeWriter;
@@ -187,41 +189,41 @@ impl Layer {
     }
 
     /// Gives folders that the layer has no entry for the look that they have below; the folders of the whole stack.
-    fn inherit(&mut self, lower: &Folders) -> Result<Folders, ConvertError> {
-        let mut all = if self.hides_lower_layers {
-            Folders::default()
+    fn inherit(&mut self, lower: &Arc<Folders>, limit: u64) -> Result<Folders, ConvertError> {
+        let below = if self.hides_lower_layers {
+            Flat::new()
         } else {
-            lower.clone()
+            lower.flat()
         };
-        for (path, meta) in self.builder.implicit_directories(&all.0) {
+        let mut own = std::mem::take(&mut self.folders);
+        for (path, meta) in self.builder.implicit_directories(&below) {
             self.builder.directory(path, meta)?;
-            self.folders
-                .entry(path.to_vec())
-                .or_insert_with(|| meta.clone());
-        }
-        for path in &self.hidden {
-            all.remove(path);
-        }
-        let replaced: Vec<Vec<u8>> = all
-            .0
-            .keys()
-            .filter(|p| self.builder.kind(p).is_some_and(|k| k != Kind::Directory))
-            .cloned()
-            .collect();
-        for path in replaced {
-            all.remove(&path);
+            own.entry(path.to_vec()).or_insert_with(|| (*meta).clone());
         }
         let builder = &self.builder;
-        let own = std::mem::take(&mut self.folders);
-        all.0.extend(
-            own.into_iter()
-                .filter(|(p, _)| builder.kind(p) == Some(Kind::Directory)),
-        );
+        let replaced: Vec<Vec<u8>> = below
+            .keys()
+            .filter(|path| builder.kind(path).is_some_and(|k| k != Kind::Directory))
+            .map(|path| path.to_vec())
+            .collect();
+        own.retain(|path, _| builder.kind(path) == Some(Kind::Directory));
+        let hidden = std::mem::take(&mut self.hidden);
+        let all = Folders::above(lower, below, hidden.into_iter().chain(replaced), own);
+        if all.weight() > limit {
+            return Err(ConvertError::Limit {
+                what: "bytes of folders, with those of the layers below,",
+                limit,
+            });
+        }
         Ok(all)
     }
 
-    /// Makes the links that waited for their targets, and ends the image.
-    pub(super) fn finish(mut self, lower: &Folders) -> Result<Applied, ConvertError> {
+    /// Makes the links that waited for their targets, and ends the image. All folders may take `limit` bytes of memory.
+    pub(super) fn finish(
+        mut self,
+        lower: Arc<Folders>,
+        limit: u64,
+    ) -> Result<Applied, ConvertError> {
         loop {
             let mut waiting = BTreeMap::new();
             let before = self.links.len();
@@ -249,7 +251,7 @@ impl Layer {
                 Some(_) => self.links = waiting,
             }
         }
-        let folders = self.inherit(lower)?;
+        let folders = self.inherit(&lower, limit)?;
         let (summary, target) = self.builder.finish_into()?;
         Ok(Applied {
             image: target.finish(summary.bytes).map_err(ConvertError::Spool)?,

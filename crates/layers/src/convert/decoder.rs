@@ -13,7 +13,7 @@ const MAGIC: u64 = 6;
 /// Bytes that are read at once.
 const CHUNK: usize = 256 * 1024;
 
-/// How a layer's stream is compressed. Registries have the first three; `docker load` and `docker import` take all.
+/// How a stream is compressed: what its first bytes say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
     /// Not at all.
@@ -41,22 +41,6 @@ impl fmt::Display for Compression {
 }
 
 impl Compression {
-    /// What a layer's media type says, of OCI's kinds and Docker's; `None` for a type that is no layer's.
-    pub fn of_media_type(media_type: &str) -> Option<Self> {
-        match media_type {
-            "application/vnd.oci.image.layer.v1.tar"
-            | "application/vnd.oci.image.layer.nondistributable.v1.tar"
-            | "application/vnd.docker.image.rootfs.diff.tar" => Some(Self::None),
-            "application/vnd.docker.image.rootfs.diff.tar.gzip"
-            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
-            | "application/vnd.oci.image.layer.v1.tar+gzip"
-            | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip" => Some(Self::Gzip),
-            "application/vnd.oci.image.layer.v1.tar+zstd"
-            | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd" => Some(Self::Zstd),
-            _ => None,
-        }
-    }
-
     /// What a stream's first bytes say, of which there should be six.
     fn of_bytes(bytes: &[u8]) -> Self {
         match bytes {

@@ -91,16 +91,8 @@ fn decompress<R: Read, F: Fn(u64)>(
             .downcast::<ConvertError>()
             .unwrap_or_else(ConvertError::Read)
     };
+    // The bytes alone tell: dockerd, too, takes a layer whose media type says something else.
     let (compression, mut decoder) = Decoder::of(source).map_err(told)?;
-    if let Some(expected) = expected
-        .compression
-        .filter(|expected| *expected != compression)
-    {
-        return Err(ConvertError::WrongCompression {
-            expected,
-            found: compression,
-        });
-    }
     // What was read of the source by then, whatever of it waits in buffers.
     let read =
         |decoder: &Decoder<Started<Source<R, F>>>| decoder.get_ref().get_ref().get_ref().1.count;
@@ -208,7 +200,7 @@ pub(super) fn with_stream<T>(
     let (out, chunks) = sync_channel(QUEUE);
     let (spare, spares) = channel();
     std::thread::scope(|scope| {
-        let worker = scope.spawn(move || {
+        let worker = std::thread::Builder::new().spawn_scoped(scope, move || {
             match decompress(reader, expected, limits, progress, &out, &spares) {
                 Ok(summary) => Some(summary),
                 Err(error) => {
@@ -218,6 +210,7 @@ pub(super) fn with_stream<T>(
                 }
             }
         });
+        let worker = worker.map_err(ConvertError::Read)?;
         let mut stream = TarStream {
             chunks,
             spare,

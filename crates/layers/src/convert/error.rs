@@ -25,14 +25,6 @@ pub enum ConvertError {
         /// What is wrong.
         source: io::Error,
     },
-    /// The stream is not what its media type says.
-    #[error("the layer's media type says {expected}, but the stream is {found}")]
-    WrongCompression {
-        /// What the media type says.
-        expected: Compression,
-        /// What the stream starts like.
-        found: Compression,
-    },
     /// The stream has another size than it should.
     #[error("the layer has {found} bytes in place of {expected}")]
     WrongSize {

@@ -43,8 +43,6 @@ pub struct Expectations {
     /// Digest of the tar (the image configuration's `diff_ids`). Give it where it is known: the partition's file
     /// system UUID is made from it, so that the same tar gives the same partition.
     pub diff_id: Option<Digest>,
-    /// What the media type says ([`Compression::of_media_type`]).
-    pub compression: Option<Compression>,
 }
 
 /// What a layer may take. A layer that takes more is refused.
@@ -62,6 +60,11 @@ pub struct Limits {
     pub entries: u64,
     /// Bytes of the tar's headers, extended ones included; about what the conversion takes in memory. Default 1 GiB.
     pub metadata: u64,
+    /// Bytes of the tar that are neither headers nor a file's: padding, data of entries that are dropped, what follows
+    /// the end. They are kept in the recipe as they are. Blocks of zeros do not count. Default 64 MiB.
+    pub rest: u64,
+    /// Bytes of memory for the folders of this layer and all below it. Default 512 MiB.
+    pub folders: u64,
 }
 
 impl Default for Limits {
@@ -73,6 +76,8 @@ impl Default for Limits {
             ratio_from: 64 << 20,
             entries: 1_000_000,
             metadata: 1 << 30,
+            rest: 64 << 20,
+            folders: 512 << 20,
         }
     }
 }
@@ -150,17 +155,18 @@ pub fn convert_above(
 
     let (stream, tar, applied) =
         decompress::with_stream(reader, *expected, *limits, progress, |input| {
-            let limits = TarLimits {
+            let tar_limits = TarLimits {
                 entries: limits.entries,
                 metadata: limits.metadata,
+                rest: limits.rest,
             };
-            let mut tar = Reader::new(&mut *input, limits);
+            let mut tar = Reader::new(&mut *input, tar_limits);
             let mut layer = apply::Layer::new(image, options);
             while let Some(entry) = tar.next_entry(&mut writer)? {
                 layer.entry(&entry, &mut tar, &mut writer)?;
             }
             tar.finish(&mut writer)?;
-            layer.finish(&*lower().map_err(ConvertError::Read)?)
+            layer.finish(lower().map_err(ConvertError::Read)?, limits.folders)
         })?;
 
     check(expected.size, stream.size, |expected, found| {

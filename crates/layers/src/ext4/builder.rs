@@ -3,6 +3,7 @@
 use super::tree::{Content, Node, ROOT_NODE, Tree, components};
 use super::xattr::Attributes;
 use super::{BLOCK, BlockTarget, DeviceKind, Error, FIRST_DATA, FileWriter, Kind, Metadata, Time};
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 /// Bounds of an image.
@@ -301,9 +302,9 @@ impl<T: BlockTarget> Builder<T> {
     /// is found with the metadata from there before [`Builder::finish`]. What this takes is bounded
     /// by `among`, however many such directories there are.
     #[must_use]
-    pub fn implicit_directories<'a, V>(
+    pub fn implicit_directories<'a, K: Borrow<[u8]> + Ord, V>(
         &self,
-        among: &'a BTreeMap<Vec<u8>, V>,
+        among: &'a BTreeMap<K, V>,
     ) -> Vec<(&'a [u8], &'a V)> {
         self.tree.implicit(among)
     }

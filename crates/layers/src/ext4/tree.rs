@@ -3,6 +3,7 @@
 use super::extents::Extent;
 use super::xattr::Attributes;
 use super::{Error, Kind, Limits, Time};
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -136,7 +137,10 @@ impl Tree {
     /// All their paths together may take a thousand times what the tree takes: an entry's path of 4,095 bytes makes
     /// 2,047 of them. So there is one path at a time, nothing is kept but references to `among`, and no directory is
     /// entered that `among` has nothing below.
-    pub fn implicit<'a, V>(&self, among: &'a BTreeMap<Vec<u8>, V>) -> Vec<(&'a [u8], &'a V)> {
+    pub fn implicit<'a, K: Borrow<[u8]> + Ord, V>(
+        &self,
+        among: &'a BTreeMap<K, V>,
+    ) -> Vec<(&'a [u8], &'a V)> {
         let mut found = Vec::new();
         let mut path = Vec::new();
         let mut open = Vec::new();
@@ -173,7 +177,7 @@ impl Tree {
         found.sort_unstable_by_key(|(path, _)| *path);
         found
             .into_iter()
-            .map(|(path, value)| (path.as_slice(), value))
+            .map(|(path, value)| (path.borrow(), value))
             .collect()
     }
 
@@ -358,10 +362,10 @@ impl Tree {
 }
 
 /// Whether a key begins with `prefix`.
-fn has_prefix<V>(map: &BTreeMap<Vec<u8>, V>, prefix: &[u8]) -> bool {
+fn has_prefix<K: Borrow<[u8]> + Ord, V>(map: &BTreeMap<K, V>, prefix: &[u8]) -> bool {
     map.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
         .next()
-        .is_some_and(|(key, _)| key.starts_with(prefix))
+        .is_some_and(|(key, _)| Borrow::<[u8]>::borrow(key).starts_with(prefix))
 }
 
 /// A directory that no entry described.
@@ -449,7 +453,7 @@ mod tests {
         }
         put(&mut tree, "", Kind::Directory).unwrap();
         assert_eq!(tree.implicit(&among)[0].0, b"a");
-        assert!(tree.implicit::<()>(&BTreeMap::new()).is_empty());
+        assert!(tree.implicit::<Vec<u8>, ()>(&BTreeMap::new()).is_empty());
     }
 
     #[test]

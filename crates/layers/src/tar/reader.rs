@@ -1,10 +1,11 @@
 //! The reader itself.
 
-use std::io::Read;
+use std::io::{Read, Seek};
 
 use super::header::{BLOCK, Format, Header, text};
 use super::pax::{Effective, Records};
 use super::{Entry, Kind, RawSink, TarError, sparse};
+use crate::io::is_zero;
 
 /// Largest extended header or long name in bytes: room for an extended attribute of 64 KiB several times over.
 const MAX_EXTENDED: u64 = 1 << 20;
@@ -21,6 +22,9 @@ pub struct TarLimits {
     /// Bytes of headers, extended ones included, at most. A record of a global header counts for each entry that
     /// takes it.
     pub metadata: u64,
+    /// Bytes at most that are neither headers nor data that the caller reads: padding, data of volume labels and of
+    /// entries that are passed over, what follows the archive's end. Blocks of zeros do not count.
+    pub rest: u64,
 }
 
 /// Reads an archive from a stream.
@@ -30,6 +34,7 @@ pub struct Reader<R> {
     limits: TarLimits,
     entries: u64,
     metadata: u64,
+    rest: u64,
     global: Records,
     /// Bytes of the current entry's data that were not read yet, and of the padding after it.
     data: u64,
@@ -45,6 +50,7 @@ impl<R: Read> Reader<R> {
             limits,
             entries: 0,
             metadata: 0,
+            rest: 0,
             global: Records::default(),
             data: 0,
             padding: 0,
@@ -347,7 +353,7 @@ impl<R: Read> Reader<R> {
         loop {
             match self.input.read(&mut buf)? {
                 0 => return Ok(()),
-                count => raw.raw(&buf[..count])?,
+                count => self.rest(&buf[..count], raw)?,
             }
         }
     }
@@ -356,7 +362,7 @@ impl<R: Read> Reader<R> {
         let mut buf = [0; 8192];
         while self.data > 0 {
             let count = self.read_data(&mut buf)?;
-            raw.raw(&buf[..count])?;
+            self.rest(&buf[..count], raw)?;
         }
         let padding = std::mem::take(&mut self.padding) as usize;
         let mut filled = 0;
@@ -370,7 +376,21 @@ impl<R: Read> Reader<R> {
                 count => filled += count,
             }
         }
-        raw.raw(&buf[..padding])?;
+        self.rest(&buf[..padding], raw)
+    }
+
+    /// Passes on bytes that are nobody's.
+    fn rest(&mut self, bytes: &[u8], raw: &mut dyn RawSink) -> Result<(), TarError> {
+        let counted = bytes.chunks(BLOCK).filter(|block| !is_zero(block));
+        let counted: usize = counted.map(<[u8]>::len).sum();
+        self.rest = self.rest.saturating_add(counted as u64);
+        if self.rest > self.limits.rest {
+            return Err(TarError::Limit {
+                what: "bytes outside of files and headers",
+                limit: self.limits.rest,
+            });
+        }
+        raw.raw(bytes)?;
         Ok(())
     }
 
@@ -446,6 +466,22 @@ impl<R: Read> Reader<R> {
     }
 }
 
+impl<R: Read + Seek> Reader<R> {
+    /// Where the current entry's data goes on, in bytes from the start of what is read.
+    pub fn position(&mut self) -> Result<u64, TarError> {
+        Ok(self.input.stream_position()?)
+    }
+
+    /// Passes over what is left of the current entry's data without reading it. Whether it is there is not looked at.
+    pub fn pass_over(&mut self) -> Result<(), TarError> {
+        let left = std::mem::take(&mut self.data).saturating_add(std::mem::take(&mut self.padding));
+        let left =
+            i64::try_from(left).map_err(|_| self.malformed(format!("an entry of {left} bytes")))?;
+        self.input.seek_relative(left)?;
+        Ok(())
+    }
+}
+
 /// Where a sparse file's map is.
 enum Map {
     /// The file is not sparse.
@@ -490,6 +526,7 @@ mod tests {
         let limits = TarLimits {
             entries: 1000,
             metadata,
+            rest: u64::MAX,
         };
         let mut reader = Reader::new(tar, limits);
         let mut entries = Vec::new();
@@ -568,5 +605,80 @@ mod tests {
                 "{key}: {refused}"
             );
         }
+    }
+
+    /// What goes to the sink, where so many bytes may that are nobody's.
+    fn passed_on(tar: &[u8], rest: u64) -> Result<usize, TarError> {
+        let limits = TarLimits {
+            entries: 1000,
+            metadata: 1 << 20,
+            rest,
+        };
+        let (mut reader, mut raw) = (Reader::new(tar, limits), Vec::new());
+        while reader.next_entry(&mut raw)?.is_some() {}
+        reader.finish(&mut raw)?;
+        Ok(raw.len())
+    }
+
+    #[test]
+    fn bytes_that_are_nobody_s_are_bounded_and_zeros_are_not() {
+        let (end, junk) = (vec![0; 2 * BLOCK], vec![7; 100 << 10]);
+        let zeros = vec![0; 1 << 20];
+        let mut padded = part(b'0', "file", b"x");
+        padded.truncate(BLOCK + 1);
+        padded.resize(2 * BLOCK, b'p');
+        for (tar, counted) in [
+            ([end.clone(), junk.clone()].concat(), junk.len()),
+            (
+                [part(b'V', "label", &junk), end.clone()].concat(),
+                junk.len(),
+            ),
+            (
+                [part(b'D', "folder", &junk), end.clone()].concat(),
+                junk.len(),
+            ),
+            // Data that the caller did not ask for.
+            (
+                [part(b'0', "file", &junk), end.clone()].concat(),
+                junk.len(),
+            ),
+            // Of these blocks, the data's is one that was not asked for, too.
+            ([padded, end.clone()].concat(), BLOCK),
+            ([end.clone(), zeros.clone()].concat(), 0),
+            ([part(b'V', "label", &zeros), end.clone()].concat(), 0),
+        ] {
+            let counted = counted as u64;
+            assert_eq!(passed_on(&tar, counted).unwrap(), tar.len());
+            if counted > 0 {
+                let refused = passed_on(&tar, counted - 1).unwrap_err();
+                assert!(
+                    refused.to_string().contains("outside of files and headers"),
+                    "{refused}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_passed_over_is_not_read() {
+        let tar = [
+            part(b'0', "first", &[1; 700]),
+            part(b'x', "x", &record("size", b"600")),
+            part(b'0', "second", &[2; 600]),
+            vec![0; 2 * BLOCK],
+        ]
+        .concat();
+        let limits = TarLimits {
+            entries: 10,
+            metadata: 1 << 20,
+            rest: 0,
+        };
+        let mut reader = Reader::new(std::io::Cursor::new(&tar), limits);
+        let mut places = Vec::new();
+        while let Some(entry) = reader.next_entry(&mut Vec::new()).unwrap() {
+            places.push((reader.position().unwrap(), entry.data));
+            reader.pass_over().unwrap();
+        }
+        assert_eq!(places, [(512, 700), (512 + 1024 + 1536, 600)]);
     }
 }

@@ -281,6 +281,7 @@ mod tests {
         let limits = TarLimits {
             entries: 10,
             metadata: 1 << 20,
+            rest: 0,
         };
         let mut raw = Vec::new();
         Reader::new(bytes, limits)
