@@ -1,7 +1,10 @@
 //! Where clients connect: unix sockets, and TCP with TLS and client certificates.
 
-use crate::api;
-use axum::Router;
+use crate::api::{
+    self,
+    half_closed::{Exchange, HalfClosed, Upload},
+};
+use axum::{Router, body::Body};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use std::{
@@ -168,18 +171,26 @@ async fn connection<T>(stream: T, router: Router, stop: CancellationToken)
 where
     T: AsyncRead + AsyncWrite + api::drained::Drained + Unpin + Send + 'static,
 {
-    let stream = api::hijack::OldClients::new(stream);
+    let exchange = Exchange::default();
+    let stream = HalfClosed::new(api::hijack::OldClients::new(stream), exchange.clone());
     let service =
         hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-            api::handle(router.clone(), request.map(axum::body::Body::new))
+            let (uploading, answering) = exchange.begin(request.body());
+            let request = request.map(|body| Body::new(Upload::new(body, uploading)));
+            let answer = api::handle(router.clone(), request);
+            async move {
+                answer
+                    .await
+                    .map(|answer| answer.map(|body| answering.body(body)))
+            }
         });
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(hyper_util::rt::TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        // A client that has closed is seen while an answer waits (`events`, `wait`, `logs -f`), as with dockerd. What it
-        // closes of an upgraded connection is not hyper's any more.
+        // The end of what a client sends is looked for; `HalfClosed` says when it is seen. What is closed of an upgraded
+        // connection is not hyper's any more.
         .half_close(false);
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);
@@ -229,4 +240,75 @@ fn acceptor(files: TlsFiles<'_>) -> Result<TlsAcceptor, ListenError> {
     // HTTP/2 has no upgrade, and attach needs one.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{extract::Request, routing::any};
+    use std::convert::Infallible;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::Notify;
+
+    /// What a client gets that sends this and nothing more, and waits for the end.
+    async fn answer(router: Router, request: &str) -> String {
+        let (mut client, served) = tokio::io::duplex(4096);
+        let serving = tokio::spawn(connection(served, router, CancellationToken::new()));
+        client.write_all(request.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        serving.await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn who_sends_nothing_more_gets_an_answer_that_takes_a_while() {
+        for close in ["", "Connection: close\r\n"] {
+            let slow = Arc::new(Notify::new());
+            let done = slow.clone();
+            let handler = move || async move {
+                slow.notified().await;
+                "x".repeat(100_000)
+            };
+            let router = Router::new().route("/slow", any(handler));
+            let request = format!("GET /slow HTTP/1.1\r\nHost: d\r\n{close}\r\n");
+            let asking = tokio::spawn(async move { answer(router, &request).await });
+            // The end of what it sends has long come by then.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            done.notify_one();
+            let answer = asking.await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            assert!(answer.ends_with(&"x".repeat(100_000)));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_sends_nothing_more_is_not_kept_by_a_silent_answer() {
+        let handler = || async {
+            let first = futures_util::stream::iter([Ok::<_, Infallible>("what is known")]);
+            let silence = futures_util::stream::pending();
+            Body::from_stream(futures_util::StreamExt::chain(first, silence))
+        };
+        let router = Router::new().route("/silent", any(handler));
+        let answer = answer(router, "GET /silent HTTP/1.1\r\nHost: d\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("what is known") && answer.ends_with("0\r\n\r\n"));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_an_error() {
+        let handler = |request: Request| async {
+            match axum::body::to_bytes(request.into_body(), 1 << 20).await {
+                Ok(body) => format!("{} bytes", body.len()),
+                Err(_) => "broken".to_owned(),
+            }
+        };
+        let router = || Router::new().route("/upload", any(handler));
+        let head = "POST /upload HTTP/1.1\r\nHost: d\r\nContent-Length: 5\r\n\r\n";
+        let whole = answer(router(), &format!("{head}12345")).await;
+        assert!(whole.ends_with("5 bytes"), "{whole}");
+        let half = answer(router(), &format!("{head}123")).await;
+        assert!(half.ends_with("broken"), "{half}");
+    }
 }

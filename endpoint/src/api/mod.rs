@@ -9,6 +9,7 @@ mod endpoint_settings;
 pub mod events;
 pub mod exec;
 pub mod framing;
+pub mod half_closed;
 pub mod hijack;
 pub mod image_fields;
 pub mod images;
@@ -40,7 +41,6 @@ use axum::{
     http::{HeaderValue, request::Parts},
     response::{IntoResponse, Response},
 };
-use futures_util::FutureExt as _;
 use query::Query;
 use serde::de::DeserializeOwned;
 use std::{convert::Infallible, sync::Arc};
@@ -75,12 +75,7 @@ async fn missing() -> Error {
 /// Handles one request, to its end also where the client's connection goes meanwhile: nothing is left half done. What
 /// an answer's body waits for ends with the connection.
 pub async fn handle(router: Router, request: Request) -> Result<Response, Infallible> {
-    let mut work = Box::pin(answer(router, request));
-    // What is known at once is told also to a client that sends nothing more and has said so (`nc -N`): see `listen`.
-    if let Some(answer) = (&mut work).now_or_never() {
-        return answer;
-    }
-    match tokio::spawn(work).await {
+    match tokio::spawn(answer(router, request)).await {
         Ok(answer) => answer,
         Err(error) => {
             let error = Error::internal(format!("the request's task ended: {error}"));
