@@ -250,6 +250,7 @@ fn attach_beside_start(docker: &Docker) -> Result<()> {
         let id = docker.ok(&["create", BUSYBOX, "sh", "-c", "sleep 2; echo hello"])?;
         let _gone = docker.container(&id);
         let start = docker.spawn(&["start", &id])?;
+        // The moment of the second client, as in `beside_a_start`.
         std::thread::sleep(Duration::from_millis(wait));
         let mut output = Vec::new();
         process::attach(docker, &id)?.read_to_end(&mut output)?;

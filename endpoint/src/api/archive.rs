@@ -1,6 +1,6 @@
 //! `docker cp`, `diff` and `export`: a container's files as a tar, and as a list of changes.
 
-use super::{Target, ok, query::Query};
+use super::{Target, half_closed::Finite, ok, query::Query};
 use crate::{
     containers::{
         files::{JobError, Packer, unpack},
@@ -167,6 +167,7 @@ fn tar(packer: Packer) -> Response {
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/x-tar"),
     );
+    response.extensions_mut().insert(Finite);
     response
 }
 

@@ -5,7 +5,7 @@
 //! sends cancels the request's context; what is answered all the same is sent). So hyper is told to look, and is kept from
 //! seeing that end until the answer is done: which it is as soon as there is nothing more of it at once.
 
-use axum::body::Body;
+use axum::{body::Body, response::Response};
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use std::{
     io,
@@ -98,14 +98,22 @@ impl Drop for Uploading {
 #[derive(Debug)]
 pub struct Answering(Exchange);
 
+/// Goes with an answer (as an extension) that comes to its end by itself: a file, a log that is not followed. Cut where it
+/// has to be waited for, it would look whole. Whoever is gone from it is found out by its writes.
+#[derive(Debug, Clone, Copy)]
+pub struct Finite;
+
 impl Answering {
     /// Puts this into the answer.
-    pub fn body(self, body: Body) -> Body {
-        let ended = Box::pin(self.0.0.ended.clone().cancelled_owned());
-        Body::new(Answer {
-            body,
-            ended,
-            _answering: self,
+    pub fn keep(self, answer: Response) -> Response {
+        let finite = answer.extensions().get::<Finite>().is_some();
+        let ended = (!finite).then(|| Box::pin(self.0.0.ended.clone().cancelled_owned()));
+        answer.map(|body| {
+            Body::new(Answer {
+                body,
+                ended,
+                _answering: self,
+            })
         })
     }
 }
@@ -122,7 +130,8 @@ impl Drop for Answering {
 /// The body of an answer. For a client that sends nothing more it ends where it would be waited for.
 struct Answer {
     body: Body,
-    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// The client sends nothing more; not for one that is finite.
+    ended: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     _answering: Answering,
 }
 
@@ -138,8 +147,10 @@ impl HttpBody for Answer {
             return Poll::Ready(frame);
         }
         // What is there is sent; nobody waits for more.
-        ready!(self.ended.as_mut().poll(cx));
-        Poll::Ready(None)
+        match &mut self.ended {
+            Some(ended) => ended.as_mut().poll(cx).map(|()| None),
+            None => Poll::Pending,
+        }
     }
 
     fn is_end_stream(&self) -> bool {

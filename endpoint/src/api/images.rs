@@ -1,5 +1,6 @@
 //! Images: pull, load, list, inspect, tag, remove; and `docker login`.
 
+use super::half_closed::Finite;
 use super::query::Query;
 use super::{JsonBody, image_fields, ok, version::ApiVersion};
 use crate::app::App;
@@ -9,12 +10,12 @@ use crate::images::progress::Progress;
 use crate::images::registry::{Credentials, RegistryError};
 use crate::images::{ImageRecord, Images, Import, Reference, User};
 use crate::timestamps;
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use base64::Engine as _;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -497,7 +498,8 @@ fn archive(app: &App, names: &[String], query: &Query) -> Result<Response> {
     let body = Body::from_stream(futures_util::stream::poll_fn(move |context| {
         pieces.poll_recv(context)
     }));
-    Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
+    let kind = [(header::CONTENT_TYPE, "application/x-tar")];
+    Ok((kind, Extension(Finite), body).into_response())
 }
 
 async fn get_one(

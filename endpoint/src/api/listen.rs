@@ -178,11 +178,7 @@ where
             let (uploading, answering) = exchange.begin(request.body());
             let request = request.map(|body| Body::new(Upload::new(body, uploading)));
             let answer = api::handle(router.clone(), request);
-            async move {
-                answer
-                    .await
-                    .map(|answer| answer.map(|body| answering.body(body)))
-            }
+            async move { answer.await.map(|answer| answering.keep(answer)) }
         });
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     builder
@@ -245,7 +241,8 @@ fn acceptor(files: TlsFiles<'_>) -> Result<TlsAcceptor, ListenError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::{extract::Request, routing::any};
+    use crate::api::half_closed::Finite;
+    use axum::{Extension, extract::Request, routing::any};
     use std::convert::Infallible;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -290,6 +287,21 @@ mod tests {
         let answer = answer(router, "GET /silent HTTP/1.1\r\nHost: d\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(answer.contains("what is known") && answer.ends_with("0\r\n\r\n"));
+    }
+
+    #[tokio::test]
+    async fn who_sends_nothing_more_gets_a_file_whole() {
+        let handler = || async {
+            let parts = futures_util::stream::unfold(0, |n| async move {
+                tokio::task::yield_now().await;
+                (n < 100).then(|| (Ok::<_, Infallible>("part"), n + 1))
+            });
+            (Extension(Finite), Body::from_stream(parts))
+        };
+        let router = Router::new().route("/file", any(handler));
+        let answer = answer(router, "GET /file HTTP/1.1\r\nHost: d\r\n\r\n").await;
+        assert_eq!(answer.matches("part").count(), 100);
+        assert!(answer.ends_with("0\r\n\r\n"), "{answer}");
     }
 
     #[tokio::test]

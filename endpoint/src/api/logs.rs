@@ -1,6 +1,8 @@
 //! `GET /containers/{id}/logs`: from the tether while the VM is on, else from the disk.
 
-use super::{Target, framing::Framing, hijack::Connection, version::ApiVersion};
+use super::{
+    Target, framing::Framing, half_closed::Finite, hijack::Connection, version::ApiVersion,
+};
 use crate::{
     app::App,
     containers::{Container, Containers},
@@ -67,6 +69,7 @@ pub(super) async fn logs(at: Target, version: ApiVersion) -> Result<Response> {
         details: query.flag("details"),
         framing: Framing::of(tty),
     };
+    let follow = wanted.range.follow;
     let receiver = produce(at.app.containers.clone(), container, wanted);
     let body = stream::unfold(receiver, async |mut receiver| {
         receiver.recv().await.map(|piece| (piece, receiver))
@@ -80,6 +83,9 @@ pub(super) async fn logs(at: Target, version: ApiVersion) -> Result<Response> {
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    if !follow {
+        response.extensions_mut().insert(Finite);
+    }
     Ok(response)
 }
 
