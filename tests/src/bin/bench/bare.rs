@@ -1,9 +1,11 @@
-//! The bare boot: the distribution's packaged kernel with an init that prints a line, and nothing else.
+//! The bare boot: a kernel with an init that prints a line, and nothing else. The distribution's packaged one is the floor.
 
 use crate::floors::{Floors, Killed, QEMU, cmdline};
+use crate::lab::Lab;
+use crate::measure::{Alternate, Row};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 use tests::guest::build::Guest;
@@ -22,9 +24,11 @@ pub enum Way {
     /// With all that bootimage and hostsim do to a VM to be quick: vmlinux entered by PVH, qboot, hostsim's processor and
     /// its options for a kernel under emulation.
     Tuned,
+    /// From an ISO on hostsim's processor: a container's boot from the ISO, less the container.
+    TunedIso,
 }
 
-/// The guest of all of them.
+/// A kernel, as it is given to QEMU in each of these ways.
 #[derive(Debug)]
 pub struct Bare {
     tuned: Guest,
@@ -33,13 +37,30 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// Has it built.
+    /// The packaged kernel; its ISO tells it no more than what the floor's init does.
     ///
     /// # Errors
     /// Those of bootimage.
-    pub fn build(floors: &Floors) -> Result<Bare> {
-        let (tuned, folder) =
-            floors.build(&places::kernel_package()?, "bare", "", Some("print"))?;
+    pub fn packaged(floors: &Floors) -> Result<Bare> {
+        Bare::build(
+            floors,
+            &places::kernel_package()?,
+            "bare",
+            &cmdline("print"),
+        )
+    }
+
+    /// The trimmed kernel; its ISO tells it what a container's does.
+    ///
+    /// # Errors
+    /// Those of bootimage.
+    pub fn trimmed(floors: &Floors) -> Result<Bare> {
+        let cmdline = format!("{} floor=print", wire::config::KERNEL_CMDLINE);
+        Bare::build(floors, &places::kernel_fast(), "bare-fast", &cmdline)
+    }
+
+    fn build(floors: &Floors, kernel: &Path, name: &str, iso: &str) -> Result<Bare> {
+        let (tuned, folder) = floors.build(kernel, name, "", Some(iso))?;
         Ok(Bare {
             tuned,
             vmlinuz: folder.join("vmlinuz"),
@@ -61,8 +82,11 @@ impl Bare {
                 qemu.arg("-append").arg(cmdline("print"));
                 qemu
             }
-            Way::Iso => {
+            Way::Iso | Way::TunedIso => {
                 let mut qemu = floors.untuned();
+                if way == Way::TunedIso {
+                    qemu.args(["-cpu", floors.processor()]);
+                }
                 qemu.arg("-cdrom").arg(&self.iso);
                 qemu
             }
@@ -86,4 +110,20 @@ impl Bare {
             text.push_str(&line);
         }
     }
+}
+
+/// The trimmed kernel with nothing but that init, over the packaged one: how much of the bar of
+/// `boot-to-first-byte-fast` is spent before there is anything of Mooring.
+///
+/// # Errors
+/// What could not be measured.
+pub fn trimmed(lab: &mut Lab, way: Way, order: &Alternate) -> Result<Row> {
+    let floors = lab.floors()?;
+    let trimmed = Bare::trimmed(floors)?;
+    let packaged = floors.bare()?;
+    let floors = &*floors;
+    order.run(
+        || trimmed.boot(floors, way),
+        || packaged.boot(floors, Way::Packaged),
+    )
 }

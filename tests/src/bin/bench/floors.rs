@@ -68,11 +68,24 @@ impl Floors {
     /// # Errors
     /// When it cannot be built or does not boot.
     pub fn bare_boot(&mut self, way: Way) -> Result<f64> {
+        self.bare()?.boot(self, way)
+    }
+
+    /// The packaged kernel with the floor's init.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub fn bare(&mut self) -> Result<Rc<Bare>> {
         let bare = match self.bare.take() {
             Some(bare) => bare,
-            None => Rc::new(Bare::build(self)?),
+            None => Rc::new(Bare::packaged(self)?),
         };
-        self.bare.insert(bare).clone().boot(self, way)
+        Ok(self.bare.insert(bare).clone())
+    }
+
+    /// The processor that hostsim gives its VMs, for QEMU.
+    pub fn processor(&self) -> &'static str {
+        tuning::cpu(self.facts.accelerator)
     }
 
     /// Bytes a second of a guest that only writes zeros to a vsock, through the device that hostsim gives its VMs;
@@ -210,8 +223,8 @@ impl Floors {
         self.copy.as_ref().context("the floor's guest is not built")
     }
 
-    /// Builds kernel and initramfs out of a kernel package, guest/floor.c and these modules, and an ISO where it is said
-    /// what its guest does. Gives the folder, too.
+    /// Builds kernel and initramfs out of a kernel package, guest/floor.c and these modules, and an ISO where there is a
+    /// command line for it. Gives the folder, too.
     ///
     /// # Errors
     /// Those of gcc and bootimage.
@@ -227,8 +240,7 @@ impl Floors {
         let list = self.folder.path().join(format!("{name}.modules"));
         let out = self.folder.path().join(name);
         std::fs::write(&list, modules)?;
-        let iso = iso.map(cmdline);
-        let guest = Guest::build(kernel, &init, Some(&list), iso.as_deref(), &out)?;
+        let guest = Guest::build(kernel, &init, Some(&list), iso, &out)?;
         Ok((guest, out))
     }
 
@@ -263,7 +275,7 @@ impl Floors {
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none"]);
         qemu.args(["-no-reboot", "-smp", "1"]);
         qemu.args(["-accel", tuning::accel(self.facts.accelerator, 1)]);
-        qemu.args(["-cpu", tuning::cpu(self.facts.accelerator)]);
+        qemu.args(["-cpu", self.processor()]);
         qemu.args(["-machine", "q35,usb=off,vmport=off,graphics=off,sata=off"]);
         qemu.arg("-m").arg(format!("{MEMORY_MIB}M"));
         let mut cmdline = cmdline(what);

@@ -99,6 +99,11 @@ fn benches() -> Vec<Bench> {
             });
         }
     }
+    for (part, way) in [("direct", bare::Way::Tuned), ("iso", bare::Way::TunedIso)] {
+        let name = format!("bare-boot-fast-{part}");
+        let measure = move |lab: &mut Lab, order: &Alternate| bare::trimmed(lab, way, order);
+        all.push(Bench::new(name, Unit::Seconds, Bar::None, 5, measure));
+    }
     for link in ["vsock", "serial"] {
         for (name, through, bar) in [
             ("", Through::Logs, Bar::AtLeast(0.6)),
