@@ -21,6 +21,7 @@ pub mod networks;
 pub mod records;
 pub mod serve;
 mod sys;
+mod texts;
 pub mod timestamps;
 pub mod volumes;
 pub mod vsphere;

@@ -1,7 +1,7 @@
 //! `docker exec`: further processes beside the container's own.
 
 use crate::hosts::{BUSYBOX, Hosts, equal, holds, on_both};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use std::sync::Arc;
 use tests::docker::{Container, Docker};
@@ -16,6 +16,11 @@ pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
     all.extend(on_both(hosts, "exec::stdin_and_large_output", large));
     all.extend(on_both(hosts, "exec::many_at_once", many));
     all.extend(on_both(hosts, "exec::failures_are_docker_s", failures));
+    all.extend(on_both(
+        hosts,
+        "exec::one_that_attaches_nothing_is_not_waited_for",
+        unattached,
+    ));
     all
 }
 
@@ -53,6 +58,44 @@ fn basics(docker: &Docker) -> Result<()> {
         "state",
         docker.inspect(&c.name, "{{.State.Running}}")?,
         "true".into(),
+    )
+}
+
+/// As docker-java asks for it, with the container in the body, too: the answer's stream ends as soon as the process runs,
+/// or with the reason why it does not.
+fn unattached(docker: &Docker) -> Result<()> {
+    let c = sleeper(docker)?;
+    let exec = |command: &str| -> Result<(String, String)> {
+        let path = format!("/v1.50/containers/{}/exec", c.name);
+        let body = format!(
+            r#"{{"containerId":"{}","Cmd":["{command}","3600"]}}"#,
+            c.name
+        );
+        let (status, answer) = post(docker, &path, &body)?;
+        equal("exec", status, 201)?;
+        let id = answer
+            .split('"')
+            .find(|part| part.len() == 64)
+            .with_context(|| format!("an ID in {answer:?}"))?
+            .to_owned();
+        let (status, said) = post(docker, &format!("/v1.50/exec/{id}/start"), "{}")?;
+        equal("start", status, 200)?;
+        Ok((id, said))
+    };
+    let (id, said) = exec("sleep")?;
+    equal("said", said, String::new())?;
+    let state = crate::refusals::get(docker, &format!("/v1.50/exec/{id}/json"))?.1;
+    holds(&state, "\"Running\":true")?;
+    let (_, said) = exec("/no/such/program")?;
+    holds(&said, "no such file or directory")
+}
+
+fn post(docker: &Docker, path: &str, body: &str) -> Result<(u16, String)> {
+    let head = "Host: d\r\nConnection: close\r\nContent-Type: application/json";
+    let length = body.len();
+    crate::refusals::http(
+        docker,
+        &format!("POST {path} HTTP/1.1\r\n{head}\r\nContent-Length: {length}\r\n\r\n{body}"),
     )
 }
 

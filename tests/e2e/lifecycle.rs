@@ -181,7 +181,8 @@ fn ps(docker: &Docker) -> Result<()> {
 
 fn rename(docker: &Docker) -> Result<()> {
     let c = sleeper(docker)?;
-    docker.ok(&["rename", &c.name, "e2e-renamed"])?;
+    // As `inspect` tells a name.
+    docker.ok(&["rename", &c.name, "/e2e-renamed"])?;
     equal(
         "name",
         docker.inspect("e2e-renamed", "{{.Name}}")?,

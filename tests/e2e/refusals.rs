@@ -60,8 +60,10 @@ fn options(docker: &Docker) -> Result<()> {
 pub fn http(docker: &Docker, request: &str) -> Result<(u16, String)> {
     let mut s = UnixStream::connect(docker.socket().context("a unix socket")?)?;
     s.write_all(request.as_bytes())?;
-    let mut text = String::new();
-    s.read_to_string(&mut text)?;
+    let mut bytes = Vec::new();
+    s.read_to_end(&mut bytes)?;
+    // Some answers are frames of a stream.
+    let text = String::from_utf8_lossy(&bytes);
     let status = text
         .split(' ')
         .nth(1)
@@ -75,7 +77,11 @@ pub fn http(docker: &Docker, request: &str) -> Result<(u16, String)> {
     ))
 }
 
-fn get(docker: &Docker, path: &str) -> Result<(u16, String)> {
+/// Gets what is at a path: status and body.
+///
+/// # Errors
+/// No answer.
+pub fn get(docker: &Docker, path: &str) -> Result<(u16, String)> {
     http(
         docker,
         &format!("GET {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n"),

@@ -3,7 +3,7 @@
 
 use super::{
     JsonBody, Target, archive, attach, inspect, logs, ok, query::Query, row::Row, stats, top,
-    update, wait,
+    update, version::ApiVersion, wait,
 };
 use crate::{
     app::App,
@@ -60,8 +60,15 @@ pub fn router() -> Router<Arc<App>> {
 async fn create(
     State(app): State<Arc<App>>,
     query: Query,
-    JsonBody(body): JsonBody<Value>,
+    version: ApiVersion,
+    JsonBody(mut body): JsonBody<Value>,
 ) -> Result<Response> {
+    if version < ApiVersion(1, 25)
+        && let Some(host) = body.get_mut("HostConfig").and_then(Value::as_object_mut)
+    {
+        // Such a client removes the container by itself (moby, `postContainersCreate`).
+        host.remove("AutoRemove");
+    }
     let request = CreateRequest::read(&body, query.find("name"))?;
     let reference = request.config.image.clone();
     // The image stays until the container is there.
@@ -126,7 +133,8 @@ async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
 
 async fn start(at: Target, body: Body) -> Result<StatusCode> {
     let sent = axum::body::to_bytes(body, START_BODY_MAX).await;
-    if !matches!(sent.as_deref(), Ok(b"" | b"{}" | b"null")) {
+    let sent = sent.as_deref().map(<[u8]>::trim_ascii);
+    if !matches!(sent, Ok(b"" | b"{}" | b"null")) {
         return Err(Error::bad(
             "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
         ));
@@ -201,7 +209,7 @@ async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
     let filters = query.filters()?;
     filters.allow(&["label", "label!", "until"])?;
     let prune = filters.prune()?;
-    let mut deleted = Vec::new();
+    let (mut deleted, mut reclaimed) = (Vec::new(), 0);
     for container in app.containers.all() {
         let status = container.status();
         let labels = &container.spec.config.labels;
@@ -210,19 +218,23 @@ async fn prune(State(app): State<Arc<App>>, query: Query) -> Result<Response> {
         if !stopped || stays || !prune.takes(labels, container.spec.created) {
             continue;
         }
+        let size = inspect::sizes(&app, &container).await.own;
         match app.containers.remove(&container, false, false).await {
-            Ok(()) => deleted.push(container.id().to_owned()),
+            Ok(()) => {
+                deleted.push(container.id().to_owned());
+                reclaimed += size;
+            }
             Err(error) => tracing::info!(id = container.id(), %error, "not pruned"),
         }
     }
-    app.events.pruned("container", 0);
+    app.events.pruned("container", reclaimed);
     let deleted = if deleted.is_empty() {
         Value::Null
     } else {
         json!(deleted)
     };
     Ok(ok(
-        json!({ "ContainersDeleted": deleted, "SpaceReclaimed": 0 }),
+        json!({ "ContainersDeleted": deleted, "SpaceReclaimed": reclaimed }),
     ))
 }
 

@@ -1,7 +1,11 @@
 //! Execs.
 
 use super::{
-    JsonBody, OptionalJson, attach, framing::Framing, hijack::Hijack, ok, query::Query,
+    JsonBody, OptionalJson, attach,
+    framing::Framing,
+    hijack::{Connection, Hijack},
+    ok,
+    query::Query,
     version::ApiVersion,
 };
 use crate::{
@@ -31,7 +35,7 @@ pub fn router() -> Router<Arc<App>> {
         .route("/exec/{id}/json", get(inspect))
 }
 
-/// Fields of an exec's configuration that are taken.
+/// Fields of an exec's configuration that are taken. docker-java sends `containerId`, which the path has said.
 const TAKEN: &[&str] = &[
     "AttachStdin",
     "AttachStdout",
@@ -45,6 +49,7 @@ const TAKEN: &[&str] = &[
     "ConsoleSize",
     "Detach",
     "Container",
+    "containerId",
 ];
 
 async fn create(
@@ -157,6 +162,24 @@ async fn start(
     let keys = attach::detach_keys(&exec.detach_keys)?;
     let session = app.containers.take_exec(&exec).await?;
     let (response, connection) = hijack.accept();
+    if exec.wants == Wants::default() {
+        // Nothing is attached: there is nothing to wait for but the start (moby, `CopyStreams`).
+        tokio::spawn(async move {
+            let started = app.containers.start_exec(&exec, &session, false, size);
+            let (started, connection) = tokio::join!(started, connection);
+            match (started, connection) {
+                (Ok(_), connection) => {
+                    tokio::spawn(app.containers.clone().watch_exec(exec));
+                    if let Ok(mut connection) = connection {
+                        let _client_is_gone = connection.shutdown().await;
+                    }
+                }
+                (Err(error), Ok(connection)) => refuse(connection, tty, &error).await,
+                (Err(_), Err(_)) => {}
+            }
+        });
+        return Ok(response);
+    }
     tokio::spawn(async move {
         // Side by side: the client's connection changes over while the guest starts the process.
         let starting = app.containers.start_exec(&exec, &session, true, size);
@@ -181,12 +204,7 @@ async fn start(
                     );
                 }
             }
-            (Err(error), Ok(mut connection)) => {
-                let text = format!("{error}\r\n");
-                let framed = Framing::of(tty).frame(Channel::Stdout, text.as_bytes());
-                let _client_is_gone = connection.write_all(&framed).await;
-                let _client_is_gone = connection.shutdown().await;
-            }
+            (Err(error), Ok(connection)) => refuse(connection, tty, &error).await,
             (Ok(stream), _) => {
                 // Nobody reads its output: what is kept of it would hold the process back.
                 drop(stream);
@@ -196,6 +214,14 @@ async fn start(
         }
     });
     Ok(response)
+}
+
+/// Tells the client, whose connection has changed over already, why nothing was started.
+async fn refuse(mut connection: Connection, tty: bool, error: &Error) {
+    let text = format!("{error}\r\n");
+    let framed = Framing::of(tty).frame(Channel::Stdout, text.as_bytes());
+    let _client_is_gone = connection.write_all(&framed).await;
+    let _client_is_gone = connection.shutdown().await;
 }
 
 async fn resize(

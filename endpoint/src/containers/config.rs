@@ -93,17 +93,28 @@ pub struct Healthcheck {
     pub retries: i64,
 }
 
-/// What is there: to Go, null in a field is as good as no field. docker-py sends health checks full of them.
+/// What is there: to Go, null in a field is as good as no field. docker-py sends health checks full of them. In a map
+/// the name counts, and null is what Go reads it as: the empty text, the empty object.
 fn present(fields: &Map<String, Value>) -> Map<String, Value> {
     let set = fields.iter().filter(|(_, value)| !value.is_null());
     set.map(|(name, value)| {
-        let value = match value {
-            Value::Object(inner) => Value::Object(present(inner)),
-            other => other.clone(),
+        let value = match (name.as_str(), value) {
+            ("Labels", Value::Object(map)) => Value::Object(filled(map, &Value::from(""))),
+            ("Volumes" | "ExposedPorts", Value::Object(map)) => {
+                Value::Object(filled(map, &Value::Object(Map::new())))
+            }
+            (_, Value::Object(inner)) => Value::Object(present(inner)),
+            (_, other) => other.clone(),
         };
         (name.clone(), value)
     })
     .collect()
+}
+
+/// A map with this value in place of null.
+fn filled(map: &Map<String, Value>, empty: &Value) -> Map<String, Value> {
+    let value = |value: &Value| if value.is_null() { empty } else { value }.clone();
+    map.iter().map(|(k, v)| (k.clone(), value(v))).collect()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -277,6 +288,16 @@ mod tests {
         }));
         let health = own.healthcheck.unwrap();
         assert_eq!((health.interval, health.timeout, health.retries), (5, 0, 0));
+    }
+
+    #[test]
+    fn null_in_a_map_is_an_empty_entry() {
+        let own = config(json!({
+            "Volumes": {"/data": null}, "ExposedPorts": {"80/tcp": null}, "Labels": {"a": null},
+        }));
+        assert_eq!(own.volumes.unwrap()["/data"], json!({}));
+        assert_eq!(own.exposed_ports["80/tcp"], json!({}));
+        assert_eq!(own.labels["a"], "");
     }
 
     #[test]

@@ -467,7 +467,8 @@ impl Containers {
         if name.is_empty() {
             return Err(Error::bad("Neither old nor new names may be empty"));
         }
-        let asked = format!("/{name}");
+        // As `inspect` tells it is as good (moby, daemon/rename.go).
+        let asked = format!("/{}", name.strip_prefix('/').unwrap_or(name));
         let refused = |error: Error| {
             let message = format!("Error when allocating new name: {}", error.message);
             Error::new(error.kind, message)

@@ -34,7 +34,7 @@ pub struct Session {
 }
 
 /// What an attached client wants of a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wants {
     /// To send stdin.
     pub stdin: bool,

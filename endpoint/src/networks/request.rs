@@ -6,6 +6,7 @@ use super::{
 };
 use crate::api::off::NO_MANAGER;
 use crate::errors::{Error, Kind, Result};
+use crate::texts;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, net::IpAddr};
@@ -126,11 +127,8 @@ fn flag(body: &Map<String, Value>, field: &str) -> bool {
 }
 
 fn texts(body: &Map<String, Value>, field: &str) -> Result<BTreeMap<String, String>> {
-    match body.get(field) {
-        None | Some(Value::Null) => Ok(BTreeMap::new()),
-        Some(value) => serde_json::from_value(value.clone())
-            .map_err(|_| Error::bad(format!("invalid {field}: expected texts by name"))),
-    }
+    texts::by_name(body.get(field).unwrap_or(&Value::Null))
+        .ok_or_else(|| Error::bad(format!("invalid {field}: expected texts by name")))
 }
 
 fn check_name(name: &str) -> Result<()> {

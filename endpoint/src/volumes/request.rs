@@ -3,6 +3,7 @@
 use super::nfs;
 use super::record::DRIVER;
 use crate::errors::{Error, Result};
+use crate::texts;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -33,11 +34,8 @@ pub struct VolumeRequest {
 
 /// Texts by name out of a JSON object.
 pub(super) fn texts(value: &Value, field: &str) -> Result<BTreeMap<String, String>> {
-    if value.is_null() {
-        return Ok(BTreeMap::new());
-    }
-    let texts: BTreeMap<String, String> = serde_json::from_value(value.clone())
-        .map_err(|_| Error::bad(format!("invalid {field}: expected an object of strings")))?;
+    let texts = texts::by_name(value)
+        .ok_or_else(|| Error::bad(format!("invalid {field}: expected an object of strings")))?;
     let bytes: usize = texts.iter().map(|(k, v)| k.len() + v.len()).sum();
     if bytes > TEXT_MAX {
         return Err(Error::bad(format!(

@@ -2,6 +2,7 @@
 
 use super::fields::Fields;
 use crate::errors::{Error, Result};
+use crate::texts;
 use serde_json::Value;
 use wire::limits::{Limits, Ulimit};
 
@@ -99,16 +100,15 @@ fn sysctls(fields: &Fields<'_>) -> Result<Vec<(String, String)>> {
     let Some(all) = fields.find("Sysctls") else {
         return Ok(Vec::new());
     };
-    let all = all.as_object().ok_or_else(wrong)?;
+    let all = texts::by_name(all).ok_or_else(wrong)?;
     if all.len() > SYSCTLS_MAX {
         return Err(Error::bad(format!(
             "{} sysctls are too many: at most {SYSCTLS_MAX}",
             all.len()
         )));
     }
-    all.iter()
+    all.into_iter()
         .map(|(name, value)| {
-            let value = value.as_str().ok_or_else(wrong)?;
             let of_its_own = SYSCTLS.contains(&name.as_str())
                 || name.starts_with("net.")
                 || name.starts_with("fs.mqueue.");
@@ -119,7 +119,7 @@ fn sysctls(fields: &Fields<'_>) -> Result<Vec<(String, String)>> {
             if !of_its_own || !plain {
                 return Err(Error::bad(format!("sysctl '{name}' is not allowed")));
             }
-            Ok((name.clone(), value.to_owned()))
+            Ok((name, value))
         })
         .collect()
 }

@@ -1,8 +1,9 @@
 //! `--log-driver` and `--log-opt`, as far as the container's journal can be what they ask for
 //! (moby, daemon/logger/jsonfilelog and daemon/logger/local).
 
-use super::{is_default, refused};
+use super::refused;
 use crate::errors::{Error, Result};
+use crate::texts;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -60,7 +61,7 @@ pub(super) fn read(host: &Map<String, Value>) -> Result<Log> {
     let wrong = || Error::bad("invalid HostConfig: LogConfig.Config must be an object of strings");
     let options = match log.get("Config") {
         None | Some(Value::Null) => return Ok(out),
-        Some(options) => options.as_object().ok_or_else(wrong)?,
+        Some(options) => texts::by_name(options).ok_or_else(wrong)?,
     };
     let driver = if driver.is_empty() {
         "json-file"
@@ -70,8 +71,8 @@ pub(super) fn read(host: &Map<String, Value>) -> Result<Log> {
     // How that one stores the output is its own affair.
     let local = driver == "local";
     let (mut size, mut files) = (None, if local { LOCAL_FILES } else { 1 });
-    for (name, value) in options {
-        let value = value.as_str().ok_or_else(wrong)?;
+    for (name, value) in &options {
+        let value = value.as_str();
         match name.as_str() {
             "max-size" if value == "-1" => {}
             "max-size" => size = Some(bytes(value)?),
@@ -88,7 +89,7 @@ pub(super) fn read(host: &Map<String, Value>) -> Result<Log> {
             "mode" if matches!(value, "blocking" | "non-blocking") => {}
             "max-buffer-size" => drop(bytes(value)?),
             "compress" | "labels" | "labels-regex" | "env" | "env-regex" | "tag" | "mode" => {
-                if !is_default(&options[name]) {
+                if !value.is_empty() {
                     return Err(refused(
                         &format!("--log-opt {name}={value}"),
                         "the container's log is its journal, which has the output, its times and nothing else; leave it out",

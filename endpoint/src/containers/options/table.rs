@@ -175,4 +175,6 @@ pub(super) const CONFIG_TAKEN: &[&str] = &[
     // Parameters of the query that dockerode repeats in the body; they count there.
     "name",
     "platform",
+    // docker-java's own, the credentials of the image's registry: read by nobody, kept nowhere.
+    "authConfig",
 ];

@@ -3,6 +3,7 @@
 use super::fields::Fields;
 use super::{is_default, refused};
 use crate::errors::{Error, Result};
+use crate::texts;
 use crate::volumes::flags as flag;
 use serde_json::Value;
 use wire::limits::Tmpfs;
@@ -17,8 +18,8 @@ pub(super) fn mounts(fields: &Fields<'_>) -> Result<Vec<Tmpfs>> {
     let mut all = Vec::new();
     if let Some(given) = fields.find("Tmpfs") {
         let wrong = || Error::bad("invalid HostConfig: Tmpfs must be an object of strings");
-        for (path, options) in given.as_object().ok_or_else(wrong)? {
-            all.push(with_options(path, options.as_str().ok_or_else(wrong)?)?);
+        for (path, options) in texts::by_name(given).ok_or_else(wrong)? {
+            all.push(with_options(&path, &options)?);
         }
     }
     if let Some(given) = fields.find("Mounts") {
