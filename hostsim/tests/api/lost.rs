@@ -54,7 +54,24 @@ async fn a_watch_ends_when_its_connection_falls_silent() {
 async fn a_task_s_end_is_seen_though_the_connection_fell_silent() {
     let rig = Rig::new().await;
     let relay = Relay::to(rig.serving.address).await;
-    let client = behind(&relay, &rig.serving).await;
+    task_to_its_end(&rig, &relay, async || relay.silence()).await;
+}
+
+#[tokio::test]
+async fn a_task_s_end_is_seen_though_the_server_was_away_for_some_attempts() {
+    let rig = Rig::new().await;
+    let relay = Relay::to(rig.serving.address).await;
+    let some_time = async || {
+        relay.leave();
+        relay.turned_away(6).await;
+        relay.come_back();
+    };
+    task_to_its_end(&rig, &relay, some_time).await;
+}
+
+/// Creates a VM; what happens meanwhile must not keep the task's end from being seen.
+async fn task_to_its_end(rig: &Rig, relay: &Relay, meanwhile: impl AsyncFnOnce()) {
+    let client = behind(relay, &rig.serving).await;
     let hold = rig.serving.host.store.root().join("hold");
     nix::unistd::mkfifo(&hold, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let spec = VirtualMachineConfigSpec {
@@ -74,7 +91,7 @@ async fn a_task_s_end_is_seen_though_the_connection_fell_silent() {
     let mut handle = client.watch_task(&task).await.unwrap();
     let first = handle.changed().await.unwrap();
     assert!(!first.state.is_final(), "{first:?}");
-    relay.silence();
+    tokio::time::timeout(LIMIT, meanwhile()).await.unwrap();
     // Waits until the creation has the pipe open for reading.
     let open = move || std::fs::OpenOptions::new().write(true).open(hold);
     let go = tokio::task::spawn_blocking(open);

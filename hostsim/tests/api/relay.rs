@@ -1,4 +1,4 @@
-//! A relay before the host, on which connections fall silent without a word.
+//! A relay before the host, on which connections fall silent without a word, or are cut.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +21,10 @@ struct State {
     silent: watch::Sender<usize>,
     /// Connections on which the host has said something that is held back.
     held: watch::Sender<usize>,
+    /// Whether it is away: connections end at once.
+    away: watch::Sender<bool>,
+    /// Connections that were turned away.
+    turned_away: watch::Sender<usize>,
 }
 
 impl Relay {
@@ -40,6 +44,22 @@ impl Relay {
     pub(super) fn silence(&self) {
         let all = *self.state.connections.borrow();
         self.state.silent.send_replace(all);
+    }
+
+    /// Cuts the connections that there are, and turns away those that come.
+    pub(super) fn leave(&self) {
+        self.state.away.send_replace(true);
+    }
+
+    /// Waits until so many have been turned away.
+    pub(super) async fn turned_away(&self, connections: usize) {
+        let mut turned_away = self.state.turned_away.subscribe();
+        turned_away.wait_for(|&n| n >= connections).await.unwrap();
+    }
+
+    /// Lets connections through again.
+    pub(super) fn come_back(&self) {
+        self.state.away.send_replace(false);
     }
 
     /// Waits until an answer is held back.
@@ -65,7 +85,18 @@ async fn accept(listener: TcpListener, host: SocketAddr, state: Arc<State>) {
         let (client, _) = listener.accept().await.unwrap();
         let number = *state.connections.borrow();
         state.connections.send_replace(number + 1);
-        tokio::spawn(relay(client, host, number, state.clone()));
+        if *state.away.borrow() {
+            state.turned_away.send_modify(|n| *n += 1);
+            continue;
+        }
+        let state = state.clone();
+        tokio::spawn(async move {
+            let mut away = state.away.subscribe();
+            tokio::select! {
+                _ = away.wait_for(|&away| away) => {}
+                _ = relay(client, host, number, state.clone()) => {}
+            }
+        });
     }
 }
 

@@ -7,6 +7,7 @@ use crate::method::{self, Task};
 use crate::types::*;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// What a watched task is told by: its last known state, or why it is lost.
@@ -14,8 +15,13 @@ type State = Option<Result<TaskInfo, String>>;
 
 /// Tasks of the view that are done are taken out with the next addition, or when so many are in it.
 const STALE: usize = 64;
-/// Attempts in a row to set up the poll before all waits fail.
-const ATTEMPTS: u32 = 3;
+/// Faults in a row on setting up the poll before all waits fail: the server is there, and refuses.
+const FAULTS: u32 = 3;
+/// For how long a server that does not answer is waited for before all waits fail. A management agent that is started
+/// again takes some seconds, and its tasks go on meanwhile.
+const AWAY: Duration = Duration::from_secs(60);
+/// Between two attempts, doubled each time up to the second one.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// A watched task.
 #[derive(Debug)]
@@ -240,24 +246,28 @@ async fn run(
     shared: Arc<Shared>,
     view: watch::Sender<Option<ManagedObjectReference>>,
 ) {
-    let mut failures = 0;
+    let (mut faults, mut away, mut pause) = (0, None, PAUSES.0);
     loop {
         let error = match set_up(&core, &shared, &view).await {
             Ok(collector) => {
-                failures = 0;
+                (faults, away, pause) = (0, None, PAUSES.0);
                 match poll(&core, &shared, &collector, &view).await {
                     Ok(never) => match never {},
                     Err(e) => e,
                 }
             }
             Err(e) => {
-                failures += 1;
+                away.get_or_insert_with(Instant::now);
+                faults += u32::from(e.fault().is_some());
                 e
             }
         };
         view.send_replace(None);
         tracing::debug!(%error, "watching tasks begins anew");
-        if failures >= ATTEMPTS {
+        if faults < FAULTS && away.is_none_or(|since| since.elapsed() < AWAY) {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        } else {
             let why = error.to_string();
             let all: Vec<Task> = shared.lock_waits().keys().cloned().collect();
             for task in all {
