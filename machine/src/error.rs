@@ -15,6 +15,12 @@ pub enum Error {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// It was told to stop before the host served.
+    #[error("interrupted before it served; {what}")]
+    Interrupted {
+        /// What has become of its parts.
+        what: &'static str,
+    },
     /// Another `vch` works on the same state folder.
     #[error("another vch is working on {}; wait for it to end, or name another folder with --state", path.display())]
     Locked {

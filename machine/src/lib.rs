@@ -7,6 +7,7 @@ pub mod down;
 pub mod error;
 pub mod external;
 pub mod hypervisor;
+mod interrupt;
 pub mod network;
 pub mod options;
 pub mod parts;

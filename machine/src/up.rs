@@ -1,6 +1,7 @@
 //! `vch up`: starts what is missing, and stays to watch over it unless detached.
 
 use crate::boot::BootFiles;
+use crate::interrupt::Interrupt;
 use crate::network::{self, Choice, Kind, Layout, holder};
 use crate::options::{Network, Options};
 use crate::parts::{self, Hypervisor};
@@ -12,16 +13,17 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// A part that died is started again after this; doubled each time it dies at once, up to a minute.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Starts a virtual container host, or what is missing of it.
+/// Starts a virtual container host, or what is missing of it. Interrupted, it ends what it has started.
 ///
 /// # Errors
 /// Whatever keeps a part from starting; what has been started stays, and the next `up` goes on from there.
+/// [`Error::Interrupted`] where it was to return when the host serves.
 pub async fn run(state: &Path, options: Options, detach: bool) -> Result<(), Error> {
+    let mut interrupt = Interrupt::new()?;
     let dir = StateDir::open(state)?;
     let mut record = match dir.load()? {
         Some(mut record) => {
@@ -31,7 +33,20 @@ pub async fn run(state: &Path, options: Options, detach: bool) -> Result<(), Err
         None => Record::new(new_id()?, options),
     };
     dir.save(&record)?;
-    ensure(&dir, &mut record).await?;
+    let ran = runs(record.hostsim.as_ref()) || runs(record.endpoint.as_ref());
+    let interrupted = tokio::select! {
+        biased;
+        () = interrupt.asked() => true,
+        done = ensure(&dir, &mut record) => {
+            done?;
+            interrupt.has_come().await
+        }
+    };
+    if interrupted {
+        // The lock is the end's now.
+        drop(dir);
+        return leave(state, detach, ran).await;
+    }
     registry::announce(&dir, &record);
     announce(&record);
     if detach {
@@ -39,7 +54,25 @@ pub async fn run(state: &Path, options: Options, detach: bool) -> Result<(), Err
     }
     // The lock is for the start and the end only: `vch status` and a second `vch up` work in between.
     drop(dir);
-    watch(state, record).await
+    watch(state, record, interrupt).await
+}
+
+/// Ends what an `up` has started that was interrupted; all of the host where that is to stay in the foreground, as later.
+async fn leave(state: &Path, detach: bool, ran: bool) -> Result<(), Error> {
+    if detach && ran {
+        // Its containers run: they are not this command's.
+        return Err(Error::Interrupted {
+            what: "what ran before runs on",
+        });
+    }
+    eprintln!("ending …");
+    down::run(state, 10).await?;
+    if detach {
+        return Err(Error::Interrupted {
+            what: "what had been started is ended",
+        });
+    }
+    Ok(())
 }
 
 /// Makes a record that was left behind that of a host that is to run, with these options where nothing is in their way.
@@ -307,12 +340,7 @@ pub(crate) fn progress(what: &str) {
 }
 
 /// Stays in the foreground: starts again what dies, ends all on Ctrl-C or SIGTERM.
-async fn watch(state: &Path, mut record: Record) -> Result<(), Error> {
-    let handler = |kind| signal(kind).map_err(Error::file("handle signals of", "this process"));
-    let (mut interrupt, mut terminate) = (
-        handler(SignalKind::interrupt())?,
-        handler(SignalKind::terminate())?,
-    );
+async fn watch(state: &Path, mut record: Record, mut interrupt: Interrupt) -> Result<(), Error> {
     if let Some(endpoint) = &record.endpoint {
         eprintln!("\n  export {}\n\nCtrl-C ends it.", endpoint.ready);
     }
@@ -321,8 +349,7 @@ async fn watch(state: &Path, mut record: Record) -> Result<(), Error> {
         status_line(&record);
         let began = std::time::Instant::now();
         let name = tokio::select! {
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
+            () = interrupt.asked() => break,
             name = any_ended(&record) => name,
         };
         pause = if began.elapsed() < Duration::from_secs(10) {
@@ -331,8 +358,7 @@ async fn watch(state: &Path, mut record: Record) -> Result<(), Error> {
             PAUSE
         };
         let dir = tokio::select! {
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
+            () = interrupt.asked() => break,
             dir = locked_after(state, pause) => dir?,
         };
         let Some(now) = dir.load()?.filter(|r| r.wanted == Wanted::Up) else {

@@ -11,7 +11,7 @@ use machine::status::{self, Status};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// A virtual container host's state folder; a test that fails in the middle leaves nothing running.
@@ -286,6 +286,75 @@ fn who_watches_leaves_when_somebody_else_ends_it() {
     }
     assert_ne!(host.process("endpoint"), before);
     host.down();
+    assert!(up.wait().unwrap().success());
+    host.assert_nothing_is_left();
+}
+
+/// Reads what it says up to a line that begins so; gives the lines after it.
+fn read_until(up: &mut Child, begin: &str) -> impl Iterator<Item = String> + use<> {
+    let said = BufReader::new(up.stderr.take().unwrap()).lines();
+    let mut said = said.map(|line| line.unwrap() + "\n");
+    let found = said.any(|line| line.starts_with(begin));
+    assert!(found, "it never said {begin:?}");
+    said
+}
+
+#[test]
+fn whoever_is_interrupted_ends_what_it_started() {
+    let Some(host) = Host::new() else { return };
+    let interrupt = |up: &Child| {
+        let pid = Pid::from_child(up);
+        kill_process(pid, Signal::INT).unwrap();
+    };
+    // While it starts.
+    for detached in [false, true] {
+        let mut up = if detached {
+            host.up_command()
+        } else {
+            host.foreground()
+        };
+        let mut up = up
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = read_until(&mut up, "starting the simulated ESXi host");
+        interrupt(&up);
+        let rest: String = said.collect();
+        // Who asked for a host that serves has none.
+        assert_eq!(up.wait().unwrap().success(), !detached, "{rest}");
+        assert_eq!(
+            rest.contains("interrupted before it served"),
+            detached,
+            "{rest}"
+        );
+        host.assert_nothing_is_left();
+    }
+    // What ran before is not a second command's to end.
+    host.up();
+    kill_9(&host.process("endpoint"));
+    let hostsim = host.process("hostsim");
+    let mut up = host
+        .up_command()
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = read_until(&mut up, "starting the Docker endpoint");
+    interrupt(&up);
+    said.for_each(drop);
+    assert!(!up.wait().unwrap().success());
+    assert_eq!(host.process("hostsim"), hostsim);
+    // When it serves.
+    let mut up = host
+        .foreground()
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = read_until(&mut up, "running: ");
+    interrupt(&up);
+    said.for_each(drop);
     assert!(up.wait().unwrap().success());
     host.assert_nothing_is_left();
 }
