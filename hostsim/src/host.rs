@@ -63,6 +63,8 @@ pub struct Settings {
     pub disk_upload: bool,
     /// Announce `mooring.link.vsock` and `mooring.boot.kernel`.
     pub link_and_boot: bool,
+    /// Whether guests' vsock device is the kernel's. As it was at the start: an endpoint listens where it was told to.
+    pub kernel_vsock: bool,
     /// What Destroy_Task does with disks.
     pub destroy: DestroyRule,
     /// Idle time after which a session ends.
@@ -140,6 +142,7 @@ impl Host {
             state_only: true,
             disk_upload: false,
             link_and_boot: false,
+            kernel_vsock: false,
             destroy: DestroyRule::Chain,
             session_idle: Duration::from_secs(60),
             datastore_size: None,

@@ -49,7 +49,14 @@ pub fn all(host: &Host) -> Vec<OptionValue> {
 
 /// Where guests' vsock connections arrive; `None`: at the kernel's AF_VSOCK.
 pub fn link_folder(host: &Host) -> Option<std::path::PathBuf> {
-    (!std::path::Path::new("/dev/vhost-vsock").exists()).then(|| host.settings.state.join("vsock"))
+    (!host.settings.kernel_vsock).then(|| host.settings.state.join("vsock"))
+}
+
+/// Whether this process may use the kernel's vsock device: whether it opens, since the node may be there for others only,
+/// or without its module.
+pub fn kernel_vsock() -> bool {
+    let mut open = std::fs::OpenOptions::new();
+    open.read(true).write(true).open("/dev/vhost-vsock").is_ok()
 }
 
 /// Options of a name, or of a prefix that ends in a dot; without a name all.

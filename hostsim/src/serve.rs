@@ -171,6 +171,7 @@ impl Serving {
             state_only: args.state_only,
             disk_upload: args.strict != Some(Strict::All),
             link_and_boot: args.strict.is_none(),
+            kernel_vsock: crate::options::kernel_vsock(),
             destroy: args.destroy,
             session_idle: Duration::from_secs(args.session_idle),
             datastore_size: args.datastore_size,

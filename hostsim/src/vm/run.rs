@@ -11,6 +11,7 @@ use crate::vmx::{
     SerialDirection, SerialFaults, SerialSpec, SerialUri, SwitchPort, UserNet, VmxHandle, VmxSpec,
     VsockSpec,
 };
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use time::OffsetDateTime;
@@ -123,11 +124,46 @@ fn vsock(host: &Host, vm: &Vm) -> Result<Option<VsockSpec>, Fault> {
                 .map_err(|e| system_error(format!("cannot make {}: {e}", folder.display())))?;
             VsockSpec::Uds { folder }
         }
-        // IDs are never given twice on a host, so the guest's address follows from the VM's.
         None => VsockSpec::Kernel {
-            cid: vm.id.parse::<u32>().unwrap_or(0).saturating_add(1000),
+            cid: guest_cid(parse_uuid(&vm.config.instance_uuid)?),
         },
     }))
+}
+
+/// A guest's address at the kernel's vsock device (vsock(7)). All hosts of a machine share them, so it follows from what
+/// no other VM has; 0 to 2 and the largest number mean something else.
+fn guest_cid(instance: uuid::Uuid) -> u32 {
+    let whole = instance.as_u128();
+    let folded = (0..4).fold(0, |all, n| all ^ (whole >> (32 * n)));
+    let range = u128::from(u32::MAX - 3);
+    // Less than 2^32: a remainder of what is less than that.
+    3 + u32::try_from((folded & u128::from(u32::MAX)) % range).unwrap_or(0)
+}
+
+/// The faults of a VM's serial lines.
+///
+/// # Errors
+/// Where a key is not known or its value no number: a line that was meant to be bad would be good.
+fn serial_faults(extra: &BTreeMap<String, String>) -> Result<SerialFaults, Fault> {
+    const PREFIX: &str = "hostsim.serial.";
+    let mut faults = SerialFaults::default();
+    for (key, value) in extra {
+        let Some(name) = key.strip_prefix(PREFIX) else {
+            continue;
+        };
+        let wrong = |_| {
+            unrunnable(format!(
+                "{key} is {value:?}, which is no number of its range"
+            ))
+        };
+        match name {
+            "corrupt" => faults.corrupt = value.parse().map_err(wrong)?,
+            "drop" => faults.drop = value.parse().map_err(wrong)?,
+            "seed" => faults.seed = value.parse().map_err(wrong)?,
+            _ => return Err(unrunnable(format!("no key {key} is known"))),
+        }
+    }
+    Ok(faults)
 }
 
 fn add_device(
@@ -178,13 +214,6 @@ fn add_device(
             spec.serials.push(SerialSpec::File { path, append });
         }
         (DeviceKind::Serial(_), Some(Backing::SerialUri(uri))) => {
-            let fault = |name: &str| -> u64 {
-                vm.config
-                    .extra
-                    .get(&format!("hostsim.serial.{name}"))
-                    .and_then(|v| v.parse().ok())
-                    .unwrap_or(0)
-            };
             spec.serials.push(SerialSpec::Uri(SerialUri {
                 service_uri: uri.service_uri.clone(),
                 proxy_uri: uri.proxy_uri.clone().unwrap_or_default(),
@@ -193,11 +222,7 @@ fn add_device(
                 } else {
                     SerialDirection::Client
                 },
-                faults: SerialFaults {
-                    corrupt: u32::try_from(fault("corrupt")).unwrap_or(u32::MAX),
-                    drop: u32::try_from(fault("drop")).unwrap_or(u32::MAX),
-                    seed: fault("seed"),
-                },
+                faults: serial_faults(&vm.config.extra)?,
             }));
         }
         _ => {}
@@ -348,6 +373,49 @@ mod tests {
         let asked: UnixStream = stream.try_clone().unwrap();
         BufReader::new(asked).read_line(&mut String::new()).unwrap();
         stream.write_all(line.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn a_guest_s_address_is_its_own_and_none_that_means_something() {
+        let of = |whole: u128| guest_cid(uuid::Uuid::from_u128(whole));
+        assert_ne!(of(1 << 96 | 7), of(7));
+        assert_ne!(of(7), of(8));
+        for whole in [
+            0,
+            1,
+            u128::MAX,
+            u128::from(u32::MAX),
+            u128::from(u32::MAX - 1),
+        ] {
+            assert!((3..u32::MAX).contains(&of(whole)), "{whole:x}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_meant_to_be_bad_is_bad_or_the_vm_does_not_start() {
+        let faults = |key: &str, value: &str| {
+            let key = format!("hostsim.serial.{key}");
+            serial_faults(&BTreeMap::from([(key, value.to_owned())]))
+        };
+        assert_eq!(faults("corrupt", "1000").unwrap().corrupt, 1000);
+        assert_eq!(faults("drop", "900").unwrap().drop, 900);
+        assert_eq!(
+            faults("seed", "18446744073709551615").unwrap().seed,
+            u64::MAX
+        );
+        for (key, value) in [
+            ("corrupt", "many"),
+            ("drop", "-1"),
+            ("drop", "4294967296"),
+            ("corupt", "1"),
+        ] {
+            let text = faults(key, value).unwrap_err().to_string();
+            assert!(text.contains(key), "{text}");
+        }
+        assert_eq!(
+            serial_faults(&BTreeMap::new()).unwrap(),
+            SerialFaults::default()
+        );
     }
 
     #[tokio::test]
