@@ -6,6 +6,7 @@
 use super::mounts::{self, Plan};
 use super::sibling::Orders;
 use super::{StartError, caps, environment, init, lookup, seccomp, users};
+use crate::boot::system;
 use crate::net::filter;
 use crate::sys::{process as sys, tty};
 use nix::fcntl::{OFlag, open};
@@ -28,7 +29,7 @@ const DEFAULT_LIMITS: [(u32, u64, u64); 3] = [
 /// How the child gets into the container.
 #[derive(Debug)]
 pub enum Entry<'a> {
-    /// It is the container's first process, in new pid and mount namespaces.
+    /// It is the container's first process, in new pid, mount and IPC namespaces.
     First {
         /// The tree to build.
         plan: Plan,
@@ -106,6 +107,8 @@ fn start(
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
                 .map_err(errno)
                 .map_err(what("make a cgroup namespace for"))?;
+            // By the tether's /proc: the container's /proc/sys is only to be read.
+            system::set_own_sysctls(&config.limits.sysctls).map_err(StartError::other)?;
             mounts::enter(&plan)?;
             (true, init.map(Afresh::Init))
         }
@@ -262,7 +265,7 @@ fn set_oom_score(config: &GuestConfig) -> Result<(), StartError> {
 fn join(container: &OwnedFd, more: i32, keep: &[RawFd]) -> Result<(), StartError> {
     let what =
         |what: &'static str| move |e: std::io::Error| StartError::system(what, "the process", &e);
-    let kinds = libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP | more;
+    let kinds = libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP | libc::CLONE_NEWIPC | more;
     sys::join_namespaces(container.as_fd(), kinds)
         .map_err(what("join the container's namespaces for"))?;
     sys::close_all_but(keep);

@@ -113,7 +113,7 @@ pub async fn prepare(
             } else {
                 None
             };
-            let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
+            let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC;
             sys::spawn(flags, Some(cgroup.folder().as_fd()), || {
                 child::run(process, config, Entry::First { plan, init }, ends)
             })
