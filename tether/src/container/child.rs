@@ -189,13 +189,17 @@ fn start(
         sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map_err(what("set no_new_privs of"))?;
     }
     umask(Mode::from_bits_truncate(0o022));
-    // Before the capabilities go: without no_new_privs a filter needs CAP_SYS_ADMIN. The profile's is the last one: it may
-    // refuse seccomp(2).
+    // Before the capabilities go: without no_new_privs a filter needs CAP_SYS_ADMIN. With it the profile's is installed
+    // right before the program: it may refuse what is done until then, as with runc. The profile's is the last one: it
+    // may refuse seccomp(2).
     if held & caps::kernel() != 0 {
         sys::install_seccomp(&seccomp::kept_out()).map_err(what("close the kernel's memory to"))?;
     }
     let filter = seccomp::program(&config.seccomp).map_err(|e| StartError::other(e.to_string()))?;
-    sys::install_seccomp(&filter).map_err(what("install the seccomp filter of"))?;
+    let confine = || sys::install_seccomp(&filter).map_err(what("install the seccomp filter of"));
+    if !config.limits.no_new_privileges {
+        confine()?;
+    }
     for cap in (0..64).filter(|cap| held & (1u64 << cap) == 0) {
         match sys::prctl(libc::PR_CAPBSET_DROP, cap) {
             // Beyond the kernel's last capability.
@@ -229,6 +233,9 @@ fn start(
     let (args, env) = (strings(&process.args)?, strings(&env)?);
     let path = CString::new(path)
         .map_err(|_| StartError::other("the program's path contains a NUL byte"))?;
+    if config.limits.no_new_privileges {
+        confine()?;
+    }
     let error = match (afresh, go) {
         (Some(Afresh::Sibling(binary)), Some(go)) => {
             for fd in [status.as_fd(), go.as_fd()] {
@@ -242,12 +249,12 @@ fn start(
                 path,
                 args,
             };
-            sys::exec_at(Some(binary.as_fd()), c"", &orders.to_args(), &[])
+            sys::exec_file(binary.as_fd(), &orders.to_args(), &[])
         }
         (Some(Afresh::Init(binary)), _) => {
             let mut all = vec![CString::new(init::NAME).unwrap_or_default(), path];
             all.extend(args);
-            sys::exec_at(Some(binary.as_fd()), c"", &all, &env)
+            sys::exec_file(binary.as_fd(), &all, &env)
         }
         _ => sys::exec(&path, &args, &env),
     };
