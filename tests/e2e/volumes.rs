@@ -53,6 +53,15 @@ fn kept(docker: &Docker) -> Result<()> {
         "echo first > /data/file; mkdir -m 700 /data/d",
     )?;
     equal(
+        "what is in a tmpfs",
+        sh(
+            docker,
+            &["--tmpfs", "/t", "-v", "kept:/t/db"],
+            "cat /t/db/file",
+        )?,
+        "first".into(),
+    )?;
+    equal(
         "the second container's view",
         sh(
             docker,

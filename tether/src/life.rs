@@ -9,6 +9,7 @@ use crate::io::record::Recorder;
 use crate::net::{dial::Dialer, filter, interfaces, leases, power, uevent::Uevents};
 use crate::reaper::Reaper;
 use crate::restart::first_place;
+use crate::sys::process;
 use crate::vm::{Boot, End, Vm};
 use journal::{Exit, JournalError};
 use std::rc::Rc;
@@ -19,6 +20,8 @@ use wire::handshake::Credentials;
 use wire::keys::{Identity, Key};
 use wire::message::{ExitStatus, SessionId, ToHost};
 
+/// Descriptors that the tether may have: as many as the kernel lets a process have (`fs.nr_open`).
+const DESCRIPTORS: u64 = 1_048_576;
 /// How long a fault of the boot waits for a link that can take it.
 const FAULT_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a VM that was reset dials before it ends. An endpoint for which the boot is over starts the container anew
@@ -36,8 +39,11 @@ pub fn live() -> ! {
     let run = || -> Result<bool, Fault> {
         // Neither the container nor an exec on its way into it may look into this memory, nor
         // into that of a child that is not yet its program.
-        crate::sys::process::prctl(libc::PR_SET_DUMPABLE, 0)
+        process::prctl(libc::PR_SET_DUMPABLE, 0)
             .map_err(Fault::at("modules", "protecting the tether's memory"))?;
+        // An exec has four descriptors here, and init begins with 1,024. The container's processes get limits of their own.
+        process::limit(libc::RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS)
+            .map_err(Fault::at("modules", "raising the limit of descriptors"))?;
         system::mount_all()?;
         let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -69,12 +69,11 @@ impl Vm {
     }
 
     /// Its processes, with all that `ps` may show.
-    #[must_use]
-    pub fn table(&self) -> Reply {
+    pub async fn table(&self) -> Reply {
         let Some(cgroup) = self.cgroup.get() else {
             return not_running();
         };
-        match top::table(cgroup, self.first_pid()) {
+        match top::table(cgroup, self.first_pid(), &self.reaper).await {
             Ok(rows) => Reply::Table(rows),
             Err(error) => Reply::Error(format!("listing processes: {error}")),
         }

@@ -1,6 +1,7 @@
 //! The container's process, started again as its policy asks: in the same VM, over the same root
-//! file system, in namespaces of its own each time.
+//! file system, in namespaces of its own each time. What the last run did to networks (with `NET_ADMIN`) stays.
 
+use crate::boot::files;
 use crate::container::StartError;
 use crate::container::mounts::Plan;
 use crate::container::spawn::{Place, prepare};
@@ -192,6 +193,8 @@ impl Vm {
             .get()
             .ok_or_else(|| StartError::other("the container has no cgroup"))?;
         let config = &self.config;
+        // As at each start of a container: what the last run made of its files, and of the VM's name, is over.
+        files::write(config, &self.as_told()).map_err(|fault| StartError::other(fault.message))?;
         let place = first_place(config);
         let mut waiting = prepare(&config.process, config, cgroup, &self.reaper, place).await?;
         let pidfd = waiting

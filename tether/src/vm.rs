@@ -303,7 +303,9 @@ impl Vm {
                     done(self.find(session).and_then(|s| s.resize(rows, cols))),
                 );
             }
-            ToGuest::Processes { request } => answer(request, self.processes()),
+            ToGuest::Processes { request } => drop(tokio::task::spawn_local(async move {
+                answer(request, vm.processes().await)
+            })),
             ToGuest::Logs {
                 request,
                 stream,
@@ -356,7 +358,9 @@ impl Vm {
                 answer(request, vm.set_frozen(frozen).await)
             })),
             ToGuest::Stats { request } => answer(request, self.stats()),
-            ToGuest::Table { request } => answer(request, self.table()),
+            ToGuest::Table { request } => drop(tokio::task::spawn_local(async move {
+                answer(request, vm.table().await)
+            })),
             ToGuest::Files {
                 request,
                 stream,
@@ -572,10 +576,10 @@ impl Vm {
         boot_files::write_network(&self.config, &self.as_told()).map_err(|fault| fault.message)
     }
 
-    fn processes(&self) -> Reply {
+    async fn processes(&self) -> Reply {
         match self.cgroup.get() {
             Some(cgroup) if self.container().state().started != 0 => {
-                match top::list(cgroup, self.first.get()) {
+                match top::list(cgroup, self.first.get(), &self.reaper).await {
                     Ok(rows) => Reply::Processes(rows),
                     Err(error) => Reply::Error(format!("listing processes: {error}")),
                 }

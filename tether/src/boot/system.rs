@@ -6,19 +6,42 @@ use nix::mount::{MsFlags, mount};
 
 const STEP: &str = "modules";
 
-/// Sets kernel settings: names with dots, values.
+/// Sets the VM's kernel settings: names with dots, values. Those of the container's IPC namespace are for
+/// [`set_own_sysctls`].
 ///
 /// # Errors
 /// The fault of the step `process`, in runc's words.
 pub fn set_sysctls(sysctls: &[(String, String)]) -> Result<(), Fault> {
+    let all = sysctls.iter().filter(|(name, _)| !is_of_ipc(name));
+    write_sysctls(all).map_err(|message| Fault {
+        step: "process",
+        message,
+    })
+}
+
+/// Sets the kernel settings that each run of the container has of its own, with its IPC namespace, which this process
+/// must be in.
+///
+/// # Errors
+/// runc's words.
+pub fn set_own_sysctls(sysctls: &[(String, String)]) -> Result<(), String> {
+    write_sysctls(sysctls.iter().filter(|(name, _)| is_of_ipc(name)))
+}
+
+/// Whether a setting belongs to an IPC namespace (ipc/ipc_sysctl.c, ipc/mq_sysctl.c).
+fn is_of_ipc(name: &str) -> bool {
+    let name = name.replace('/', ".");
+    ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."]
+        .iter()
+        .any(|kind| name.starts_with(kind))
+}
+
+fn write_sysctls<'a>(sysctls: impl Iterator<Item = &'a (String, String)>) -> Result<(), String> {
     for (name, value) in sysctls {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
-        std::fs::write(&path, value).map_err(|error| Fault {
-            step: "process",
-            message: format!(
-                "write sysctl key {name}: open {path}: {}",
-                crate::container::reason(&error)
-            ),
+        std::fs::write(&path, value).map_err(|error| {
+            let reason = crate::container::reason(&error);
+            format!("write sysctl key {name}: open {path}: {reason}")
         })?;
     }
     Ok(())

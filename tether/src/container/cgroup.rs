@@ -13,9 +13,14 @@ use wire::limits::Limits;
 
 /// Where the tether mounts the hierarchy, in its own root.
 pub const ROOT: &str = "/cg";
+/// The folder around the container's: its limits are the VM's own, which nobody has asked for and the container does not
+/// see.
+const OUTER: &str = "/cg/outer";
 /// The container's folder in it.
-pub const CONTAINER: &str = "/cg/container";
+pub const CONTAINER: &str = "/cg/outer/container";
 
+/// Threads that the tether, its children and the kernel have beside the container's.
+const LEFT: u64 = 1024;
 /// How long its processes may take to stop. One that waits for a device or a server in the kernel does not.
 const FREEZE: Duration = Duration::from_secs(10);
 
@@ -33,17 +38,12 @@ impl Cgroup {
     /// # Errors
     /// Those of the file system.
     pub fn create(limits: &Limits) -> io::Result<Cgroup> {
-        let controllers = fs::read_to_string(format!("{ROOT}/cgroup.controllers"))?;
-        let all: Vec<String> = controllers
-            .split_whitespace()
-            .map(|c| format!("+{c}"))
-            .collect();
-        if fs::write(format!("{ROOT}/cgroup.subtree_control"), all.join(" ")).is_err() {
-            // One controller that cannot be enabled must not cost the others.
-            for one in &all {
-                let _ = fs::write(format!("{ROOT}/cgroup.subtree_control"), one);
-            }
-        }
+        enable_controllers(ROOT)?;
+        fs::create_dir(OUTER)?;
+        enable_controllers(OUTER)?;
+        let room = make_room(Path::new("/proc/sys/kernel"));
+        // A kernel without the controller is none the worse: nobody has asked for it.
+        let _ = fs::write(format!("{OUTER}/pids.max"), room.to_string());
         fs::create_dir(CONTAINER)?;
         let folder = OwnedFd::from(File::open(CONTAINER)?);
         let devices = delegate()
@@ -70,6 +70,26 @@ impl Cgroup {
             most => most.to_string(),
         };
         fs::write(format!("{CONTAINER}/pids.max"), text)
+    }
+
+    /// Whether it has as many processes and threads as it may have: no clone comes into it then, but by [`Cgroup::join`].
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let full = |group: &str| {
+            let number = |file| number(&Path::new(group).join(file));
+            let numbers = number("pids.current").zip(number("pids.max"));
+            numbers.is_some_and(|(now, most)| now >= most)
+        };
+        full(CONTAINER) || full(OUTER)
+    }
+
+    /// Moves this process, which must be in the tether's root, into it, even where it is full
+    /// (Documentation/admin-guide/cgroup-v2.rst, "PID").
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn join(&self) -> io::Result<()> {
+        fs::write(format!("{CONTAINER}/cgroup.procs"), "0")
     }
 
     /// Whether its processes open no device but those that every container has.
@@ -123,6 +143,39 @@ impl Cgroup {
     }
 }
 
+/// Has the groups within a group have every controller that it has.
+fn enable_controllers(group: &str) -> io::Result<()> {
+    let controllers = fs::read_to_string(format!("{group}/cgroup.controllers"))?;
+    let all: Vec<String> = controllers
+        .split_whitespace()
+        .map(|c| format!("+{c}"))
+        .collect();
+    let file = format!("{group}/cgroup.subtree_control");
+    if fs::write(&file, all.join(" ")).is_err() {
+        // One controller that cannot be enabled must not cost the others.
+        for one in &all {
+            let _ = fs::write(&file, one);
+        }
+    }
+    Ok(())
+}
+
+/// Raises the kernel's limit of threads, so that a container that has all that the kernel had leaves some to the tether
+/// and to the kernel itself; tells how many the container may have. `settings`: /proc/sys/kernel.
+fn make_room(settings: &Path) -> u64 {
+    let threads = number(&settings.join("threads-max")).unwrap_or(LEFT * 2);
+    let raised = fs::write(settings.join("threads-max"), (threads + LEFT).to_string());
+    let threads = raised.map_or(threads.saturating_sub(LEFT / 4), |()| threads);
+    // There are no more numbers than these either.
+    let numbers = number(&settings.join("pid_max"));
+    let numbers = numbers.map_or(threads, |most| most.saturating_sub(LEFT));
+    threads.min(numbers).max(1)
+}
+
+fn number(file: &Path) -> Option<u64> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
 /// Has the kernel take cgroup namespaces as borders (Documentation/admin-guide/cgroup-v2.rst, "nsdelegate"): whoever may
 /// mount in the container changes none of its limits then, and moves no process out of it.
 fn delegate() -> io::Result<()> {
@@ -159,6 +212,19 @@ async fn settle(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_container_leaves_threads_to_the_tether() {
+        let folder = tempfile::tempdir().unwrap();
+        let set = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        set("threads-max", "900\n");
+        set("pid_max", "32768\n");
+        assert_eq!(make_room(folder.path()), 900);
+        let raised = fs::read_to_string(folder.path().join("threads-max")).unwrap();
+        assert_eq!(raised, "1924");
+        set("threads-max", "60000\n");
+        assert_eq!(make_room(folder.path()), 31_744);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_does_not_freeze_in_time_is_thawed_again() {

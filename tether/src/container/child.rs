@@ -6,6 +6,7 @@
 use super::mounts::{self, Plan};
 use super::sibling::Orders;
 use super::{StartError, caps, environment, init, lookup, seccomp, users};
+use crate::boot::system;
 use crate::net::filter;
 use crate::sys::{process as sys, tty};
 use nix::fcntl::{OFlag, open};
@@ -28,7 +29,7 @@ const DEFAULT_LIMITS: [(u32, u64, u64); 3] = [
 /// How the child gets into the container.
 #[derive(Debug)]
 pub enum Entry<'a> {
-    /// It is the container's first process, in new pid and mount namespaces.
+    /// It is the container's first process, in new pid, mount and IPC namespaces.
     First {
         /// The tree to build.
         plan: Plan,
@@ -106,6 +107,8 @@ fn start(
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
                 .map_err(errno)
                 .map_err(what("make a cgroup namespace for"))?;
+            // By the tether's /proc: the container's /proc/sys is only to be read.
+            system::set_own_sysctls(&config.limits.sysctls).map_err(StartError::other)?;
             mounts::enter(&plan)?;
             (true, init.map(Afresh::Init))
         }
@@ -186,13 +189,17 @@ fn start(
         sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map_err(what("set no_new_privs of"))?;
     }
     umask(Mode::from_bits_truncate(0o022));
-    // Before the capabilities go: without no_new_privs a filter needs CAP_SYS_ADMIN. The profile's is the last one: it may
-    // refuse seccomp(2).
+    // Before the capabilities go: without no_new_privs a filter needs CAP_SYS_ADMIN. With it the profile's is installed
+    // right before the program: it may refuse what is done until then, as with runc. The profile's is the last one: it
+    // may refuse seccomp(2).
     if held & caps::kernel() != 0 {
         sys::install_seccomp(&seccomp::kept_out()).map_err(what("close the kernel's memory to"))?;
     }
     let filter = seccomp::program(&config.seccomp).map_err(|e| StartError::other(e.to_string()))?;
-    sys::install_seccomp(&filter).map_err(what("install the seccomp filter of"))?;
+    let confine = || sys::install_seccomp(&filter).map_err(what("install the seccomp filter of"));
+    if !config.limits.no_new_privileges {
+        confine()?;
+    }
     for cap in (0..64).filter(|cap| held & (1u64 << cap) == 0) {
         match sys::prctl(libc::PR_CAPBSET_DROP, cap) {
             // Beyond the kernel's last capability.
@@ -226,6 +233,9 @@ fn start(
     let (args, env) = (strings(&process.args)?, strings(&env)?);
     let path = CString::new(path)
         .map_err(|_| StartError::other("the program's path contains a NUL byte"))?;
+    if config.limits.no_new_privileges {
+        confine()?;
+    }
     let error = match (afresh, go) {
         (Some(Afresh::Sibling(binary)), Some(go)) => {
             for fd in [status.as_fd(), go.as_fd()] {
@@ -239,12 +249,12 @@ fn start(
                 path,
                 args,
             };
-            sys::exec_at(Some(binary.as_fd()), c"", &orders.to_args(), &[])
+            sys::exec_file(binary.as_fd(), &orders.to_args(), &[])
         }
         (Some(Afresh::Init(binary)), _) => {
             let mut all = vec![CString::new(init::NAME).unwrap_or_default(), path];
             all.extend(args);
-            sys::exec_at(Some(binary.as_fd()), c"", &all, &env)
+            sys::exec_file(binary.as_fd(), &all, &env)
         }
         _ => sys::exec(&path, &args, &env),
     };
@@ -262,7 +272,7 @@ fn set_oom_score(config: &GuestConfig) -> Result<(), StartError> {
 fn join(container: &OwnedFd, more: i32, keep: &[RawFd]) -> Result<(), StartError> {
     let what =
         |what: &'static str| move |e: std::io::Error| StartError::system(what, "the process", &e);
-    let kinds = libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP | more;
+    let kinds = libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP | libc::CLONE_NEWIPC | more;
     sys::join_namespaces(container.as_fd(), kinds)
         .map_err(what("join the container's namespaces for"))?;
     sys::close_all_but(keep);

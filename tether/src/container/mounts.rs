@@ -104,23 +104,12 @@ pub fn enter(plan: &Plan) -> Result<(), StartError> {
     mount_at("sysfs", "/sys", SAFE | MsFlags::MS_RDONLY, "")?;
     mount_at("cgroup2", "/sys/fs/cgroup", SAFE | MsFlags::MS_RDONLY, "")?;
     devices(plan.shm_size)?;
-    for ((tree, folder), mount) in &volumes {
-        attach_volume(tree, *folder, &mount.target)?;
-    }
-    let given = |target: &str| plan.mounts.iter().any(|mount| mount.target == target);
-    for (tree, target) in files.iter().filter(|(_, target)| !given(target)) {
-        make_file(target)?;
-        let path = CString::new(*target).map_err(|_| StartError::other("a path with NUL"))?;
-        attach_tree(tree.as_fd(), &path).map_err(|e| StartError::system("bind on", target, &e))?;
+    for (target, over) in in_order(&files, &volumes, &plan.tmpfs) {
+        over.mount(target)?;
     }
     if let (Ok(time), Ok(folder)) = (etc, File::open("/etc")) {
         // On a folder that cannot be changed nothing was.
         let _ = folder.set_modified(time);
-    }
-    for tmpfs in &plan.tmpfs {
-        make_folder(&tmpfs.path)?;
-        let flags = MsFlags::from_bits_truncate(tmpfs.flags) | MsFlags::MS_NODEV;
-        mount_at("tmpfs", &tmpfs.path, flags, &tmpfs.data)?;
     }
     if !plan.cwd.is_empty() {
         make_folder(&plan.cwd)?;
@@ -136,6 +125,58 @@ pub fn enter(plan: &Plan) -> Result<(), StartError> {
         mount(none, "/", none, flags, none).map_err(fail("remount read-only", "/"))?;
     }
     Ok(())
+}
+
+/// What is mounted over a place in the container's tree.
+#[derive(Debug)]
+enum Over<'a> {
+    /// One of [`FILES`].
+    File(&'a OwnedFd),
+    /// A volume, or a part of it; whether it is a folder.
+    Volume(&'a OwnedFd, bool),
+    /// A file system in memory.
+    Tmpfs(&'a Tmpfs),
+}
+
+impl Over<'_> {
+    fn mount(&self, target: &str) -> Result<(), StartError> {
+        match self {
+            Over::File(tree) => {
+                make_file(target)?;
+                let path =
+                    CString::new(target).map_err(|_| StartError::other("a path with NUL"))?;
+                attach_tree(tree.as_fd(), &path)
+                    .map_err(|e| StartError::system("bind on", target, &e))
+            }
+            Over::Volume(tree, folder) => attach_volume(tree, *folder, target),
+            Over::Tmpfs(tmpfs) => {
+                make_folder(target)?;
+                let flags = MsFlags::from_bits_truncate(tmpfs.flags) | MsFlags::MS_NODEV;
+                mount_at("tmpfs", target, flags, &tmpfs.data)
+            }
+        }
+    }
+}
+
+/// All that is mounted, with its place: as dockerd has it, an outer one before what is in it, of whatever kind they are,
+/// so that none hides another. A volume at the place of one of the files is there in its stead.
+fn in_order<'a>(
+    files: &'a [(OwnedFd, &'a str)],
+    volumes: &'a [((OwnedFd, bool), &'a VolumeMount)],
+    tmpfs: &'a [Tmpfs],
+) -> Vec<(&'a str, Over<'a>)> {
+    let given = |target: &str| volumes.iter().any(|(_, mount)| mount.target == target);
+    let of_volumes = volumes
+        .iter()
+        .map(|((tree, folder), mount)| (mount.target.as_str(), Over::Volume(tree, *folder)));
+    let of_files = files.iter().filter(|(_, target)| !given(target));
+    let of_files = of_files.map(|(tree, target)| (*target, Over::File(tree)));
+    let in_memory = tmpfs
+        .iter()
+        .map(|one| (one.path.as_str(), Over::Tmpfs(one)));
+    let mut all: Vec<_> = of_volumes.chain(of_files).chain(in_memory).collect();
+    all.sort_by_key(|(target, _)| Path::new(target).components().count());
+    all
 }
 
 fn make_folder(path: &str) -> Result<(), StartError> {
@@ -348,5 +389,46 @@ fn mask(path: &str) -> Result<(), StartError> {
         Ok(_) => {
             mount(Some("/dev/null"), path, none, MsFlags::MS_BIND, none).map_err(fail("mask", path))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outer_mount_comes_before_what_is_in_it_of_whatever_kind_they_are() {
+        let tree = || OwnedFd::from(File::open("/").unwrap());
+        let volume = |target: &str| VolumeMount {
+            root: String::new(),
+            subpath: String::new(),
+            target: target.into(),
+            read_only: false,
+        };
+        let tmpfs = |path: &str| Tmpfs {
+            path: path.into(),
+            flags: 0,
+            data: String::new(),
+        };
+        let (inner, hosts, outer) = (volume("/data/db"), volume("/etc/hosts"), volume("/run"));
+        let volumes = [&inner, &hosts, &outer].map(|mount| ((tree(), true), mount));
+        let files = FILES.map(|(_, target)| (tree(), target));
+        let memory = ["/run/a/b", "/data/", "/etc"].map(tmpfs);
+        let all = in_order(&files, &volumes, &memory);
+        let places: Vec<&str> = all.iter().map(|(target, _)| *target).collect();
+        assert_eq!(
+            places,
+            [
+                "/run",
+                "/data/",
+                "/etc",
+                "/data/db",
+                "/etc/hosts",
+                "/etc/hostname",
+                "/etc/resolv.conf",
+                "/run/a/b"
+            ]
+        );
+        assert!(matches!(all[4].1, Over::Volume(..)), "{:?}", all[4]);
     }
 }

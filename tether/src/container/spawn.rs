@@ -113,7 +113,7 @@ pub async fn prepare(
             } else {
                 None
             };
-            let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
+            let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC;
             sys::spawn(flags, Some(cgroup.folder().as_fd()), || {
                 child::run(process, config, Entry::First { plan, init }, ends)
             })
@@ -121,15 +121,13 @@ pub async fn prepare(
         Place::Beside(container) if launches => {
             let binary = OwnedFd::from(File::open("/proc/self/exe").map_err(system)?);
             let entry = Entry::Launch { container, binary };
-            sys::spawn(0, Some(cgroup.folder().as_fd()), || {
-                child::run(process, config, entry, ends)
-            })
+            spawn_beside(cgroup, || child::run(process, config, entry, ends))
         }
         Place::Beside(container) => {
             let own = File::open("/proc/self/ns/pid").map_err(system)?;
             sys::join_namespaces(container.as_fd(), libc::CLONE_NEWPID)
                 .map_err(|e| StartError::system("enter", "the container (has it ended?)", &e))?;
-            let child = sys::spawn(0, Some(cgroup.folder().as_fd()), || {
+            let child = spawn_beside(cgroup, || {
                 child::run(process, config, Entry::Join(container), ends)
             });
             // Children of the tether that are not the container's are never cloned after this fails.
@@ -177,6 +175,17 @@ pub async fn prepare(
         status,
         go,
         stdio,
+    })
+}
+
+/// Clones a child into the container's cgroup. Where that is full, the child moves there by itself: an exec, which may be
+/// what ends the others, is let in nevertheless.
+fn spawn_beside(cgroup: &Cgroup, body: impl FnOnce() -> i32) -> io::Result<Child> {
+    let full = cgroup.is_full();
+    let group = (!full).then(|| cgroup.folder().as_fd());
+    sys::spawn(0, group, || match full.then(|| cgroup.join()) {
+        Some(Err(_)) => 125,
+        _ => body(),
     })
 }
 

@@ -2,10 +2,19 @@
 
 use super::cgroup::Cgroup;
 use super::users;
-use std::fs;
-use std::io;
+use crate::io::fd::AsyncFile;
+use crate::reaper::Reaper;
+use crate::sys::process;
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
-use wire::message::{ProcessRow, TableRow, encode};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
+use wire::message::{MESSAGE_MAX, ProcessRow, TableRow, decode, encode};
 
 /// Rows at most: a fork bomb must not fill the link.
 const ROWS_MAX: usize = 10_000;
@@ -19,25 +28,64 @@ const COMMAND_MAX: usize = 4096;
 /// Bytes of a user's name at most (limits.h: LOGIN_NAME_MAX); one with a longer name is shown by number.
 const NAME_MAX: usize = 256;
 
+/// How long reading them may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+
 /// Lists the processes of the container's cgroup, as many as fit into an answer. Those that end meanwhile are left out.
 ///
 /// # Errors
-/// Those of reading the cgroup.
-pub fn list(cgroup: &Cgroup, container_pid: i32) -> io::Result<Vec<ProcessRow>> {
-    let rows = table(cgroup, container_pid)?;
+/// As [`table`].
+pub async fn list(
+    cgroup: &Cgroup,
+    container_pid: i32,
+    reaper: &Reaper,
+) -> Result<Vec<ProcessRow>, String> {
+    let rows = table(cgroup, container_pid, reaper).await?;
     Ok(rows.into_iter().map(|row| row.row).collect())
 }
 
-/// As [`list`], with all that `ps` may show.
+/// As [`list`], with all that `ps` may show. A child reads them: how many there are, and how long a look at one or at
+/// the container's users takes (they may be on a server that is gone), is up to the container.
 ///
 /// # Errors
-/// Those of reading the cgroup.
-pub fn table(cgroup: &Cgroup, container_pid: i32) -> io::Result<Vec<TableRow>> {
-    Ok(rows(&cgroup.processes()?, container_pid))
+/// Those of reading the cgroup; that it takes too long.
+pub async fn table(
+    cgroup: &Cgroup,
+    container_pid: i32,
+    reaper: &Reaper,
+) -> Result<Vec<TableRow>, String> {
+    let (from_child, output) = pipe2(OFlag::O_CLOEXEC).map_err(|e| e.to_string())?;
+    let from_child = AsyncFile::new(from_child).map_err(|e| e.to_string())?;
+    let child = process::spawn(0, None, move || {
+        // What others wait for the end of is not held by this child.
+        process::close_all_but(&[output.as_raw_fd()]);
+        let table = cgroup.processes().map(|pids| rows(&pids, container_pid));
+        let told = encode(&table.map_err(|e| e.to_string()));
+        let told = told.is_ok_and(|bytes| File::from(output).write_all(&bytes).is_ok());
+        i32::from(!told)
+    })
+    .map_err(|e| e.to_string())?;
+    // It is reaped in any case; what it has told is what counts.
+    drop(reaper.watch(child.pid));
+    let mut bytes = Vec::new();
+    let most = MESSAGE_MAX as u64 + 1;
+    let told = timeout(DEADLINE, from_child.take(most).read_to_end(&mut bytes)).await;
+    // One that has ended is none the worse for it.
+    let _ = process::signal(child.pidfd.as_fd(), libc::SIGKILL);
+    match told {
+        Ok(Ok(_)) => decode(&bytes)
+            .unwrap_or_else(|e| Err(format!("the child that reads them has told: {e}"))),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!(
+            "reading them takes longer than {} s (are the container's users on a server that is gone?)",
+            DEADLINE.as_secs()
+        )),
+    }
 }
 
 fn rows(pids: &[i32], container_pid: i32) -> Vec<TableRow> {
     let passwd = passwd_of(container_pid);
+    let names = users::names(&passwd);
     let boot = boot_time();
     let uptime: f64 = fs::read_to_string("/proc/uptime")
         .ok()
@@ -70,22 +118,15 @@ fn rows(pids: &[i32], container_pid: i32) -> Vec<TableRow> {
         );
         let uid = fs::metadata(format!("/proc/{pid}")).ok()?.uid();
         let uid = status_uid(*pid).unwrap_or(uid);
-        let mut command: String = fs::read(format!("/proc/{pid}/cmdline"))
-            .ok()
-            .map(|mut bytes| {
-                bytes.truncate(COMMAND_MAX);
-                String::from_utf8_lossy(&bytes)
-                    .trim_end_matches('\0')
-                    .replace('\0', " ")
-            })
-            .unwrap_or_default();
+        let mut command = command_line(*pid).unwrap_or_default();
         if command.is_empty() {
             command = format!("[{comm}]");
         }
         let alive = (uptime - started as f64 / TICKS as f64).max(0.01);
         Some(TableRow {
             row: ProcessRow {
-                user: users::name_of(uid, &passwd)
+                user: names
+                    .get(&uid)
                     .filter(|name| name.len() <= NAME_MAX)
                     .map_or_else(|| uid.to_string(), ToString::to_string),
                 pid: *inner.get(pid)?,
@@ -128,11 +169,18 @@ fn read_lossy(path: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// The beginning of a process's command line: as a whole it may have megabytes.
+fn command_line(pid: i32) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    let file = File::open(format!("/proc/{pid}/cmdline"))?;
+    file.take(COMMAND_MAX as u64).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.trim_end_matches('\0').replace('\0', " "))
+}
+
 /// The container's /etc/passwd, looked up inside its root.
 fn passwd_of(container_pid: i32) -> String {
     use crate::sys::fs::{IN_ROOT, NO_MAGICLINKS, openat2};
-    use std::io::Read;
-    use std::os::fd::AsFd;
     let open = || -> io::Result<String> {
         let root = fs::File::open(format!("/proc/{container_pid}/root"))?;
         let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
@@ -197,7 +245,7 @@ fn boot_time() -> u64 {
 mod tests {
     use super::*;
     use std::process::{Command, id};
-    use wire::message::{MESSAGE_MAX, Reply, ToHost};
+    use wire::message::{Reply, ToHost};
 
     fn own() -> i32 {
         id() as i32

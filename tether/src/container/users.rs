@@ -2,6 +2,7 @@
 
 use super::StartError;
 use crate::sys::fs::{IN_ROOT, NO_MAGICLINKS, openat2};
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::io::Read;
 
@@ -176,10 +177,17 @@ fn parse_id(text: &str) -> Option<u32> {
         .filter(|n| *n <= i32::MAX as u32)
 }
 
-/// Name of a user number, where the file has one.
+/// Entries of a file's names at most, that [`names`] looks at.
+const NAMES_MAX: usize = 65_536;
+
+/// Names by user number; the first one of a number counts.
 #[must_use]
-pub fn name_of(uid: u32, passwd: &str) -> Option<&str> {
-    users(passwd).find(|u| u.uid == uid).map(|u| u.name)
+pub fn names(passwd: &str) -> HashMap<u32, &str> {
+    let mut all = HashMap::new();
+    for user in users(passwd).take(NAMES_MAX) {
+        all.entry(user.uid).or_insert(user.name);
+    }
+    all
 }
 
 #[cfg(test)]
@@ -188,6 +196,13 @@ mod tests {
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nredis:x:101:102::/var/lib/redis:/bin/false\nbroken\n33:x:7:8:::\nnobody:x:65534:65534:n:/nonexistent:/bin/false\n";
     const GROUP: &str = "root:x:0:\nadm:x:4:redis,nobody\nredis:x:102:\ntty:x:5:\nbroken:x\n";
+
+    #[test]
+    fn the_first_name_of_a_number_counts() {
+        let all = names("a:x:1:1\nb:x:1:1\nbroken\nc:x:2:1::/:\n");
+        assert_eq!((all.get(&1), all.get(&2)), (Some(&"a"), Some(&"c")));
+        assert_eq!(all.len(), 2);
+    }
 
     fn who(spec: &str, more: &[&str]) -> Result<Identity, String> {
         let more: Vec<String> = more.iter().map(ToString::to_string).collect();

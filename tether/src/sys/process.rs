@@ -352,10 +352,11 @@ pub fn limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     .map(drop)
 }
 
-/// Becomes `uid`, `gid` with exactly these additional groups.
+/// Becomes `uid`, `gid` with exactly these additional groups. By the calls that runc makes, which a seccomp profile
+/// allows: with the capabilities that they need, they set the saved IDs, too.
 ///
 /// # Errors
-/// Those of setgroups(2), setresgid(2), setresuid(2).
+/// Those of setgroups(2), setgid(2), setuid(2).
 pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     // SAFETY: `groups` is a live slice of gid_t with its length; raw calls, since this process has one thread.
     unsafe {
@@ -364,8 +365,8 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
             groups.len(),
             groups.as_ptr(),
         ))?;
-        check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
-        check(libc::syscall(libc::SYS_setresuid, uid, uid, uid)).map(drop)
+        check(libc::syscall(libc::SYS_setgid, gid))?;
+        check(libc::syscall(libc::SYS_setuid, uid)).map(drop)
     }
 }
 
@@ -458,39 +459,34 @@ pub fn dup_onto(fd: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
     check(unsafe { libc::dup2(fd.as_raw_fd(), target) }.into()).map(drop)
 }
 
-/// execve(2); returns only if it fails.
-#[must_use]
-pub fn exec(path: &CStr, args: &[CString], env: &[CString]) -> io::Error {
-    exec_at(None, path, args, env)
+/// Null-terminated, as execve(2) takes it.
+fn pointers(list: &[CString]) -> Vec<*const libc::c_char> {
+    let all = list.iter().map(|s| s.as_ptr());
+    all.chain([std::ptr::null()]).collect()
 }
 
-/// execveat(2) of the file itself where `file` is given and `path` empty; returns only if it fails.
+/// execve(2), which each seccomp profile allows that lets a program start; returns only if it fails.
 #[must_use]
-pub fn exec_at(
-    file: Option<BorrowedFd<'_>>,
-    path: &CStr,
-    args: &[CString],
-    env: &[CString],
-) -> io::Error {
-    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
-        list.iter()
-            .map(|s| s.as_ptr())
-            .chain([std::ptr::null()])
-            .collect()
-    };
+pub fn exec(path: &CStr, args: &[CString], env: &[CString]) -> io::Error {
     let (args, env) = (pointers(args), pointers(env));
-    let (fd, flags) = file.map_or((libc::AT_FDCWD, 0), |f| {
-        (f.as_raw_fd(), libc::AT_EMPTY_PATH)
-    });
+    // SAFETY: both arrays are null-terminated and point to NUL-terminated strings that outlive the call.
+    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// execveat(2) of an open file; returns only if it fails.
+#[must_use]
+pub fn exec_file(file: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> io::Error {
+    let (args, env) = (pointers(args), pointers(env));
     // SAFETY: both arrays are null-terminated and point to NUL-terminated strings that outlive the call.
     unsafe {
         libc::syscall(
             libc::SYS_execveat,
-            fd,
-            path.as_ptr(),
+            file.as_raw_fd(),
+            c"".as_ptr(),
             args.as_ptr(),
             env.as_ptr(),
-            flags,
+            libc::AT_EMPTY_PATH,
         )
     };
     io::Error::last_os_error()
