@@ -7,7 +7,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 use vim::client::{Client, ClientConfig, Trust};
@@ -33,6 +33,8 @@ struct Inner {
     files: Mutex<BTreeMap<String, Bytes>>,
     /// Requests that are to wait, each once.
     held: Mutex<Vec<Held>>,
+    /// Requests that get no good answer, each once: as [`Held`] tells them.
+    failing: Mutex<Vec<(Method, String, Failure)>>,
     tasks: Mutex<Tasks>,
     /// A task ended.
     ended: Notify,
@@ -53,6 +55,15 @@ struct Held {
     part: String,
     came: oneshot::Sender<()>,
     go: oneshot::Receiver<()>,
+}
+
+/// What becomes of a request instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It is done, and the connection breaks before the answer.
+    Lost,
+    /// It is not done, and the answer says so.
+    Refused,
 }
 
 /// A request that waits.
@@ -108,7 +119,10 @@ impl Fake {
                     let service = hyper::service::service_fn(move |request| {
                         // What was asked for is done also where who asked goes.
                         let work = tokio::spawn(fake.clone().answer(request));
-                        async move { Ok::<_, Infallible>(work.await.unwrap()) }
+                        async move {
+                            let answer = work.await.unwrap();
+                            answer.ok_or_else(|| io::Error::other("the answer is lost"))
+                        }
                     });
                     let served = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service);
@@ -169,19 +183,49 @@ impl Fake {
         }
     }
 
-    async fn answer(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    /// Has the next request of this method fail, to a file of whose path this is a part.
+    pub fn fail(&self, method: Method, part: &str, how: Failure) {
+        lock(&self.0.failing).push((method, part.to_owned(), how));
+    }
+
+    /// `None` where the answer is lost.
+    async fn answer(self, request: Request<Incoming>) -> Option<Response<Full<Bytes>>> {
         let (head, body) = request.into_parts();
         // A body that breaks off writes nothing.
         let Ok(body) = body.collect().await.map(|body| body.to_bytes()) else {
-            return status(StatusCode::BAD_REQUEST);
+            return Some(status(StatusCode::BAD_REQUEST));
         };
         match head.uri.path().strip_prefix("/folder/") {
             Some(path) => self.file(&head.method, path, body).await,
-            None => Response::new(Full::from(self.call(&body).await)),
+            None => Some(Response::new(Full::from(self.call(&body).await))),
         }
     }
 
-    async fn file(&self, method: &Method, path: &str, body: Bytes) -> Response<Full<Bytes>> {
+    async fn file(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Bytes,
+    ) -> Option<Response<Full<Bytes>>> {
+        let failure = {
+            let mut failing = lock(&self.0.failing);
+            let at = failing
+                .iter()
+                .position(|(m, part, _)| m == method && path.contains(part.as_str()));
+            at.map(|at| failing.remove(at).2)
+        };
+        if failure == Some(Failure::Refused) {
+            return Some(status(StatusCode::INTERNAL_SERVER_ERROR));
+        }
+        if failure.is_none() {
+            self.wait(method, path).await;
+        }
+        let answer = self.done_to_file(method, path, body);
+        failure.is_none().then_some(answer)
+    }
+
+    /// Waits, where a test wants that.
+    async fn wait(&self, method: &Method, path: &str) {
         let held = {
             let mut held = lock(&self.0.held);
             let at = held
@@ -193,6 +237,9 @@ impl Fake {
             let _nobody_waits = held.came.send(());
             let _for_ever = held.go.await;
         }
+    }
+
+    fn done_to_file(&self, method: &Method, path: &str, body: Bytes) -> Response<Full<Bytes>> {
         let mut files = lock(&self.0.files);
         match (method.as_str(), files.get(path).cloned()) {
             ("PUT", _) => {
@@ -234,6 +281,8 @@ impl Fake {
             "CreatePropertyCollector" => {
                 soap::encode_response(&name, &reference("PropertyCollector"))
             }
+            "CreateContainerView" => soap::encode_response(&name, &reference("ContainerView")),
+            "DestroyView" => soap::encode_response(&name, &()),
             "CreateListView" => soap::encode_response(&name, &reference("ListView")),
             "CreateFilter" => soap::encode_response(&name, &reference("PropertyFilter")),
             "ModifyListView" => {
