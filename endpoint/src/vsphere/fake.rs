@@ -1,4 +1,4 @@
-//! A vSphere that has files and nothing else, in memory: for tests of what comes to be on a datastore, with the real client.
+//! A vSphere that has files and one VM, in memory: for tests of what comes to be on a datastore, with the real client.
 
 use super::{Capabilities, Places, VmRef, Vsphere};
 use bytes::Bytes;
@@ -13,9 +13,9 @@ use tokio::sync::{Notify, oneshot};
 use vim::client::{Client, ClientConfig, Trust};
 use vim::soap;
 use vim::types::{
-    DatastoreSearchResults, FileInfo, ObjectUpdate, ObjectUpdateKind, PropertyChange,
-    PropertyFilterUpdate, RetrieveResult, ServiceContent, TaskInfo, TaskInfoState, UpdateSet,
-    UserSession,
+    DatastoreSearchResults, DynamicProperty, FileInfo, ObjectContent, ObjectUpdate,
+    ObjectUpdateKind, PowerState, PropertyChange, PropertyFilterSpec, PropertyFilterUpdate,
+    RetrieveResult, ServiceContent, TaskInfo, TaskInfoState, UpdateSet, UserSession, VirtualDevice,
 };
 use vim::value::Value as _;
 use vim::{Any, DatastorePath};
@@ -35,9 +35,17 @@ struct Inner {
     held: Mutex<Vec<Held>>,
     /// Requests that get no good answer, each once: as [`Held`] tells them.
     failing: Mutex<Vec<(Method, String, Failure)>>,
+    vm: Mutex<Vm>,
     tasks: Mutex<Tasks>,
     /// A task ended.
     ended: Notify,
+}
+
+/// The VM, which has no devices.
+#[derive(Debug, Default)]
+struct Vm {
+    on: bool,
+    gone: bool,
 }
 
 #[derive(Debug, Default)]
@@ -183,7 +191,19 @@ impl Fake {
         }
     }
 
-    /// Has the next request of this method fail, to a file of whose path this is a part.
+    /// The VM.
+    pub fn vm() -> VmRef {
+        reference("VirtualMachine")
+    }
+
+    /// Whether the VM is on; `None` where it is gone.
+    pub fn is_on(&self) -> Option<bool> {
+        let vm = lock(&self.0.vm);
+        (!vm.gone).then_some(vm.on)
+    }
+
+    /// Has the next request of this method fail, to a file of whose path this is a part; with POST, the next call that is
+    /// named so.
     pub fn fail(&self, method: Method, part: &str, how: Failure) {
         lock(&self.0.failing).push((method, part.to_owned(), how));
     }
@@ -197,7 +217,15 @@ impl Fake {
         };
         match head.uri.path().strip_prefix("/folder/") {
             Some(path) => self.file(&head.method, path, body).await,
-            None => Some(Response::new(Full::from(self.call(&body).await))),
+            None => {
+                let name = soap::decode_request(&body).unwrap().name.to_string();
+                let failure = self.failure(&head.method, &name);
+                if failure == Some(Failure::Refused) {
+                    return Some(status(StatusCode::SERVICE_UNAVAILABLE));
+                }
+                let answer = Response::new(Full::from(self.call(&body).await));
+                failure.is_none().then_some(answer)
+            }
         }
     }
 
@@ -207,13 +235,7 @@ impl Fake {
         path: &str,
         body: Bytes,
     ) -> Option<Response<Full<Bytes>>> {
-        let failure = {
-            let mut failing = lock(&self.0.failing);
-            let at = failing
-                .iter()
-                .position(|(m, part, _)| m == method && path.contains(part.as_str()));
-            at.map(|at| failing.remove(at).2)
-        };
+        let failure = self.failure(method, path);
         if failure == Some(Failure::Refused) {
             return Some(status(StatusCode::INTERNAL_SERVER_ERROR));
         }
@@ -222,6 +244,14 @@ impl Fake {
         }
         let answer = self.done_to_file(method, path, body);
         failure.is_none().then_some(answer)
+    }
+
+    fn failure(&self, method: &Method, what: &str) -> Option<Failure> {
+        let mut failing = lock(&self.0.failing);
+        let at = failing
+            .iter()
+            .position(|(m, part, _)| m == method && what.contains(part.as_str()));
+        at.map(|at| failing.remove(at).2)
     }
 
     /// Waits, where a test wants that.
@@ -277,7 +307,26 @@ impl Fake {
                 },
             ),
             "Login" => soap::encode_response(&name, &UserSession::default()),
-            "RetrievePropertiesEx" => soap::encode_response(&name, &None::<RetrieveResult>),
+            "RetrievePropertiesEx" => {
+                let specs: Vec<_> = call.children_named("specSet").collect();
+                let spec = PropertyFilterSpec::from_element(specs[0]).unwrap();
+                soap::encode_response(&name, &self.properties(&spec))
+            }
+            "PowerOnVM_Task" => {
+                lock(&self.0.vm).on = true;
+                soap::encode_response(&name, &self.done(None))
+            }
+            "PowerOffVM_Task" => {
+                lock(&self.0.vm).on = false;
+                soap::encode_response(&name, &self.done(None))
+            }
+            "ReconfigVM_Task" => soap::encode_response(&name, &self.done(None)),
+            "Destroy_Task" => {
+                let mut vm = lock(&self.0.vm);
+                assert!(!vm.on, "a VM that runs is not destroyed");
+                vm.gone = true;
+                soap::encode_response(&name, &self.done(None))
+            }
             "CreatePropertyCollector" => {
                 soap::encode_response(&name, &reference("PropertyCollector"))
             }
@@ -310,6 +359,36 @@ impl Fake {
             "MakeDirectory" => soap::encode_response(&name, &()),
             other => unreachable!("{other} is not asked for in tests"),
         }
+    }
+
+    /// Of the VM; nothing else has any.
+    fn properties(&self, spec: &PropertyFilterSpec) -> Option<RetrieveResult> {
+        let on = self
+            .is_on()
+            .filter(|_| spec.object_set[0].obj == Self::vm())?;
+        let state = match on {
+            true => PowerState::PoweredOn,
+            false => PowerState::PoweredOff,
+        };
+        let values = spec.prop_set[0]
+            .path_set
+            .iter()
+            .map(|path| DynamicProperty {
+                name: path.clone(),
+                val: match path.as_str() {
+                    "runtime.powerState" => Any::of(&state),
+                    "config.hardware.device" => Any::list::<VirtualDevice>(&[]),
+                    other => unreachable!("{other} is not asked for in tests"),
+                },
+            });
+        Some(RetrieveResult {
+            token: None,
+            objects: vec![ObjectContent {
+                obj: Self::vm(),
+                prop_set: values.collect(),
+                missing_set: Vec::new(),
+            }],
+        })
     }
 
     async fn updates(&self) -> UpdateSet {
