@@ -9,8 +9,8 @@ use bytes::Bytes;
 use layers::Digest;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vim::DatastorePath;
 use vim::types::DatastoreSearchSpec;
 
@@ -22,6 +22,27 @@ pub const RECORD_MAX: usize = 32 << 20;
 pub struct Records {
     vsphere: Arc<Vsphere>,
     folder: DatastorePath,
+    /// Generations that may be there beside the one that counts: not heard to be written, or to be deleted.
+    strays: Arc<Mutex<BTreeSet<(String, u64)>>>,
+}
+
+/// A record that was not deleted, as far as is known.
+#[derive(Debug, thiserror::Error)]
+pub enum Unremoved {
+    /// It is there as before.
+    #[error(transparent)]
+    Refused(Error),
+    /// No answer came: it may be gone, and nothing may build on it any more.
+    #[error(transparent)]
+    Unheard(Error),
+}
+
+impl From<Unremoved> for Error {
+    fn from(unremoved: Unremoved) -> Self {
+        match unremoved {
+            Unremoved::Refused(error) | Unremoved::Unheard(error) => error,
+        }
+    }
 }
 
 /// What a record file holds.
@@ -122,7 +143,11 @@ impl Records {
     /// Where the datastore refuses.
     pub async fn open(vsphere: Arc<Vsphere>, folder: DatastorePath) -> Result<Self> {
         make_folder(&vsphere, &folder).await?;
-        Ok(Records { vsphere, folder })
+        Ok(Records {
+            vsphere,
+            folder,
+            strays: Arc::default(),
+        })
     }
 
     /// Name and generation of every record file.
@@ -157,7 +182,7 @@ impl Records {
             for generation in numbers {
                 let path = self.folder.join(file_name(&name, generation));
                 if found {
-                    self.forget(&path).await;
+                    self.forget(&name, generation).await;
                     continue;
                 }
                 let bytes = match fetch(&self.vsphere, &path).await {
@@ -182,7 +207,7 @@ impl Records {
                     // Half-written when something died; the one before it still counts.
                     None => {
                         tracing::warn!(%path, "a damaged record is passed over");
-                        self.forget(&path).await;
+                        self.forget(&name, generation).await;
                     }
                 }
             }
@@ -198,10 +223,14 @@ impl Records {
         let generation = before + 1;
         let bytes = seal(name, generation, value)?;
         let path = self.folder.join(file_name(name, generation));
-        write(&self.vsphere, &path, bytes).await?;
+        let stray = (name.to_owned(), generation);
+        if let Err(error) = write(&self.vsphere, &path, bytes).await {
+            self.strays().insert(stray);
+            return Err(error);
+        }
+        self.strays().remove(&stray);
         if before > 0 {
-            self.forget(&self.folder.join(file_name(name, before)))
-                .await;
+            self.forget(name, before).await;
         }
         Ok(generation)
     }
@@ -211,18 +240,51 @@ impl Records {
     /// # Errors
     /// Where the datastore refuses.
     pub async fn remove(&self, name: &str, generation: u64) -> Result<()> {
-        delete(
-            &self.vsphere,
-            &self.folder.join(file_name(name, generation)),
-        )
-        .await
+        Ok(self.try_remove(name, generation).await?)
     }
 
-    /// Deletes what no longer counts; if that fails, the next start tries again.
-    async fn forget(&self, path: &DatastorePath) {
-        if let Err(error) = delete(&self.vsphere, path).await {
-            tracing::warn!(%error, "an old record stays until the next start");
+    /// Deletes a record of this generation, with what else may be there of its name.
+    ///
+    /// # Errors
+    /// Where the datastore refuses or does not answer; which of them, is told.
+    pub async fn try_remove(&self, name: &str, generation: u64) -> Result<(), Unremoved> {
+        let strays: Vec<u64> = {
+            let all = self.strays();
+            let own = all.iter().filter(|(n, g)| n == name && *g != generation);
+            own.map(|(_, stray)| *stray).collect()
+        };
+        for stray in strays {
+            let gone = self.delete(name, stray).await;
+            // The one that counts goes last: the record is there as long as that is.
+            gone.map_err(|error| Unremoved::Refused(error.into()))?;
         }
+        self.delete(name, generation).await
+    }
+
+    /// Deletes what no longer counts; if that fails, the record's removal or the next start tries again.
+    async fn forget(&self, name: &str, generation: u64) {
+        if let Err(error) = self.delete(name, generation).await {
+            tracing::warn!(%error, "an old record stays until the next start");
+            self.strays().insert((name.to_owned(), generation));
+        }
+    }
+
+    async fn delete(&self, name: &str, generation: u64) -> Result<(), Unremoved> {
+        let path = self.folder.join(file_name(name, generation));
+        if let Err(error) = unlink(&self.vsphere, &path).await {
+            let unheard = is_unheard(&error);
+            let error = failed(format!("cannot delete {path}"))(error);
+            return Err(match unheard {
+                true => Unremoved::Unheard(error),
+                false => Unremoved::Refused(error),
+            });
+        }
+        self.strays().remove(&(name.to_owned(), generation));
+        Ok(())
+    }
+
+    fn strays(&self) -> MutexGuard<'_, BTreeSet<(String, u64)>> {
+        self.strays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -293,14 +355,30 @@ async fn write(vsphere: &Vsphere, path: &DatastorePath, bytes: Vec<u8>) -> Resul
 /// # Errors
 /// Where the datastore refuses.
 pub async fn delete(vsphere: &Vsphere, path: &DatastorePath) -> Result<()> {
+    unlink(vsphere, path)
+        .await
+        .map_err(failed(format!("cannot delete {path}")))
+}
+
+async fn unlink(vsphere: &Vsphere, path: &DatastorePath) -> Result<(), vim::Error> {
     match vsphere
         .client()
         .file_delete(vsphere.datacenter_path(), path)
         .await
     {
-        Ok(()) => Ok(()),
         Err(e) if e.is_not_found() => Ok(()),
-        Err(e) => Err(failed(format!("cannot delete {path}"))(e)),
+        other => other,
+    }
+}
+
+/// Whether a request may have been done all the same.
+fn is_unheard(error: &vim::Error) -> bool {
+    match error {
+        // A proxy's word: nothing came of what it had passed on.
+        vim::Error::Status { status, .. } => matches!(status, 502 | 504),
+        // Nothing was sent where there was no connection.
+        vim::Error::Fault { .. } | vim::Error::Connect { .. } | vim::Error::Config { .. } => false,
+        _ => true,
     }
 }
 

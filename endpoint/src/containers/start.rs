@@ -187,7 +187,10 @@ impl Containers {
             status.reading.powered_on();
             status.on = true;
         });
-        if let Err(error) = self.vsphere.power_on(&container.vm).await {
+        if let Err(error) = self.vsphere.power_on(&container.vm).await
+            // Else its tether has told what vSphere did not, and may have ended the VM since.
+            && container.status().phase == Phase::Starting
+        {
             let mounts = &container.spec.mounts;
             let error = self.volumes.explain(error.into(), mounts).await;
             container.modify(|status| status.on = false);

@@ -9,6 +9,7 @@ pub mod choose;
 pub mod dns;
 pub mod external;
 pub mod guest;
+mod leaving;
 mod macs;
 pub mod publish;
 pub mod record;
@@ -18,7 +19,7 @@ pub mod router;
 use crate::{
     errors::{Error, Kind, Result},
     events::Events,
-    records::{self, Records},
+    records::{self, Records, Unremoved},
     timestamps,
     vsphere::Vsphere,
 };
@@ -26,6 +27,7 @@ use addresses::Addresses;
 use attachment::{Attachment, Place, Wanted};
 use choose::AddressPool;
 use ipnet::IpNet;
+use leaving::{Leaving, without_ghosts};
 use macs::Macs;
 use publish::Binding;
 use record::NetworkRecord;
@@ -136,6 +138,7 @@ pub struct Networks {
     records: Records,
     events: Events,
     networks: Mutex<BTreeMap<String, Arc<Network>>>,
+    leaving: Leaving,
     moved: Mutex<HashMap<String, (u64, Moved)>>,
     /// By container: the boot, and what it has.
     published: Mutex<BTreeMap<String, (u64, Vec<Binding>)>>,
@@ -208,27 +211,31 @@ impl Networks {
             networks.insert(record.id.clone(), Arc::new(Network::new(record, 0, true)));
         }
         let mut moved = HashMap::new();
+        let mut made = Vec::new();
         // None is passed over: its port group and addresses would be given to another one, its containers among strangers.
         for (name, record) in records.load().await?.whole()? {
             if let Some(container) = name.strip_prefix(PLACES) {
                 let value: Moved = records::decode(&name, &record.value)?;
                 moved.insert(container.to_owned(), (record.generation, value));
             } else if name.starts_with(NETWORK) {
-                let Stored {
-                    network,
-                    named_subnet,
-                } = records::decode(&name, &record.value)?;
-                if networks.values().any(|n| n.record.name == network.name) {
+                let stored: Stored = records::decode(&name, &record.value)?;
+                if networks
+                    .values()
+                    .any(|n| n.record.name == stored.network.name)
+                {
                     return Err(Error::internal(format!(
                         "--container-network {0}: a client has created a network of the name {0}: give this one another name, or remove that one first",
-                        network.name
+                        stored.network.name
                     )));
                 }
-                networks.insert(
-                    network.id.clone(),
-                    Arc::new(Network::new(network, record.generation, named_subnet)),
-                );
+                made.push((record.generation, stored));
             }
+        }
+        let leaving = Leaving::default();
+        for (generation, stored) in without_ghosts(made, &leaving, &records) {
+            let (network, named) = (stored.network, stored.named_subnet);
+            let id = network.id.clone();
+            networks.insert(id, Arc::new(Network::new(network, generation, named)));
         }
         Ok(Self {
             setup,
@@ -236,6 +243,7 @@ impl Networks {
             records,
             events,
             networks: Mutex::new(networks),
+            leaving,
             moved: Mutex::new(moved),
             published: Mutex::new(BTreeMap::new()),
             change: tokio::sync::Mutex::new(()),
@@ -326,6 +334,10 @@ impl Networks {
         if self.router.is_none() {
             return Err(no_router("network create"));
         }
+        self.make(request).await
+    }
+
+    async fn make(&self, request: NetworkRequest) -> Result<Arc<Network>> {
         let _change = self.change.lock().await;
         let id = crate::containers::random_hex()?;
         let record = self.plan(&request, id)?;
@@ -335,13 +347,22 @@ impl Networks {
             named_subnet,
         };
         let name = format!("{NETWORK}{}", record.id);
-        let generation = self.records.save(&name, 0, &stored).await?;
+        let generation = match self.records.save(&name, 0, &stored).await {
+            Ok(generation) => generation,
+            Err(error) => {
+                // An answer that never came says nothing of whether it was written.
+                self.leaving.take_back(&self.records, record, 1);
+                return Err(error);
+            }
+        };
         let network = Arc::new(Network::new(record, generation, named_subnet));
         locked(&self.networks).insert(network.record.id.clone(), network.clone());
         if let Err(error) = self.refresh().await {
             locked(&self.networks).remove(&network.record.id);
             if let Err(error) = self.records.remove(&name, generation).await {
-                tracing::warn!(%error, "the record of a network that could not be made stays");
+                tracing::warn!(%error, "the record of a network that could not be made goes later");
+                let record = network.record.clone();
+                self.leaving.take_back(&self.records, record, generation);
             }
             return Err(error);
         }
@@ -357,7 +378,15 @@ impl Networks {
                 request.name
             )));
         }
-        let others: Vec<&NetworkRecord> = networks.iter().map(|n| &n.record).collect();
+        let leaving = self.leaving.all();
+        if leaving.iter().any(|record| record.name == request.name) {
+            return Err(Error::conflict(format!(
+                "network create {}: the record of a network that had this name is still being deleted; try again in a moment, or use another name",
+                request.name
+            )));
+        }
+        let there = networks.iter().map(|n| &n.record);
+        let others: Vec<&NetworkRecord> = there.chain(&leaving).collect();
         let free = self
             .setup
             .pool
@@ -397,7 +426,8 @@ impl Networks {
     /// Removes a network that no running container is on: `active` names those that are.
     ///
     /// # Errors
-    /// 403 for the default network and one in use, those of the datastore.
+    /// 403 for the default network and one in use, those of the datastore. Where it has refused, the network is as it
+    /// was; where it has not answered, there is no network any more.
     pub async fn remove(&self, network: &Network, active: impl Fn() -> Vec<String>) -> Result<()> {
         let record = &network.record;
         if record.builtin() {
@@ -442,13 +472,25 @@ impl Networks {
             kept
         };
         let name = format!("{NETWORK}{}", record.id);
-        if let Err(error) = self.records.remove(&name, network.generation).await {
-            locked(&self.networks).insert(record.id.clone(), kept);
-            return Err(error);
+        let unheard = match self.records.try_remove(&name, network.generation).await {
+            Ok(()) => None,
+            Err(Unremoved::Refused(error)) => {
+                locked(&self.networks).insert(record.id.clone(), kept);
+                return Err(error);
+            }
+            // Without a record the next start gives its port group to another one.
+            Err(Unremoved::Unheard(mut error)) => {
+                error.message += "; the removal goes on by itself once it can";
+                let (record, generation) = (record.clone(), network.generation);
+                self.leaving.take_back(&self.records, record, generation);
+                Some(error)
+            }
+        };
+        let refreshed = self.refresh().await;
+        if unheard.is_some() || refreshed.is_ok() {
+            self.tell(network, "destroy", &[]);
         }
-        self.refresh().await?;
-        self.tell(network, "destroy", &[]);
-        Ok(())
+        unheard.map_or(refreshed, Err)
     }
 
     /// Tells of something that happened to a network.
@@ -700,3 +742,7 @@ fn routed(record: &NetworkRecord) -> RouterNetwork {
             .unwrap_or(true),
     }
 }
+
+#[cfg(test)]
+#[path = "records_tests.rs"]
+mod tests;

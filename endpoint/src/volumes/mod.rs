@@ -17,7 +17,7 @@ use crate::{
     errors::{Error, Kind, Result},
     events::Events,
     insist::insist,
-    records::{self, Loaded, Records, failed},
+    records::{self, Loaded, Records, Unremoved, failed},
     timestamps,
     vsphere::Vsphere,
 };
@@ -296,7 +296,7 @@ impl Volumes {
             }
             Err(error) => {
                 self.state().leaving.begin(&name);
-                tokio::spawn(self.clone().take_back(name, record.placed.clone()));
+                tokio::spawn(self.clone().take_back(name, 1, record.placed.clone()));
                 Err(error)
             }
         }
@@ -345,11 +345,11 @@ impl Volumes {
         self.records.save(&name, 0, record).await
     }
 
-    /// A creation failed. A record of which it was never heard that it was written goes first.
-    async fn take_back(self: Arc<Self>, name: String, placed: Option<Placed>) {
+    /// A creation or a removal failed. A record of which it was never heard whether it is there goes first.
+    async fn take_back(self: Arc<Self>, name: String, generation: u64, placed: Option<Placed>) {
         let record = format!("{VOLUME}{name}");
         insist("the removal of a volume's record", &name, || {
-            self.records.remove(&record, 1)
+            self.records.remove(&record, generation)
         })
         .await;
         self.delete(name, placed).await;
@@ -375,7 +375,8 @@ impl Volumes {
     /// Removes a volume that no container mounts.
     ///
     /// # Errors
-    /// 404 and 409 in Docker's words, those of the datastore.
+    /// 404 and 409 in Docker's words, those of the datastore. Where it has refused, the volume is as it was; where it has
+    /// not answered, there is no volume any more.
     pub async fn remove(self: &Arc<Self>, name: &str) -> Result<()> {
         let change = self.ledger.change.lock().await;
         let (generation, placed) = {
@@ -394,15 +395,24 @@ impl Volumes {
             (entry.generation, entry.record.placed.clone())
         };
         // Who wants to mount it waits for `change`.
-        self.records
-            .remove(&format!("{VOLUME}{name}"), generation)
-            .await?;
+        let record = format!("{VOLUME}{name}");
+        let unheard = match self.records.try_remove(&record, generation).await {
+            Ok(()) => None,
+            Err(Unremoved::Refused(error)) => return Err(error),
+            // Without a record the next start deletes what is written to it from here on.
+            Err(Unremoved::Unheard(error)) => Some(error),
+        };
         {
             let mut state = self.state();
             state.volumes.remove(name);
             state.leaving.begin(name);
         }
         self.tell(name, "destroy", &[]);
+        if let Some(mut error) = unheard {
+            error.message += "; the removal goes on by itself once it can";
+            tokio::spawn(self.clone().take_back(name.to_owned(), generation, placed));
+            return Err(error);
+        }
         // A folder with much in it takes a while.
         drop(change);
         self.clone().delete(name.to_owned(), placed).await;

@@ -1,4 +1,4 @@
-//! A vSphere that has files and nothing else, in memory: for tests of what comes to be on a datastore, with the real client.
+//! A vSphere that has files and one VM, in memory: for tests of what comes to be on a datastore, with the real client.
 
 use super::{Capabilities, Places, VmRef, Vsphere};
 use bytes::Bytes;
@@ -7,15 +7,15 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 use vim::client::{Client, ClientConfig, Trust};
 use vim::soap;
 use vim::types::{
-    DatastoreSearchResults, FileInfo, ObjectUpdate, ObjectUpdateKind, PropertyChange,
-    PropertyFilterUpdate, RetrieveResult, ServiceContent, TaskInfo, TaskInfoState, UpdateSet,
-    UserSession,
+    DatastoreSearchResults, DynamicProperty, FileInfo, ObjectContent, ObjectUpdate,
+    ObjectUpdateKind, PowerState, PropertyChange, PropertyFilterSpec, PropertyFilterUpdate,
+    RetrieveResult, ServiceContent, TaskInfo, TaskInfoState, UpdateSet, UserSession, VirtualDevice,
 };
 use vim::value::Value as _;
 use vim::{Any, DatastorePath};
@@ -33,9 +33,19 @@ struct Inner {
     files: Mutex<BTreeMap<String, Bytes>>,
     /// Requests that are to wait, each once.
     held: Mutex<Vec<Held>>,
+    /// Requests that get no good answer, each once: as [`Held`] tells them.
+    failing: Mutex<Vec<(Method, String, Failure)>>,
+    vm: Mutex<Vm>,
     tasks: Mutex<Tasks>,
     /// A task ended.
     ended: Notify,
+}
+
+/// The VM, which has no devices.
+#[derive(Debug, Default)]
+struct Vm {
+    on: bool,
+    gone: bool,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +63,15 @@ struct Held {
     part: String,
     came: oneshot::Sender<()>,
     go: oneshot::Receiver<()>,
+}
+
+/// What becomes of a request instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It is done, and the connection breaks before the answer.
+    Lost,
+    /// It is not done, and the answer says so.
+    Refused,
 }
 
 /// A request that waits.
@@ -108,7 +127,10 @@ impl Fake {
                     let service = hyper::service::service_fn(move |request| {
                         // What was asked for is done also where who asked goes.
                         let work = tokio::spawn(fake.clone().answer(request));
-                        async move { Ok::<_, Infallible>(work.await.unwrap()) }
+                        async move {
+                            let answer = work.await.unwrap();
+                            answer.ok_or_else(|| io::Error::other("the answer is lost"))
+                        }
                     });
                     let served = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service);
@@ -169,19 +191,71 @@ impl Fake {
         }
     }
 
-    async fn answer(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    /// The VM.
+    pub fn vm() -> VmRef {
+        reference("VirtualMachine")
+    }
+
+    /// Whether the VM is on; `None` where it is gone.
+    pub fn is_on(&self) -> Option<bool> {
+        let vm = lock(&self.0.vm);
+        (!vm.gone).then_some(vm.on)
+    }
+
+    /// Has the next request of this method fail, to a file of whose path this is a part; with POST, the next call that is
+    /// named so.
+    pub fn fail(&self, method: Method, part: &str, how: Failure) {
+        lock(&self.0.failing).push((method, part.to_owned(), how));
+    }
+
+    /// `None` where the answer is lost.
+    async fn answer(self, request: Request<Incoming>) -> Option<Response<Full<Bytes>>> {
         let (head, body) = request.into_parts();
         // A body that breaks off writes nothing.
         let Ok(body) = body.collect().await.map(|body| body.to_bytes()) else {
-            return status(StatusCode::BAD_REQUEST);
+            return Some(status(StatusCode::BAD_REQUEST));
         };
         match head.uri.path().strip_prefix("/folder/") {
             Some(path) => self.file(&head.method, path, body).await,
-            None => Response::new(Full::from(self.call(&body).await)),
+            None => {
+                let name = soap::decode_request(&body).unwrap().name.to_string();
+                let failure = self.failure(&head.method, &name);
+                if failure == Some(Failure::Refused) {
+                    return Some(status(StatusCode::SERVICE_UNAVAILABLE));
+                }
+                let answer = Response::new(Full::from(self.call(&body).await));
+                failure.is_none().then_some(answer)
+            }
         }
     }
 
-    async fn file(&self, method: &Method, path: &str, body: Bytes) -> Response<Full<Bytes>> {
+    async fn file(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Bytes,
+    ) -> Option<Response<Full<Bytes>>> {
+        let failure = self.failure(method, path);
+        if failure == Some(Failure::Refused) {
+            return Some(status(StatusCode::INTERNAL_SERVER_ERROR));
+        }
+        if failure.is_none() {
+            self.wait(method, path).await;
+        }
+        let answer = self.done_to_file(method, path, body);
+        failure.is_none().then_some(answer)
+    }
+
+    fn failure(&self, method: &Method, what: &str) -> Option<Failure> {
+        let mut failing = lock(&self.0.failing);
+        let at = failing
+            .iter()
+            .position(|(m, part, _)| m == method && what.contains(part.as_str()));
+        at.map(|at| failing.remove(at).2)
+    }
+
+    /// Waits, where a test wants that.
+    async fn wait(&self, method: &Method, path: &str) {
         let held = {
             let mut held = lock(&self.0.held);
             let at = held
@@ -193,6 +267,9 @@ impl Fake {
             let _nobody_waits = held.came.send(());
             let _for_ever = held.go.await;
         }
+    }
+
+    fn done_to_file(&self, method: &Method, path: &str, body: Bytes) -> Response<Full<Bytes>> {
         let mut files = lock(&self.0.files);
         match (method.as_str(), files.get(path).cloned()) {
             ("PUT", _) => {
@@ -230,10 +307,31 @@ impl Fake {
                 },
             ),
             "Login" => soap::encode_response(&name, &UserSession::default()),
-            "RetrievePropertiesEx" => soap::encode_response(&name, &None::<RetrieveResult>),
+            "RetrievePropertiesEx" => {
+                let specs: Vec<_> = call.children_named("specSet").collect();
+                let spec = PropertyFilterSpec::from_element(specs[0]).unwrap();
+                soap::encode_response(&name, &self.properties(&spec))
+            }
+            "PowerOnVM_Task" => {
+                lock(&self.0.vm).on = true;
+                soap::encode_response(&name, &self.done(None))
+            }
+            "PowerOffVM_Task" => {
+                lock(&self.0.vm).on = false;
+                soap::encode_response(&name, &self.done(None))
+            }
+            "ReconfigVM_Task" => soap::encode_response(&name, &self.done(None)),
+            "Destroy_Task" => {
+                let mut vm = lock(&self.0.vm);
+                assert!(!vm.on, "a VM that runs is not destroyed");
+                vm.gone = true;
+                soap::encode_response(&name, &self.done(None))
+            }
             "CreatePropertyCollector" => {
                 soap::encode_response(&name, &reference("PropertyCollector"))
             }
+            "CreateContainerView" => soap::encode_response(&name, &reference("ContainerView")),
+            "DestroyView" => soap::encode_response(&name, &()),
             "CreateListView" => soap::encode_response(&name, &reference("ListView")),
             "CreateFilter" => soap::encode_response(&name, &reference("PropertyFilter")),
             "ModifyListView" => {
@@ -261,6 +359,36 @@ impl Fake {
             "MakeDirectory" => soap::encode_response(&name, &()),
             other => unreachable!("{other} is not asked for in tests"),
         }
+    }
+
+    /// Of the VM; nothing else has any.
+    fn properties(&self, spec: &PropertyFilterSpec) -> Option<RetrieveResult> {
+        let on = self
+            .is_on()
+            .filter(|_| spec.object_set[0].obj == Self::vm())?;
+        let state = match on {
+            true => PowerState::PoweredOn,
+            false => PowerState::PoweredOff,
+        };
+        let values = spec.prop_set[0]
+            .path_set
+            .iter()
+            .map(|path| DynamicProperty {
+                name: path.clone(),
+                val: match path.as_str() {
+                    "runtime.powerState" => Any::of(&state),
+                    "config.hardware.device" => Any::list::<VirtualDevice>(&[]),
+                    other => unreachable!("{other} is not asked for in tests"),
+                },
+            });
+        Some(RetrieveResult {
+            token: None,
+            objects: vec![ObjectContent {
+                obj: Self::vm(),
+                prop_set: values.collect(),
+                missing_set: Vec::new(),
+            }],
+        })
     }
 
     async fn updates(&self) -> UpdateSet {

@@ -4,6 +4,7 @@ mod disk;
 #[cfg(test)]
 pub(crate) mod fake;
 mod places;
+mod power;
 mod spec;
 mod watch;
 
@@ -24,13 +25,9 @@ use vim::{
     Client, ClientConfig, DatastorePath, FaultKind, ManagedObjectReference, Trust,
     types::{
         Backing, DatastoreSummary, DeviceKind, DeviceOperation, HostHardwareSummary, ObjectContent,
-        OptionValue, PowerState, TaskInfo, VirtualDevice, VirtualDeviceConfigSpec,
-        VirtualMachineConfigSpec,
+        OptionValue, VirtualDevice, VirtualDeviceConfigSpec, VirtualMachineConfigSpec,
     },
 };
-
-/// `TaskInfo.descriptionId` of `CreateVM_Task`.
-const CREATION: &str = "Folder.createVm";
 
 /// A VM, by reference.
 pub type VmRef = ManagedObjectReference;
@@ -408,51 +405,6 @@ impl Vsphere {
             .map_err(call(format!("cannot reconfigure {vm}")))
     }
 
-    /// Powers a VM on.
-    ///
-    /// # Errors
-    /// vSphere's.
-    pub async fn power_on(&self, vm: &VmRef) -> Result<()> {
-        self.client
-            .power_on(vm)
-            .await
-            .map_err(call(format!("cannot power on {vm}")))
-    }
-
-    /// Powers a VM off, hard. One that is off already, or gone, is no error.
-    ///
-    /// # Errors
-    /// vSphere's.
-    pub async fn power_off(&self, vm: &VmRef) -> Result<()> {
-        match self.client.power_off(vm).await {
-            Err(error)
-                if error.is_not_found()
-                    || matches!(error.kind(), Some(FaultKind::InvalidPowerState { .. })) =>
-            {
-                Ok(())
-            }
-            other => other.map_err(call(format!("cannot power off {vm}"))),
-        }
-    }
-
-    /// Whether a VM is on; `None` where it is gone.
-    ///
-    /// # Errors
-    /// vSphere's.
-    pub async fn is_on(&self, vm: &VmRef) -> Result<Option<bool>> {
-        match self
-            .client
-            .property::<PowerState>(vm, "runtime.powerState")
-            .await
-        {
-            Ok(state) => Ok(state.map(|state| state != PowerState::PoweredOff)),
-            Err(error) if error.is_not_found() || matches!(error, vim::Error::NotFound { .. }) => {
-                Ok(None)
-            }
-            Err(error) => Err(call(format!("cannot read the power state of {vm}"))(error)),
-        }
-    }
-
     /// Whether [`Vsphere::remove`] has marked the VM, and so taken its disks; `None` where it is gone.
     ///
     /// # Errors
@@ -471,12 +423,16 @@ impl Vsphere {
     }
 
     /// Takes a container's VM away: detaches its disks and marks it, destroys it, deletes its
-    /// own disk and folder. May be called again after it was cut short anywhere. What vSphere destroys takes all disks
+    /// own disk and folder; powers it off before. May be called again after it was cut short anywhere. What vSphere destroys takes all disks
     /// along that it still has, those of volumes too: so none may be left.
     ///
     /// # Errors
     /// vSphere's; where the VM's files cannot be read.
     pub async fn remove(&self, vm: &VmRef, id: &str) -> Result<()> {
+        // Of a power-on whose end nobody was told; a VM that runs cannot be destroyed.
+        if self.is_on(vm).await? == Some(true) {
+            self.power_off(vm).await?;
+        }
         if let Some(disks) = self.disks_of(vm).await? {
             let spec = VirtualMachineConfigSpec {
                 device_change: disks
@@ -585,44 +541,6 @@ impl Vsphere {
                 .file
                 .is_empty()),
         }
-    }
-
-    /// Waits until every creation of a VM that vSphere has begun by now is over, whoever asked for it. Gives how
-    /// many there were. A creation that is cut off from its client goes on in vSphere.
-    ///
-    /// # Errors
-    /// vSphere's.
-    pub async fn creations_over(&self) -> Result<usize> {
-        let Some(manager) = &self.client.content().task_manager else {
-            return Ok(0);
-        };
-        let failed = || call("cannot read the tasks that run");
-        let recent = self
-            .client
-            .properties(manager, &["recentTask"])
-            .await
-            .map_err(failed())?
-            .items::<VmRef>("recentTask")
-            .map_err(|e| VsphereError::Missing(format!("the tasks that run: {e}")))?;
-        let mut waits = Vec::new();
-        for task in recent {
-            let info: Option<TaskInfo> = match self.client.property(&task, "info").await {
-                // Long done, and forgotten since.
-                Err(e) if e.is_not_found() || matches!(e, vim::Error::NotFound { .. }) => None,
-                other => other.map_err(failed())?,
-            };
-            if info.is_some_and(|i| i.description_id == CREATION && !i.state.is_final()) {
-                waits.push(task);
-            }
-        }
-        if !waits.is_empty() {
-            tracing::info!(count = waits.len(), "creations of VMs are under way");
-        }
-        for task in &waits {
-            let mut watched = self.client.watch_task(task).await.map_err(failed())?;
-            watched.end().await.map_err(failed())?;
-        }
-        Ok(waits.len())
     }
 
     /// CPUs and bytes of memory of the hosts that run the VMs.
