@@ -21,6 +21,11 @@ pub fn tests(hosts: &Arc<Hosts>) -> Vec<Trial> {
         "exec::one_that_attaches_nothing_is_not_waited_for",
         unattached,
     ));
+    all.extend(on_both(
+        hosts,
+        "exec::a_terminal_is_as_large_as_asked_for",
+        sized,
+    ));
     all
 }
 
@@ -65,22 +70,12 @@ fn basics(docker: &Docker) -> Result<()> {
 /// or with the reason why it does not.
 fn unattached(docker: &Docker) -> Result<()> {
     let c = sleeper(docker)?;
-    let exec = |command: &str| -> Result<(String, String)> {
-        let path = format!("/v1.50/containers/{}/exec", c.name);
+    let exec = |command: &str| {
         let body = format!(
             r#"{{"containerId":"{}","Cmd":["{command}","3600"]}}"#,
             c.name
         );
-        let (status, answer) = post(docker, &path, &body)?;
-        equal("exec", status, 201)?;
-        let id = answer
-            .split('"')
-            .find(|part| part.len() == 64)
-            .with_context(|| format!("an ID in {answer:?}"))?
-            .to_owned();
-        let (status, said) = post(docker, &format!("/v1.50/exec/{id}/start"), "{}")?;
-        equal("start", status, 200)?;
-        Ok((id, said))
+        by_api(docker, &c.name, &body)
     };
     let (id, said) = exec("sleep")?;
     equal("said", said, String::new())?;
@@ -90,7 +85,32 @@ fn unattached(docker: &Docker) -> Result<()> {
     holds(&said, "no such file or directory")
 }
 
-fn post(docker: &Docker, path: &str, body: &str) -> Result<(u16, String)> {
+/// A terminal is as large as the client's from the start.
+fn sized(docker: &Docker) -> Result<()> {
+    let c = sleeper(docker)?;
+    let body = r#"{"Cmd":["stty","size"],"Tty":true,"AttachStdout":true,"ConsoleSize":[21,77]}"#;
+    equal("size", by_api(docker, &c.name, body)?.1, "21 77\r\n".into())
+}
+
+/// Makes an exec of this configuration and starts it: its ID, and what its stream brings.
+fn by_api(docker: &Docker, container: &str, body: &str) -> Result<(String, String)> {
+    let path = format!("/v1.50/containers/{container}/exec");
+    let (status, answer) = post(docker, &path, body)?;
+    equal("exec", status, 201)?;
+    let id = answer.split('"').find(|part| part.len() == 64);
+    let id = id
+        .with_context(|| format!("an ID in {answer:?}"))?
+        .to_owned();
+    let (status, said) = post(docker, &format!("/v1.50/exec/{id}/start"), "{}")?;
+    equal("start", status, 200)?;
+    Ok((id, said))
+}
+
+/// A POST; status and body of the answer.
+///
+/// # Errors
+/// No answer.
+pub fn post(docker: &Docker, path: &str, body: &str) -> Result<(u16, String)> {
     let head = "Host: d\r\nConnection: close\r\nContent-Type: application/json";
     let length = body.len();
     crate::refusals::http(

@@ -1,6 +1,6 @@
 //! What a process is given: its stdin and the end of it, a terminal that outlives its client, capabilities, a user.
 
-use crate::exec::sleeper;
+use crate::exec::{post, sleeper};
 use crate::hosts::{BUSYBOX, Hosts, Link, equal, holds, on};
 use anyhow::{Context, Result, bail};
 use libtest_mimic::Trial;
@@ -95,6 +95,10 @@ fn terminal(docker: &Docker) -> Result<()> {
     let mut second = attach(docker, name)?;
     second.write_all(b"echo two-$((1+1))\n")?;
     read_until(&mut second, "two-2\r\n")?;
+    let resize = format!("/v1.50/containers/{name}/resize?h=33&w=101");
+    equal("resize", post(docker, &resize, "")?.0, 200)?;
+    second.write_all(b"stty size\n")?;
+    read_until(&mut second, "33 101\r\n")?;
     drop(second);
     let mut third = attach(docker, name)?;
     third.write_all(b"exit 7\n")?;
