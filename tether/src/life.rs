@@ -202,15 +202,15 @@ impl From<Fault> for Stop {
     }
 }
 
-/// Whether this boot was begun before and its container had not ended, which it is recorded to have now. Where it had,
-/// someone has powered the VM on again: that is for the endpoint to see.
+/// Whether this boot was begun before and its container had not ended, which it is recorded to have now; one that was to
+/// be started again had not. Where it had, someone has powered the VM on again: that is for the endpoint to see.
 fn is_again(recorder: &Rc<Recorder>, run: u64) -> Result<bool, JournalError> {
     if recorder.previous_run() != Some(run) {
         return Ok(false);
     }
     match recorder.reader()?.exit()? {
-        Some(exit) => Ok(exit.reason == journal::RESET),
-        None => {
+        Some(exit) if exit.reason != journal::AGAIN => Ok(exit.reason == journal::RESET),
+        _ => {
             recorder.exit(&Exit {
                 code: 128 + libc::SIGKILL,
                 oom: false,
@@ -439,5 +439,52 @@ async fn finish_streams(vm: &Vm) {
         vm.cut.send_replace(true);
         // A child that was killed holds what it has mounted until it is reaped.
         let _ = jobs.wait_for(|n| *n == 0).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened(file: &tempfile::NamedTempFile, run: u64) -> Rc<Recorder> {
+        Recorder::open(Partition::open(file.path(), 0).unwrap(), run).unwrap()
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_vm_that_is_reset_between_two_runs_of_its_container_ends_as_within_one() {
+        let set = tokio::task::LocalSet::new();
+        set.run_until(async {
+            // What the last run's exit says, and whether the boot after it is the same one again.
+            let cases = [
+                (None, true),
+                (Some(journal::AGAIN), true),
+                (Some(""), false),
+                (Some(journal::STOPPED), false),
+            ];
+            for (reason, again) in cases {
+                let file = tempfile::NamedTempFile::new().unwrap();
+                file.as_file().set_len(4 << 20).unwrap();
+                let first = opened(&file, 7);
+                first.start(1, 1).unwrap();
+                if let Some(reason) = reason {
+                    let exit = Exit {
+                        code: 3,
+                        oom: false,
+                        at: 2,
+                        reason: reason.into(),
+                    };
+                    first.exit(&exit).unwrap();
+                }
+                first.opened().await.unwrap();
+                drop(first);
+                let next = opened(&file, 7);
+                assert_eq!(is_again(&next, 7).unwrap(), again, "{reason:?}");
+                let exit = next.reader().unwrap().exit().unwrap().unwrap();
+                assert_eq!(exit.reason == journal::RESET, again, "{reason:?}");
+                // A boot of its own is none of this.
+                assert!(!is_again(&next, 8).unwrap());
+            }
+        })
+        .await;
     }
 }

@@ -137,7 +137,7 @@ impl Vm {
             if !again {
                 break End::Exited(status);
             }
-            self.record_exit(status, String::new());
+            self.record_exit(status, journal::AGAIN.to_owned());
             self.tell(ToHost::Restarting {
                 status,
                 restarts: restarts.count.get(),

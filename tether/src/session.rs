@@ -31,8 +31,10 @@ enum Stdin {
 pub struct Session {
     /// Its number.
     pub id: SessionId,
-    /// What it runs.
-    pub process: Process,
+    /// What it runs, until it is started.
+    process: RefCell<Option<Box<Process>>>,
+    /// The end of the first stream of stdin is that of stdin.
+    stdin_once: bool,
     outlets: Rc<Outlets>,
     stdin: watch::Sender<Stdin>,
     /// The process has ended: outputs are drained, not waited for.
@@ -58,9 +60,11 @@ impl Session {
     #[must_use]
     pub fn new(id: SessionId, process: Process) -> Rc<Session> {
         let size = Cell::new(process.size);
+        let once = process.stdin_once || id != SessionId::CONTAINER;
         Rc::new(Session {
             id,
-            process,
+            stdin_once: once && !process.tty,
+            process: RefCell::new(Some(Box::new(process))),
             outlets: Rc::default(),
             stdin: watch::Sender::new(Stdin::Pending),
             exited: watch::Sender::new(false),
@@ -71,6 +75,12 @@ impl Session {
             size,
             state: Cell::default(),
         })
+    }
+
+    /// What it is to run, to be prepared: once. Nothing else of it is kept.
+    #[must_use]
+    pub fn take_process(&self) -> Option<Box<Process>> {
+        self.process.take()
     }
 
     /// Keeps the first `most` bytes of its output, both channels in one.
@@ -230,8 +240,7 @@ impl Session {
                 // The client sends no more, or went.
                 Ok(Some(StreamEvent::End { .. }) | None) => {
                     // As Docker: a terminal stays open for whoever attaches next.
-                    let once = self.process.stdin_once || self.id != SessionId::CONTAINER;
-                    if once && !self.process.tty {
+                    if self.stdin_once {
                         self.close_stdin(&mut state).await;
                     }
                     return;
@@ -290,5 +299,6 @@ impl Session {
     pub fn release(&self) {
         *self.pidfd.borrow_mut() = None;
         *self.tty.borrow_mut() = None;
+        drop(self.process.take());
     }
 }

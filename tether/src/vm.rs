@@ -31,8 +31,8 @@ use wire::message::{
     Attach, ExitStatus, LogRange, Reply, SessionId, SessionState, StreamId, ToGuest, ToHost,
 };
 
-/// Execs that run or whose state is still told, at most.
-const SESSIONS_MAX: usize = 4096;
+/// Execs that ended and whose state is still told, at most.
+const ENDED_MAX: usize = 256;
 
 /// How far the boot is.
 #[derive(Debug, Clone)]
@@ -459,18 +459,28 @@ impl Vm {
         if self.sessions.borrow().contains_key(&id) {
             return Err(format!("session {} exists already", id.0));
         }
-        if self.sessions.borrow().len() > SESSIONS_MAX {
-            // Those that ended were told of; the oldest make room.
-            self.sessions
-                .borrow_mut()
-                .retain(|id, s| *id == SessionId::CONTAINER || s.state().exit.is_none());
-        }
+        self.forget_ended();
         let session = Session::new(id, process);
         if let Some(attach) = attach {
             self.attach(&session, attach, link)?;
         }
         self.sessions.borrow_mut().insert(id, Rc::clone(&session));
         Ok(session)
+    }
+
+    /// Those that ended were told of: only the last of them are kept.
+    fn forget_ended(&self) {
+        let mut sessions = self.sessions.borrow_mut();
+        let execs = sessions
+            .iter()
+            .filter(|(id, _)| **id != SessionId::CONTAINER);
+        let mut ended: Vec<_> = execs
+            .filter_map(|(id, s)| Some((s.state().exit?.at, *id)))
+            .collect();
+        ended.sort_unstable();
+        for (_, id) in &ended[..ended.len().saturating_sub(ENDED_MAX)] {
+            sessions.remove(id);
+        }
     }
 
     async fn exec(self: Rc<Vm>, session: Rc<Session>) -> Reply {
@@ -531,8 +541,11 @@ impl Vm {
         let (Some(container), Some(cgroup)) = (container, self.cgroup.get()) else {
             return Err(StartError::other("the container is not running"));
         };
+        let process = session
+            .take_process()
+            .ok_or_else(|| StartError::other("it was started before"))?;
         let waiting = prepare(
-            &session.process,
+            &process,
             &self.config,
             cgroup,
             &self.reaper,

@@ -203,3 +203,34 @@ async fn an_answer_that_is_too_long_is_answered_with_an_error() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn of_ended_execs_the_last_are_told_and_nothing_but_their_state_is_kept() {
+    on_a_loop(async {
+        let (vm, _ends) = up(RestartPolicy::No);
+        let (mut host, ..) = linked(&vm).await;
+        let link = vm.link.borrow().clone().unwrap();
+        let exec = |id| vm.new_exec(SessionId(id), process(), None, &link).unwrap();
+        let runs = exec(1);
+        let count = ENDED_MAX as u32 + 50;
+        for id in 2..2 + count {
+            let session = exec(id);
+            assert!(session.take_process().is_some());
+            session.ended(Ended::Exited(0), false);
+            session.release();
+            assert!(session.take_process().is_none());
+        }
+        let last = exec(2 + count);
+        host.send(ToGuest::Sessions { request: 1 }).await.unwrap();
+        let (_, Reply::Sessions(told)) = answer_of(host.recv().await.unwrap()) else {
+            panic!("no sessions");
+        };
+        let ids: Vec<_> = told.iter().map(|state| state.session).collect();
+        for id in [SessionId::CONTAINER, runs.id, last.id, SessionId(1 + count)] {
+            assert!(ids.contains(&id), "{id:?}");
+        }
+        assert!(!ids.contains(&SessionId(2)), "the oldest");
+        assert_eq!(ids.len(), ENDED_MAX + 3);
+    })
+    .await;
+}

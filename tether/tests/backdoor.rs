@@ -14,6 +14,9 @@ struct Host {
     answer: Vec<u8>,
     sent: usize,
     calls: usize,
+    /// So many requests are still broken off by a checkpoint; that it was so now.
+    checkpoints: usize,
+    broken_off: bool,
 }
 
 struct Global(UnsafeCell<Option<Host>>);
@@ -37,8 +40,10 @@ impl Host {
                 "channel and cookies of the open"
             );
         }
+        assert!(!self.broken_off || matches!(kind, 0 | 6), "not begun anew");
         match kind {
             0 => {
+                self.broken_off = false;
                 assert_eq!(ebx, 0xC943_5052, "RPCI with cookies");
                 out[2..].copy_from_slice(&[CHANNEL << 16, COOKIES.0, COOKIES.1]);
             }
@@ -57,9 +62,13 @@ impl Host {
                     self.sent = 0;
                 }
             }
+            3 if self.checkpoints > 0 => {
+                (self.checkpoints, self.broken_off) = (self.checkpoints - 1, true);
+                out[1] = 0x10 << 16;
+            }
             3 => {
                 out[0] = self.answer.len() as u64;
-                out[1] = (0x3 | if self.high_bandwidth { 0x10 } else { 0 }) << 16;
+                out[1] = (0x3 | if self.high_bandwidth { 0x80 } else { 0 }) << 16;
             }
             4 => {
                 let mut word = [0; 4];
@@ -157,6 +166,8 @@ fn a_value_comes_through_the_real_instructions() {
             answer: Vec::new(),
             sent: 0,
             calls: 0,
+            checkpoints: 0,
+            broken_off: false,
         };
         // SAFETY: no fault is under way.
         unsafe { *HOST.0.get() = Some(host) };
@@ -171,5 +182,15 @@ fn a_value_comes_through_the_real_instructions() {
         let calls = unsafe { (*HOST.0.get()).as_ref().unwrap().calls };
         // In words of four bytes, or in one bulk read.
         assert_eq!(calls > 2000, !high_bandwidth, "{calls} calls");
+        // A snapshot, or a move to another host, within a request: that is begun anew, and not for ever.
+        for (checkpoints, comes) in [(2, true), (3, false)] {
+            // SAFETY: as above.
+            unsafe { (*HOST.0.get()).as_mut().unwrap().checkpoints = checkpoints };
+            let got = rpc.get("guestinfo.there");
+            assert_eq!(got.is_ok(), comes, "{checkpoints} checkpoints: {got:?}");
+            if comes {
+                assert_eq!(got.unwrap(), Some(value.clone()));
+            }
+        }
     }
 }

@@ -38,6 +38,9 @@ pub const STOPPED: &str = "stopped";
 /// The reason of an exit that its VM's reset brought.
 pub const RESET: &str = "its VM was reset";
 
+/// The reason of a run's exit that another run follows: not the container's end.
+pub const AGAIN: &str = "started again";
+
 /// Which stream output came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stream {

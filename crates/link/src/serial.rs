@@ -355,13 +355,22 @@ async fn run(shared: &Shared, io: Box<dyn Io>) {
                 return;
             }
             let now = now();
+            let before = inner.arq.state();
             inner.arq.tick(now);
+            if inner.arq.state() != before {
+                inner.wake();
+                shared.changed.notify_waiters();
+            }
             if out.at == out.bytes.len() {
                 out.bytes.clear();
                 out.at = 0;
                 while out.bytes.len() < WRITE && inner.arq.transmit(now, &mut out.bytes) {}
             }
-            let mut timeout = inner.arq.next_timeout();
+            // What is to be sent has its time once the pipe took what is pending.
+            let mut timeout = match out.at < out.bytes.len() {
+                true => inner.arq.next_look(),
+                false => inner.arq.next_timeout(),
+            };
             if inner.closed {
                 let until = *farewell.get_or_insert(now + FAREWELL);
                 let said = out.bytes.is_empty() && !out.flush && timeout.is_none();
@@ -411,7 +420,7 @@ async fn run(shared: &Shared, io: Box<dyn Io>) {
                 }
                 Err(_) => return,
             },
-            () = tick, if !pending || farewell.is_some() => {}
+            () = tick => {}
             () = shared.work.notified() => {}
         }
     }

@@ -253,3 +253,62 @@ async fn a_listener_that_nobody_opens_waits() {
         () = tokio::task::yield_now() => {}
     }
 }
+
+/// The clock stands still while there is something to do: a minute of silence takes no time.
+#[tokio::test(start_paused = true)]
+async fn a_dead_endpoint_is_noticed_and_dialled_again() {
+    deadline(given_up_and_dialled_again(true)).await;
+    deadline(given_up_and_dialled_again(false)).await;
+}
+
+/// `takes`: something reads behind the port of the dead endpoint.
+async fn given_up_and_dialled_again(takes: bool) {
+    let (port, far) = duplex(8192);
+    let (stream, mut guest_pipe) = reliable(port, Side::Dialer).unwrap();
+    let (host_end, host_far) = duplex(8192);
+    let (host, _host_pipe) = reliable(host_end, Side::Listener).unwrap();
+    let (mut far_read, mut far_write) = split(far);
+    let relay = relayed(split(host_far), (&mut far_read, &mut far_write));
+    let work = common::session(stream, host, Options::default());
+    let (mut guest, host) = tokio::select! {
+        both = work => both,
+        () = relay => unreachable!(),
+    };
+    drop(host);
+    // Whoever reads for the dead one, or nobody: the port takes all, or no more than fits.
+    let sink = async {
+        if takes {
+            let _ = tokio::io::copy(&mut far_read, &mut tokio::io::sink()).await;
+        }
+        std::future::pending().await
+    };
+    let begun = tokio::time::Instant::now();
+    let written = async {
+        while guest.send(ToHost::Goodbye).await.is_ok() {}
+        guest.recv().await
+    };
+    tokio::select! {
+        end = written => assert!(end.is_err(), "{end:?}"),
+        () = sink => unreachable!(),
+    }
+    let waited = begun.elapsed();
+    assert!(
+        (wire::arq::SILENCE_MAX..wire::arq::SILENCE_MAX * 2).contains(&waited),
+        "takes: {takes}, {waited:?}"
+    );
+    drop(guest);
+    // The next one is opened at once, with whoever is there by then.
+    let stream = guest_pipe.next().await.unwrap();
+    let (host_end, host_far) = duplex(8192);
+    let (host, _host_pipe) = reliable(host_end, Side::Listener).unwrap();
+    let relay = relayed(split(host_far), (&mut far_read, &mut far_write));
+    let work = async {
+        let (guest, mut host) = common::session(stream, host, Options::default()).await;
+        guest.send(ToHost::Goodbye).await.unwrap();
+        assert_eq!(host.recv().await.unwrap(), ToHost::Goodbye);
+    };
+    tokio::select! {
+        () = work => {}
+        () = relay => unreachable!(),
+    }
+}

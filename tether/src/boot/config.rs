@@ -20,6 +20,9 @@ pub enum SourceError {
     /// The hypervisor did not answer as it should.
     #[error("VMware backdoor: {0}")]
     Backdoor(&'static str),
+    /// The VM was halted or moved within a request, each time.
+    #[error("VMware backdoor: each request was broken off by a checkpoint of the VM")]
+    Checkpoint,
 }
 
 /// Where guestinfo values come from.
@@ -118,7 +121,11 @@ const CLOSE: u32 = 6;
 const PROTOCOL: u32 = 0x4943_5052 | 0x8000_0000;
 const SUCCESS: u32 = 0x1;
 const DO_RECEIVE: u32 = 0x2;
-const HIGH_BANDWIDTH: u32 = 0x10;
+/// The VM was halted or moved meanwhile: the request is to begin anew.
+const CHECKPOINT: u32 = 0x10;
+const HIGH_BANDWIDTH: u32 = 0x80;
+/// How often a request is begun, at most.
+const TRIES: usize = 3;
 /// VMware's limit of an RPC message.
 const MESSAGE_MAX: usize = 64 * 1024;
 
@@ -153,16 +160,28 @@ impl<P: Port> Rpc<P> {
     fn expect(r: Registers, status: u32, what: &'static str) -> Result<Registers, SourceError> {
         if r.ecx >> 16 & status == status {
             Ok(r)
+        } else if r.ecx >> 16 & CHECKPOINT != 0 {
+            Err(SourceError::Checkpoint)
         } else {
             Err(SourceError::Backdoor(what))
         }
     }
 
-    /// Sends one request and returns its answer.
+    /// Sends one request and returns its answer. Begins anew where a checkpoint of the VM came between.
     ///
     /// # Errors
     /// If the hypervisor breaks off.
     pub fn request(&mut self, request: &[u8]) -> Result<Vec<u8>, SourceError> {
+        for _ in 1..TRIES {
+            match self.request_once(request) {
+                Err(SourceError::Checkpoint) => {}
+                done => return done,
+            }
+        }
+        self.request_once(request)
+    }
+
+    fn request_once(&mut self, request: &[u8]) -> Result<Vec<u8>, SourceError> {
         let opening = self.message(
             &Channel {
                 id: 0,
@@ -219,6 +238,9 @@ impl<P: Port> Rpc<P> {
                 &mut answer,
             );
             if r.ebx >> 16 & SUCCESS == 0 {
+                if r.ebx >> 16 & CHECKPOINT != 0 {
+                    return Err(SourceError::Checkpoint);
+                }
                 return Err(SourceError::Backdoor("it broke off within its answer"));
             }
         } else {

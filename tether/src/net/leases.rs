@@ -23,6 +23,8 @@ const PORT: u16 = 68;
 /// networks whose ports wait for spanning trees; a start would wait for them, and a server has asked before.
 const PROBES: usize = 3;
 const PROBE_WAIT: Duration = Duration::from_millis(100);
+/// After an error that may pass.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// A packet socket at an interface.
 struct Socket {
@@ -165,6 +167,16 @@ fn take(interface: &Interface, lease: &Lease) -> io::Result<()> {
     interfaces::take_lease(index(interface)?, interface, &lease.answer)
 }
 
+/// Waits a while after an error, unless that says that the interface is gone.
+async fn pause(mac: &str, error: io::Error) -> io::Result<()> {
+    if dhcp::is_gone(&error) {
+        return Err(error);
+    }
+    crate::console(&format!("{mac}: DHCP: {error}; to be tried again"));
+    tokio::time::sleep(PAUSE).await;
+    Ok(())
+}
+
 /// Gets a lease for an interface that is up and has no address, and keeps it from then on.
 ///
 /// # Errors
@@ -220,7 +232,13 @@ impl Vm {
             let news = match &lease {
                 None => {
                     let patience = first.is_some().then_some(PATIENCE);
-                    let socket = Socket::open(index, client.mac)?;
+                    let socket = match Socket::open(index, client.mac) {
+                        Err(error) if first.is_none() => {
+                            pause(mac, error).await?;
+                            continue;
+                        }
+                        other => other?,
+                    };
                     News::Kept(dhcp::acquire(&socket, &client, patience).await?)
                 }
                 Some(lease) => {
@@ -245,7 +263,12 @@ impl Vm {
                     }
                 }
             }
-            let told = self.note(mac, &lease)?;
+            let told = loop {
+                match self.note(mac, &lease) {
+                    Err(error) if first.is_none() => pause(mac, error).await?,
+                    other => break other?,
+                }
+            };
             match first.take() {
                 Some(first) => drop(first.send(None)),
                 None => self.write_files(),

@@ -39,6 +39,15 @@ const OPEN_FIRST: Duration = Duration::from_millis(100);
 /// Times that the end is told, at 0, 100, 300 and 700 ms.
 const FAREWELLS: u32 = 4;
 const OPEN_MAX: Duration = Duration::from_secs(2);
+/// How long a dialer that waits for an acknowledgement hears nothing before it gives its peer up. The peer acknowledges
+/// whatever comes, also with a reader that pauses; a port that moves with its VM, or comes back, takes less.
+pub const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// More than this between two looks at the clock is no silence of the peer: this side stood still, as with its VM.
+const SILENCE_STEP: Duration = Duration::from_secs(5);
+/// From so much silence on, the peer is asked for a packet without payload, so often: of those, some come through the
+/// worst of lines.
+const SILENCE_ASK: Duration = Duration::from_secs(10);
+const SILENCE_ASK_EVERY: Duration = Duration::from_millis(250);
 
 /// How a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +123,18 @@ pub struct Arq {
     knock_every: Duration,
     /// How often the peer is still to be told that this side gave the connection up.
     farewells: u32,
+    /// A dialer's, while something waits to be acknowledged.
+    silence: Option<Silence>,
+}
+
+/// How long nothing was heard of a peer.
+#[derive(Debug, Clone, Copy)]
+struct Silence {
+    lasted: Duration,
+    /// When that was so.
+    seen: Instant,
+    /// How long it is to last for the peer to be asked next.
+    ask_at: Duration,
 }
 
 impl Arq {
@@ -135,6 +156,7 @@ impl Arq {
             knock_at: Some(now),
             knock_every: OPEN_FIRST,
             farewells: 0,
+            silence: None,
         }
     }
 
@@ -245,23 +267,56 @@ impl Arq {
         self.sender.payload()
     }
 
-    /// When [`Arq::tick`] has something to do.
+    /// When [`Arq::tick`] or [`Arq::transmit`] has something to do.
     pub fn next_timeout(&self) -> Option<Instant> {
         let send = if self.state == State::Open && !self.unproven {
             self.sender.timeout_at()
         } else {
             None
         };
-        match (send, self.knock_at) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [send, self.knock_at, self.next_look()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// When [`Arq::tick`] has something to do though the pipe takes nothing.
+    pub fn next_look(&self) -> Option<Instant> {
+        let silence = self.silence.filter(|_| self.state == State::Open)?;
+        let next = SILENCE_MAX.min(silence.ask_at);
+        let rest = next.saturating_sub(silence.lasted);
+        Some(silence.seen + rest.min(SILENCE_STEP))
     }
 
     /// Time passed.
     pub fn tick(&mut self, now: Instant) {
         if self.state == State::Open {
             self.sender.tick(now);
+            self.listen(now);
+        }
+    }
+
+    /// A dialer gives up a peer that is not heard any more: nothing else would tell that it is gone, with a port that is
+    /// always there. A listener hears of its dialer by the VM's state.
+    fn listen(&mut self, now: Instant) {
+        if !self.dialer || self.sender.is_idle() {
+            self.silence = None;
+            return;
+        }
+        let silence = self.silence.get_or_insert(Silence {
+            lasted: Duration::ZERO,
+            seen: now,
+            ask_at: SILENCE_ASK,
+        });
+        let step = now.saturating_duration_since(silence.seen);
+        silence.lasted += step.min(SILENCE_STEP);
+        silence.seen = now;
+        if silence.lasted >= silence.ask_at {
+            silence.ask_at = silence.lasted + SILENCE_ASK_EVERY;
+            self.say_resume = true;
+        }
+        if silence.lasted >= SILENCE_MAX {
+            self.reset(now);
         }
     }
 
@@ -398,7 +453,10 @@ impl Arq {
                 }
             }
             Kind::Resume if mine && self.state == State::Open => {
-                if self.unproven && bool::from(payload.ct_eq(&self.name.token)) {
+                if !self.unproven {
+                    // The dialer asks whether anybody is there.
+                    self.say_opened = !self.dialer;
+                } else if bool::from(payload.ct_eq(&self.name.token)) {
                     self.unproven = false;
                     self.knock_at = None;
                     self.receiver.ack_due = true;
@@ -410,6 +468,7 @@ impl Arq {
                 if !mine || self.state == State::Broken {
                     return self.unknown(packet.connection, mine);
                 }
+                self.silence = None;
                 if self.state == State::Opening {
                     self.state = State::Open;
                 }

@@ -463,6 +463,142 @@ fn a_reader_that_pauses_holds_the_writer_back_and_loses_nothing() {
     assert!(read == text);
 }
 
+/// Opens a pair's connection, and says nothing more.
+fn opened(seed: u64) -> Pair {
+    let mut pair = Pair::new(seed, Faults::default());
+    while pair.sides.iter().any(|side| side.state() != State::Open) {
+        pair.step();
+    }
+    pair
+}
+
+/// Lets one side's clock run as a driver does, while its pipe goes nowhere; `taken`: the pipe takes what it says.
+fn alone(arq: &mut Arq, now: &mut Instant, time: Duration, taken: bool) -> Duration {
+    let (begun, until) = (*now, *now + time);
+    while *now < until {
+        arq.tick(*now);
+        if arq.state() == State::Broken {
+            break;
+        }
+        if taken {
+            all_of(arq, *now);
+        }
+        let at = if taken {
+            arq.next_timeout()
+        } else {
+            arq.next_look()
+        };
+        *now = at.map_or(until, |at| at.max(*now)).min(until);
+    }
+    *now - begun
+}
+
+#[test]
+fn a_dialer_gives_up_a_peer_that_is_silent_while_it_waits_for_it() {
+    for taken in [true, false] {
+        let mut pair = opened(12);
+        let (dialer, mut now) = (&mut pair.sides[0], pair.now);
+        let hour = Duration::from_secs(3600);
+        // Who has nothing to say needs no answer.
+        assert_eq!(alone(dialer, &mut now, hour, taken), hour);
+        assert_eq!(dialer.state(), State::Open);
+        dialer.write(b"is anybody there?");
+        let waited = alone(dialer, &mut now, hour, taken);
+        assert_eq!(dialer.state(), State::Broken, "taken: {taken}");
+        assert_eq!(waited, SILENCE_MAX, "taken: {taken}");
+        // The peer, if it only could not be heard, is told; and another connection is opened.
+        assert!(kinds(&all_of(dialer, now)).contains(&Kind::Reset));
+        dialer.next_connection(name(78), now);
+        assert!(kinds(&all_of(dialer, now)).contains(&Kind::Open));
+    }
+}
+
+#[test]
+fn a_peer_of_which_nothing_is_heard_is_asked_for_the_shortest_of_answers() {
+    let mut pair = opened(16);
+    let (dialer, mut now) = (&mut pair.sides[0], pair.now);
+    dialer.write(b"is anybody there?");
+    alone(dialer, &mut now, SILENCE_ASK, true);
+    dialer.tick(now);
+    let asked = all_of(dialer, now);
+    assert!(kinds(&asked).contains(&Kind::Resume), "{asked:?}");
+    // All but the question is lost.
+    let mut question = Vec::new();
+    dialer.say_resume = true;
+    dialer.transmit(now, &mut question);
+    let listener = &mut pair.sides[1];
+    listener.receive(&question, now);
+    let answer = all_of(listener, now);
+    assert_eq!(kinds(&answer), [Kind::Opened]);
+    let dialer = &mut pair.sides[0];
+    dialer.receive(&answer, now);
+    assert!(dialer.silence.is_none() && dialer.state() == State::Open);
+    // Who does not know the connection says so.
+    let mut other = Arq::listener(now);
+    other.knock_at = None;
+    other.receive(&question, now);
+    dialer.receive(&all_of(&mut other, now), now);
+    assert_eq!(dialer.state(), State::Broken);
+}
+
+#[test]
+fn a_listener_waits_for_its_dialer_as_long_as_it_takes() {
+    let mut pair = opened(13);
+    let (listener, mut now) = (&mut pair.sides[1], pair.now);
+    listener.write(b"is anybody there?");
+    let hour = Duration::from_secs(3600);
+    assert_eq!(alone(listener, &mut now, hour, true), hour);
+    assert_eq!(listener.state(), State::Open);
+}
+
+#[test]
+fn a_vm_that_stood_still_does_not_take_that_for_its_peer_s_silence() {
+    let mut pair = opened(14);
+    pair.sides[0].write(b"before");
+    pair.sides[0].tick(pair.now);
+    // Suspended, with its clock running on.
+    pair.now += Duration::from_secs(7200);
+    pair.sides[0].tick(pair.now);
+    assert_eq!(pair.sides[0].state(), State::Open);
+    // What was on the way then is sent again, and heard.
+    while !pair.sides[0].is_idle() {
+        pair.step();
+    }
+    let mut out = [0; 16];
+    let count = pair.sides[1].read(&mut out);
+    assert_eq!(&out[..count], b"before");
+}
+
+#[test]
+fn a_reader_that_pauses_for_ever_is_heard_all_the_while() {
+    let mut pair = opened(15);
+    let text = data(1 << 20, 15);
+    let mut written = 0;
+    let begun = pair.now;
+    while pair.now - begun < SILENCE_MAX * 5 {
+        written += pair.sides[0].write(&text[written..]);
+        pair.step();
+        assert_eq!(pair.sides[0].state(), State::Open);
+        let lasted = pair.sides[0].silence.map_or(Duration::ZERO, |s| s.lasted);
+        assert!(lasted < SILENCE_MAX / 10, "nothing heard for {lasted:?}");
+    }
+    assert!(written < text.len() && !pair.sides[0].is_idle());
+    // It reads on, and has missed nothing.
+    let (mut read, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
+    while read.len() < text.len() {
+        written += pair.sides[0].write(&text[written..]);
+        pair.step();
+        let count = pair.sides[1].read(&mut buffer);
+        read.extend_from_slice(&buffer[..count]);
+        assert!(
+            pair.now - begun < SILENCE_MAX * 6,
+            "stuck at {}",
+            read.len()
+        );
+    }
+    assert!(read == text);
+}
+
 fn faults() -> impl Strategy<Value = Faults> {
     let rate = |worst: u64| prop_oneof![Just(0), worst..2000];
     (rate(80), rate(80), rate(3), rate(3), rate(2)).prop_map(

@@ -107,6 +107,24 @@ async fn exchange(
     }
 }
 
+/// Whether an error says that the interface is gone. Any other may pass.
+#[must_use]
+pub fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
+}
+
+/// Takes an error that may pass for silence.
+fn passing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if !is_gone(&error) => {
+            crate::console(&format!("DHCP: {error}; to be tried again"));
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
+}
+
 /// An acknowledged lease, counted from when it was asked for.
 fn lease((answer, station): (Answer, [u8; 6]), asked: Instant) -> Lease {
     let [whole, renew, rebind] = answer.times;
@@ -125,7 +143,8 @@ fn lease((answer, station): (Answer, [u8; 6]), asked: Instant) -> Lease {
 /// Gets a lease of an address that nobody else has: asks again after ever longer waits.
 ///
 /// # Errors
-/// `TimedOut` after `patience` (`None`: never), which says whether anybody answered; those of the socket.
+/// `TimedOut` after `patience` (`None`: never), which says whether anybody answered; those of the socket, where there is
+/// no `patience` only that the interface is gone.
 pub async fn acquire(
     wire: &impl Wire,
     client: &Client,
@@ -141,7 +160,12 @@ pub async fn acquire(
         let xid = random();
         let offers = [Kind::Offer; 2];
         let ask = (xid, Ask::Discover);
-        if let Some((offer, _)) = exchange(wire, client, ask, EVERYBODY, offers, until).await? {
+        let borne = |result: io::Result<Option<(Answer, [u8; 6])>>| match patience {
+            Some(_) => result,
+            None => passing(result).map(Option::flatten),
+        };
+        let offer = exchange(wire, client, ask, EVERYBODY, offers, until).await;
+        if let Some((offer, _)) = borne(offer)? {
             heard = "a server offered an address and did not confirm it";
             let asked = Instant::now();
             let ask = Ask::Request {
@@ -149,12 +173,18 @@ pub async fn acquire(
                 address: offer.address,
             };
             let answers = [Kind::Ack, Kind::Nak];
-            match exchange(wire, client, (xid, ask), EVERYBODY, answers, until).await? {
+            let answer = exchange(wire, client, (xid, ask), EVERYBODY, answers, until).await;
+            match borne(answer)? {
                 Some(got) if got.0.kind == Kind::Ack => {
                     let address = got.0.address;
                     let taken = match wire.is_taken(address).await {
                         // Nobody can be asked without a cable.
                         Err(e) if e.raw_os_error() == Some(libc::ENETDOWN) => false,
+                        // It is not to be used unasked: all again.
+                        Err(e) if patience.is_none() && !is_gone(&e) => {
+                            tokio::time::sleep_until(until).await;
+                            continue;
+                        }
                         other => other?,
                     };
                     if !taken {
@@ -183,7 +213,7 @@ pub async fn acquire(
 /// Waits until it is time, and then renews a lease: of its server first, then of any.
 ///
 /// # Errors
-/// Those of the socket, which `open` makes when it is needed.
+/// That the interface is gone. What else fails with the socket, which `open` makes when it is needed, is tried again.
 pub async fn keep<W: Wire>(
     open: impl Fn() -> io::Result<W>,
     client: &Client,
@@ -192,8 +222,11 @@ pub async fn keep<W: Wire>(
     let [renew, rebind, end] = lease_now.times;
     let address = lease_now.answer.address;
     tokio::time::sleep_until(renew).await;
-    let wire = open()?;
+    let mut wire = None;
     loop {
+        if wire.is_none() {
+            wire = passing(open())?;
+        }
         let now = Instant::now();
         if now >= end {
             return Ok(News::Lost("it ran out, and no server renewed it"));
@@ -208,12 +241,16 @@ pub async fn keep<W: Wire>(
             .min(phase);
         let ask = (random(), Ask::Renew { address, server });
         let answers = [Kind::Ack, Kind::Nak];
-        match exchange(&wire, client, ask, station, answers, until).await? {
+        let answer = match &wire {
+            Some(wire) => passing(exchange(wire, client, ask, station, answers, until).await)?,
+            None => None,
+        };
+        match answer.flatten() {
             Some((answer, _)) if answer.kind == Kind::Nak || answer.address != address => {
                 return Ok(News::Lost("a server took it back"));
             }
             Some(got) => return Ok(News::Kept(lease(got, now))),
-            None => {}
+            None => tokio::time::sleep_until(until).await,
         }
     }
 }

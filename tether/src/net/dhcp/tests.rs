@@ -18,6 +18,8 @@ struct Server<F> {
     answers: RefCell<Vec<Vec<u8>>>,
     /// So many times the address that it gives is somebody else's.
     taken: Cell<usize>,
+    /// So many times sending fails with this.
+    fails: Cell<(usize, i32)>,
     act: F,
 }
 
@@ -28,6 +30,7 @@ impl<F: Fn(u8, usize) -> Option<u8>> Server<F> {
             heard: RefCell::default(),
             answers: RefCell::default(),
             taken: Cell::new(0),
+            fails: Cell::new((0, 0)),
             act,
         })
     }
@@ -39,6 +42,11 @@ impl<F: Fn(u8, usize) -> Option<u8>> Server<F> {
 
 impl<F: Fn(u8, usize) -> Option<u8>> Wire for Rc<Server<F>> {
     fn send(&self, to: [u8; 6], packet: &[u8]) -> io::Result<()> {
+        let (left, error) = self.fails.get();
+        if left > 0 {
+            self.fails.set((left - 1, error));
+            return Err(io::Error::from_raw_os_error(error));
+        }
         let xid = u32::from_be_bytes(packet[32..36].try_into().unwrap());
         let from: [u8; 4] = packet[40..44].try_into().unwrap();
         let kind = packet[270];
@@ -206,4 +214,49 @@ async fn a_lease_that_is_taken_back_is_lost_at_once() {
         .unwrap();
     assert!(matches!(news, News::Lost(why) if why.contains("took it back")));
     assert_eq!(server.begun.elapsed().as_secs(), 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_passes_ends_neither_a_lease_nor_the_search_for_one() {
+    let lease = leased().await;
+    for error in [libc::ENOBUFS, libc::ENOMEM, libc::EMFILE] {
+        // Twice no socket, then twice no packet: there is time for more until the lease ends.
+        let now = Instant::now();
+        let lease = Lease {
+            times: [40, 70, 80].map(|s| now + Duration::from_secs(s)),
+            ..lease.clone()
+        };
+        let server = Server::new(good);
+        server.fails.set((2, error));
+        let unopened = Cell::new(2usize);
+        let open = || match unopened.replace(unopened.get().saturating_sub(1)) {
+            0 => Ok(server.clone()),
+            _ => Err(io::Error::from_raw_os_error(error)),
+        };
+        let news = keep(open, &client(), &lease).await.unwrap();
+        assert!(matches!(news, News::Kept(_)), "{news:?}");
+        assert!(server.begun.elapsed().as_secs() < 80);
+
+        server.fails.set((2, error));
+        acquire(&server, &client(), None).await.unwrap();
+        // Before the first lease it is what the start fails with.
+        server.fails.set((1, error));
+        let failed = acquire(&server, &client(), Some(PATIENCE)).await;
+        assert_eq!(failed.unwrap_err().raw_os_error(), Some(error));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_ends_in_its_time_whatever_fails_until_then() {
+    let lease = leased().await;
+    let server = Server::new(good);
+    server.fails.set((usize::MAX, libc::ENOBUFS));
+    let news = keep(|| Ok(server.clone()), &client(), &lease)
+        .await
+        .unwrap();
+    assert!(matches!(news, News::Lost(why) if why.contains("ran out")));
+    assert_eq!(server.begun.elapsed().as_secs(), 80);
+    // An interface that is gone ends it at once.
+    let gone = || Err::<Rc<Server<fn(u8, usize) -> Option<u8>>>, _>(io::ErrorKind::NotFound.into());
+    assert!(keep(gone, &client(), &lease).await.is_err());
 }
