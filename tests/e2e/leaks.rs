@@ -60,6 +60,11 @@ fn random_moments(mut random: Random) -> Result<()> {
     let docker = &vch.docker;
     // With a volume that has no name, and goes with its container.
     let create = ["create", "--name", "leak", "-v", "/data", BUSYBOX, "true"];
+    // Records that are made with the first of a kind, and stay.
+    docker.ok(&["pull", "-q", &odd])?;
+    docker.ok(&["rmi", &odd])?;
+    docker.ok(&["volume", "create", "named"])?;
+    docker.ok(&["volume", "rm", "named"])?;
     let base = files(&vch.datastore())?;
     // A quarter of them is volumes.
     for round in 0..times(12, 68) {
