@@ -74,7 +74,9 @@ fn other_programs_read_what_is_written() {
         out.join("initrd.img").display()
     );
     let listed = output_of(Command::new("sh").args(["-c", &script]));
-    let Report::Initramfs(report) = inspect(&out.join("initrd.img")).unwrap() else {
+    let report = inspect(&out.join("initrd.img")).unwrap();
+    let text = report.text();
+    let Report::Initramfs(report) = report else {
         panic!("no initramfs")
     };
     let paths: Vec<&str> = report
@@ -84,6 +86,20 @@ fn other_programs_read_what_is_written() {
         .collect();
     assert_eq!(listed.lines().collect::<Vec<_>>(), paths);
     assert_eq!(report.modules, manifest.modules);
+    // For people: each file with its size, each module with the kernel that it is for.
+    let module = report
+        .entries
+        .iter()
+        .find(|e| e.path.ends_with("pvscsi.ko"));
+    let module = module.unwrap();
+    for part in [
+        format!("{}", module.size),
+        module.path.clone(),
+        manifest.kernel.release.clone(),
+        " init\n".to_owned(),
+    ] {
+        assert!(text.contains(&part), "{part:?} is not in\n{text}");
+    }
     for entry in report
         .entries
         .iter()

@@ -168,14 +168,29 @@ fn a_line_that_is_wrong_is_named_by_its_number() {
 #[test]
 fn the_default_list_is_one() {
     let list = parse_list(DEFAULT_LIST, "default").unwrap();
-    assert!(
-        list.iter()
-            .any(|want| want.name == "vmw_pvscsi" && want.required)
-    );
-    assert!(
-        list.iter()
-            .any(|want| want.name == "vmw_vsock_virtio_transport" && !want.required)
-    );
+    let wanted = |name: &str| list.iter().find(|want| want.name == name);
+    // ESXi's devices and QEMU's, and the file systems and rules that a container may need.
+    for name in [
+        "vmw_pvscsi",
+        "vmxnet3",
+        "vmw_vsock_vmci_transport",
+        "virtio_blk",
+        "virtio_net",
+        "vmw_vsock_virtio_transport",
+        "virtio_console",
+        "sr_mod",
+        "ata_piix",
+        "isofs",
+        "ext4",
+        "overlay",
+        "loop",
+        "nfs",
+        "nf_tables",
+    ] {
+        assert!(wanted(name).is_some(), "{name} is missing");
+    }
+    assert!(wanted("vmw_pvscsi").unwrap().required);
+    assert!(!wanted("vmw_vsock_virtio_transport").unwrap().required);
 }
 
 #[test]
