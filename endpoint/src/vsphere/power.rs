@@ -170,9 +170,9 @@ mod tests {
     #[tokio::test]
     async fn a_vm_came_up_though_its_task_was_lost() {
         let (fake, vsphere) = start().await;
-        // Each attempt to watch tasks begins with this.
+        // Each attempt to watch tasks begins with this; faults are not waited out, as a server that is away is.
         for _ in 0..3 {
-            fake.fail(Method::POST, "CreateListView", Failure::Lost);
+            fake.fail(Method::POST, "CreateListView", Failure::Refused);
         }
         vsphere.power_on(&Fake::vm()).await.unwrap();
         assert_eq!(fake.is_on(), Some(true));
