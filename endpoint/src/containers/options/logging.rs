@@ -7,8 +7,12 @@ use crate::texts;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Bytes of the smallest journal.
+/// Bytes of the smallest journal, without [`STARTS`].
 const SMALLEST: u64 = 1 << 20;
+
+/// Bytes that a bounded journal has beside what was asked for. Each boot begins a segment of 256 KiB, however little is in
+/// the one before: with four segments in all, the fourth start overwrote the first one's line.
+const STARTS: u64 = 16 * (256 << 10);
 
 /// Files that the driver `local` keeps where nobody says (moby, daemon/logger/local).
 const LOCAL_FILES: u64 = 5;
@@ -32,7 +36,7 @@ impl Log {
         Vec::from_iter(small.then(|| {
             format!(
                 "the container's log takes up to {} MiB: it is a journal on its disk, which cannot be smaller",
-                SMALLEST >> 20
+                (SMALLEST + STARTS) >> 20
             )
         }))
     }
@@ -107,7 +111,7 @@ pub(super) fn read(host: &Map<String, Value>) -> Result<Log> {
         out.asked = size.saturating_mul(files);
         // More than 2^40 is no bound: no disk is larger.
         let whole = out.asked.clamp(SMALLEST, 1 << 40);
-        out.size = whole.next_multiple_of(SMALLEST);
+        out.size = whole.next_multiple_of(SMALLEST) + STARTS;
     }
     Ok(out)
 }
@@ -152,19 +156,22 @@ mod tests {
         let whole = of(json!({"Type": "", "Config": {}})).unwrap();
         assert_eq!((whole, read(&Map::new()).unwrap()), Default::default());
         for (config, mib) in [
-            (json!({"max-size": "10m"}), 10),
-            (json!({"max-size": "10m", "max-file": "3"}), 29),
-            (json!({"max-size": "1.5g", "mode": "non-blocking"}), 1431),
-            (json!({"max-size": "1k"}), 1),
+            (json!({"max-size": "10m"}), 14),
+            (json!({"max-size": "10m", "max-file": "3"}), 33),
+            (json!({"max-size": "1.5g", "mode": "non-blocking"}), 1435),
+            (json!({"max-size": "1k"}), 5),
             (json!({"max-size": "-1", "max-file": "5"}), 0),
-            (json!({"max-size": "900t", "max-file": "99999999"}), 1 << 20),
+            (
+                json!({"max-size": "900t", "max-file": "99999999"}),
+                (1 << 20) + 4,
+            ),
         ] {
             let log = of(json!({"Type": "json-file", "Config": config})).unwrap();
             assert_eq!(log.size >> 20, mib, "{config}");
-            assert_eq!(log.warnings().len(), usize::from(mib == 1), "{config}");
+            assert_eq!(log.warnings().len(), usize::from(mib == 5), "{config}");
         }
         let local = json!({"Type": "local", "Config": {"max-size": "10m", "compress": "true"}});
-        assert_eq!(of(local).unwrap().size, 48 << 20);
+        assert_eq!(of(local).unwrap().size, 52 << 20);
         let none = of(json!({"Type": "none", "Config": {"any": "thing"}})).unwrap();
         assert!(none.none);
     }
