@@ -131,7 +131,10 @@ fn bodies(docker: &Docker) -> Result<()> {
 }
 
 fn up_and_down() -> Result<()> {
-    let vch = Vch::start(Settings::link("auto"))?;
+    let vch = Vch::start(Settings {
+        more: vec!["--memory".into(), "160m".into()],
+        ..Settings::link("auto")
+    })?;
     let before = (vch.pid("hostsim")?, vch.pid("endpoint")?);
     vch.up()?;
     equal(
@@ -140,6 +143,16 @@ fn up_and_down() -> Result<()> {
         before,
     )?;
     crate::hosts::load(&vch.docker, "busybox")?;
+    // `--memory` is that of containers that ask for none. The kernel keeps some for itself.
+    let total = ["awk", "/MemTotal/ {print int($2 / 1024)}", "/proc/meminfo"];
+    for (asked, most) in [(&[][..], 160), (&["-m", "96m"], 96)] {
+        let args = [&["run", "--rm"], asked, &[BUSYBOX], &total].concat();
+        let has: u32 = vch.docker.ok(&args)?.trim().parse()?;
+        ensure!(
+            has > most - 40 && has < most,
+            "{has} MiB of the {most} that {asked:?} gives"
+        );
+    }
     let id = vch.docker.ok(&["run", "-d", BUSYBOX, "sleep", "3600"])?;
     let qemu = vch.qemu(&id)?;
     vch.down()?;

@@ -13,6 +13,8 @@ pub struct Docker {
     config: PathBuf,
     /// What every command begins with.
     options: Vec<String>,
+    /// The version of the API that it speaks, where that is not the newest that both know.
+    version: Option<&'static str>,
 }
 
 impl Docker {
@@ -22,6 +24,15 @@ impl Docker {
             host: host.into(),
             config: config.to_owned(),
             options: Vec::new(),
+            version: None,
+        }
+    }
+
+    /// The same client, but it speaks this version of the API, as one of that time does.
+    pub fn at_version(&self, version: &'static str) -> Self {
+        Docker {
+            version: Some(version),
+            ..self.clone()
         }
     }
 
@@ -64,6 +75,7 @@ impl Docker {
         c.env_remove("DOCKER_CONTEXT")
             .env_remove("DOCKER_TLS_VERIFY")
             .env_remove("DOCKER_CERT_PATH");
+        c.envs(self.version.map(|version| ("DOCKER_API_VERSION", version)));
         c.args(&self.options).args(args);
         c
     }
