@@ -271,6 +271,10 @@ impl Shared {
         match event {
             ServerEvent::Proxy { direction, uri } => {
                 let id = self.check(direction, &uri);
+                // Its pipe and its migrations are those of the service that it has.
+                if port.is_some() && *port != id {
+                    return Err(io::Error::other("it has a service and asked for another"));
+                }
                 server.answer_proxy(id.is_some());
                 match id {
                     Some(id) => {
@@ -278,7 +282,10 @@ impl Shared {
                         return Ok(Step::Port(id));
                     }
                     None => {
-                        tracing::warn!(%uri, "a serial port asked for a service that is none of this host's running VMs")
+                        tracing::warn!(
+                            ?uri,
+                            "a serial port asked for a service that is none of this host's running VMs"
+                        )
                     }
                 }
             }
@@ -420,3 +427,7 @@ impl Shared {
         serving.abort();
     }
 }
+
+#[cfg(test)]
+#[path = "concentrator_tests.rs"]
+mod tests;
