@@ -59,6 +59,22 @@ def odd(out):
             "SCHILY.xattr.user.lines": "one\ntwo\nthree",
             "SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
         })
+        # Bytes that are no text, and one that ends a string in C. Python marks such headers as binary.
+        add(tar, "odd/xattr-bytes", b"x\n", pax={"SCHILY.xattr.user.bytes": "\x00\udcff\udcfe="})
+        # Users may set none of a link's, root may.
+        add(tar, "odd/xattr-symlink", type_=tarfile.SYMTYPE, link="xattr", pax={"SCHILY.xattr.security.odd": "link"})
+        add(tar, "odd/xattr-dir/", mode=0o711, uid=7, gid=8, pax={"mtime": f"{EPOCH}.000000001", "SCHILY.xattr.user.dir": "folder"})
+        add(tar, "odd/xattr-dir/within", b"changes no time\n")
+        add(tar, "odd/symlink-not-utf8", type_=tarfile.SYMTYPE, link="to-\udcff", uid=9, gid=10, pax={"mtime": f"{EPOCH}.5"})
+        add(tar, "odd/utf8-\u00fc\u65e5", b"name\n")
+        add(tar, "odd/block", type_=tarfile.BLKTYPE, dev=(259, 70000), mode=0o660, gid=6)
+        add(tar, "odd/hardlink-symlink", type_=tarfile.LNKTYPE, link="odd/symlink")
+        add(tar, "odd/hardlink-fifo", type_=tarfile.LNKTYPE, link="odd/fifo")
+        add(tar, "odd/changes/", mode=0o755, pax={"SCHILY.xattr.user.lower": "goes"})
+        add(tar, "odd/changes/stays", b"lower\n")
+        add(tar, "odd/becomes-dir", b"file\n")
+        add(tar, "odd/becomes-file/", mode=0o755)
+        add(tar, "odd/becomes-file/within", b"goes\n")
         add(tar, "odd/empty", b"")
         add(tar, "odd/repeated", b"first\n")
         add(tar, "odd/repeated", b"second\n")
@@ -74,6 +90,10 @@ def odd(out):
         add(tar, "odd/will-be-opaque/", mode=0o755)
         add(tar, "odd/will-be-opaque/.wh..wh..opq", b"")
         add(tar, "odd/will-be-opaque/upper", b"upper\n")
+        add(tar, "odd/changes/", mode=0o3700, uid=11, gid=12, mtime=EPOCH + 1)
+        add(tar, "odd/becomes-dir/", mode=0o750)
+        add(tar, "odd/becomes-dir/within", b"upper\n")
+        add(tar, "odd/becomes-file", b"upper\n")
         add(tar, "odd/gnu-" + "l" * 200, b"gnu long name\n")
 
 

@@ -99,13 +99,29 @@ impl<'a> Victim<'a> {
 pub fn damage(vch: &Vch, leaf: &Path, partition: usize) -> Result<()> {
     let inside = leaf.strip_prefix(vch.datastore())?;
     let table = Table::read(&Chain::open_files(&vch.datastore(), inside)?)?;
-    let start = table.partitions[partition - 1].start;
+    zero(leaf, table.partitions[partition - 1].start, "64k")
+}
+
+/// Overwrites bytes of a disk with zeros.
+fn zero(leaf: &Path, start: u64, length: &str) -> Result<()> {
     let mut io = Command::new("qemu-io");
-    io.args(["-f", "vmdk", "-c", &format!("write -P 0 {start} 64k")])
+    io.args(["-f", "vmdk", "-c", &format!("write -P 0 {start} {length}")])
         .arg(leaf);
     tests::command::run(io, b"", tests::command::DEADLINE)?
         .ok()
         .map(drop)
+}
+
+/// The archive of a list of modules.
+fn archive(order: &str) -> Result<Vec<u8>> {
+    let dir = tempfile::tempdir()?;
+    std::fs::create_dir(dir.path().join("modules"))?;
+    std::fs::write(dir.path().join("modules/order"), order)?;
+    let mut cpio = Command::new("cpio");
+    cpio.args(["--quiet", "-o", "-H", "newc"])
+        .current_dir(dir.path());
+    let out = tests::command::run(cpio, b"modules/order\n", tests::command::DEADLINE)?;
+    Ok(out.ok()?.stdout)
 }
 
 fn steps() -> Result<()> {
@@ -127,6 +143,20 @@ fn steps() -> Result<()> {
         std::fs::write(&leaf, whole)?;
         victim.works(step)?;
     }
+
+    // A disk that is another one: its table is none. The tether waits half a minute for the right one.
+    let victim = Victim::new(&vch, &[])?;
+    let leaf = victim.leaf()?;
+    let whole = std::fs::read(&leaf)?;
+    zero(&leaf, 512, "512")?;
+    victim.fails(
+        "disk: waiting for the disk with GUID",
+        &["(there are: {\"sda\"})"],
+    )?;
+    std::fs::write(&leaf, whole)?;
+    victim.works("after a disk without a table")?;
+
+    modules(&vch)?;
 
     // The configuration, which the tether reads before it has a link. The next start writes it anew.
     let victim = Victim::new(&vch, &[])?;
@@ -158,10 +188,26 @@ fn steps() -> Result<()> {
         victim.works(words)?;
     }
 
-    // The process: a capability that there is not.
+    // The files: a host name that is longer than the kernel's. The client can ask for none.
+    let victim = Victim::new(&vch, &[])?;
+    victim.guest(|guest| guest.hostname = "h".repeat(65))?;
+    victim.fails(
+        "files: setting the host name \"hhh",
+        &["EINVAL: Invalid argument"],
+    )?;
+    victim.works("after a host name that is too long")?;
+
+    // The process: a kernel setting that there is not, which the client may well ask for.
+    let victim = Victim::new(&vch, &["--sysctl", "net.nothing=1"])?;
+    victim.fails(
+        "process: write sysctl key net.nothing: open /proc/sys/net/nothing: ",
+        &["no such file or directory"],
+    )?;
+    vch.docker.ok(&["rm", &victim.id])?;
+    // A capability that there is not.
     let victim = Victim::new(&vch, &[])?;
     victim.guest(|guest| guest.process.cap_add = vec!["CAP_NO_SUCH".to_owned()])?;
-    victim.fails("unknown capability \"CAP_NO_SUCH\"", &[])?;
+    victim.fails("process: unknown capability \"CAP_NO_SUCH\"", &[])?;
     victim.works("after a capability that there is not")?;
 
     // A VM that goes off before its tether says anything: a kernel without its init panics.
@@ -175,6 +221,45 @@ fn steps() -> Result<()> {
     )?;
     victim.keys(&[("hostsim.boot.cmdline", usual)])?;
     victim.works("after a panic")
+}
+
+/// A boot image that lacks a module, and one whose list of modules is of another release.
+fn modules(vch: &Vch) -> Result<()> {
+    let key = "hostsim.boot.initrd";
+    let faults = [
+        (
+            "# mooring modules 1\nboot 000-missing.ko - -\n",
+            "modules: loading 000-missing.ko: No such file or directory",
+        ),
+        // Before there is a link.
+        (
+            "# mooring modules 99\n",
+            "modules: /modules/order does not begin with",
+        ),
+    ];
+    for (order, words) in faults {
+        let victim = Victim::new(vch, &[])?;
+        let image = victim.leaf()?.with_file_name("image.cpio");
+        let mut whole = Vec::new();
+        admin::set_keys(vch, &victim.id, |keys| {
+            let usual = keys.get(key).context("the boot image")?;
+            let (datastore, usual) = usual.split_once(' ').context("a datastore's path")?;
+            whole = std::fs::read(vch.datastore().join(usual))?;
+            let own = image.strip_prefix(vch.datastore())?.display();
+            Ok([(key.to_owned(), format!("{datastore} {own}"))].into())
+        })?;
+        // The kernel unpacks a further archive, at a multiple of four, over what it has (Linux
+        // Documentation/driver-api/early-userspace/buffer-format.rst).
+        let mut faulty = whole.clone();
+        faulty.resize(whole.len().next_multiple_of(4), 0);
+        faulty.extend(archive(order)?);
+        std::fs::write(&image, faulty)?;
+        victim.fails(words, &[])?;
+        // In place: a key that is set now may be lost, since the VM can still be on its way off.
+        std::fs::write(&image, whole)?;
+        victim.works(words)?;
+    }
+    Ok(())
 }
 
 fn run() -> Result<()> {
