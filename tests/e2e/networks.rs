@@ -302,7 +302,7 @@ fn names(docker: &Docker) -> Result<()> {
 }
 
 fn isolation(docker: &Docker) -> Result<()> {
-    let _a = net(docker, "e2e-a", &[])?;
+    let _a = net(docker, "e2e-a", &["--ipv6"])?;
     let _b = net(docker, "e2e-b", &["--ipv6"])?;
     let _here = server(docker, "e2e-here", "here", &["--network", "e2e-a"])?;
     let _there = server(docker, "e2e-there", "there", &["--network", "e2e-b"])?;

@@ -296,6 +296,9 @@ fn network(docker: &Docker) -> Result<()> {
     holds(&shown, &format!("{address}/16"))?;
     holds(&shown, "default via 172.17.0.1")?;
     holds(&shown, "nameserver ")?;
+    // A network without IPv6 has none between its members either, not even by link-local addresses.
+    let six = ["exec", name, "ip", "-6", "addr", "show", "eth0"];
+    equal("IPv6 addresses", docker.ok(&six)?, String::new())?;
     // The gateway answers at least ARP: the neighbour entry becomes reachable.
     docker.ok(&["exec", name, "ping", "-c", "1", "-W", "30", "172.17.0.1"])?;
     Ok(())

@@ -123,7 +123,9 @@ impl Session {
                 return Err(error);
             }
         };
-        let inner = top::inner_pid(pid).unwrap_or(1);
+        // The container's own is the first one in its namespace.
+        let first = self.id == SessionId::CONTAINER;
+        let inner = if first { None } else { top::inner_pid(pid) }.unwrap_or(1);
         self.state.set(Changing {
             pid: inner,
             started: crate::io::now(),

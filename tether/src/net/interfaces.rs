@@ -35,7 +35,7 @@ const IFA_F_NODAD: u8 = 2;
 pub async fn bring_up(interfaces: &[Interface], events: &mut Uevents) -> Result<(), String> {
     let mut socket = Socket::open(SockProtocol::NetlinkRoute)
         .map_err(|e| format!("opening a netlink socket: {e}"))?;
-    set_link(&mut socket, 1, None, 0).map_err(|e| format!("bringing up lo: {e}"))?;
+    set_flags(&mut socket, 1, IFF_UP).map_err(|e| format!("bringing up lo: {e}"))?;
     for interface in interfaces {
         bring_one_up(&mut socket, interface, events).await?;
     }
@@ -54,10 +54,13 @@ pub async fn bring_up(interfaces: &[Interface], events: &mut Uevents) -> Result<
 #[must_use]
 pub fn modules(interfaces: &[Interface]) -> Vec<&'static str> {
     let dynamic = interfaces.iter().any(|i| i.addresses.is_empty());
-    let mut addresses = interfaces.iter().flat_map(|i| &i.addresses);
-    let ipv6 = dynamic || addresses.any(|a| a.contains(':'));
+    let ipv6 = dynamic || interfaces.iter().any(has_ipv6);
     let groups = [(ipv6, "ipv6"), (dynamic, "packet")];
     groups.into_iter().filter(|g| g.0).map(|g| g.1).collect()
+}
+
+fn has_ipv6(interface: &Interface) -> bool {
+    interface.addresses.iter().any(|a| a.contains(':'))
 }
 
 /// Makes the interfaces those of `new`: takes down what is not named, brings up what is not there yet, and sets the
@@ -110,12 +113,18 @@ async fn bring_one_up(
     let index = find(&interface.mac, events)
         .await
         .map_err(|e| fail("waiting for a vNIC with this MAC address".into(), e))?;
-    set_link(socket, index, Some(&interface.name), interface.mtu)
-        .map_err(|e| fail(format!("bringing it up with MTU {}", interface.mtu), e))?;
+    let starting = |e| fail(format!("bringing it up with MTU {}", interface.mtu), e);
+    let name = &interface.name;
+    take_name(socket, index, name, interface.mtu).map_err(starting)?;
     if !interface.addresses.is_empty() {
-        // Whoever has given it its addresses knows its routers, too.
-        setting("ipv6", &interface.name, "accept_ra", "0");
+        match has_ipv6(interface) {
+            // Whoever has given it its addresses knows its routers, too.
+            true => setting("ipv6", name, "accept_ra", "0"),
+            // As Docker: a network without IPv6 has none between its members either.
+            false => setting("ipv6", name, "disable_ipv6", "1"),
+        }
     }
+    set_flags(socket, index, IFF_UP).map_err(starting)?;
     for address in &interface.addresses {
         let (ip, prefix) = parse(address).ok_or_else(|| {
             format!(
@@ -295,22 +304,19 @@ fn rename(socket: &mut Socket, index: u32, name: &str, mtu: u32) -> io::Result<(
     socket.request(message).map(drop)
 }
 
-/// Name and MTU while it is down, then up.
-fn set_link(socket: &mut Socket, index: u32, name: Option<&str>, mtu: u32) -> io::Result<()> {
-    if let Some(name) = name {
-        match rename(socket, index, name, mtu) {
-            // The kernel numbered the vNICs in another order: whoever has the name gets its own later.
-            Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
-                let path = format!("/sys/class/net/{name}/ifindex");
-                if let Ok(other) = fs::read_to_string(path)?.trim().parse() {
-                    rename(socket, other, &format!("vnic{other}"), 0)?;
-                }
-                rename(socket, index, name, mtu)?;
+/// Name and MTU, of an interface that is down.
+fn take_name(socket: &mut Socket, index: u32, name: &str, mtu: u32) -> io::Result<()> {
+    match rename(socket, index, name, mtu) {
+        // The kernel numbered the vNICs in another order: whoever has the name gets its own later.
+        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
+            let path = format!("/sys/class/net/{name}/ifindex");
+            if let Ok(other) = fs::read_to_string(path)?.trim().parse() {
+                rename(socket, other, &format!("vnic{other}"), 0)?;
             }
-            other => other?,
+            rename(socket, index, name, mtu)
         }
+        other => other,
     }
-    set_flags(socket, index, IFF_UP)
 }
 
 /// An address as it is in a packet.
