@@ -2,24 +2,22 @@
 //! world with its name server. Needs root, `ip` and `nft`; says so and passes where there is none.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod namespaces;
+
 use endpoint::networks::{
     dns::{Directory, Server},
-    router::{Router, RouterNetwork, namespace::Namespace},
+    router::{Router, RouterNetwork},
 };
 use hickory_proto::{
     op::{Message, Query, ResponseCode},
     rr::{Name, RData, Record, RecordType},
 };
+use namespaces::{Namespaces, ip};
 use std::{
     collections::BTreeSet,
     io,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    process::Command,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::{
@@ -35,67 +33,30 @@ const AGAIN: Duration = Duration::from_secs(10);
 const GATEWAY: &str = "10.77.100.1:53";
 const OUTSIDE: &str = "198.51.100.1";
 
-static NUMBER: AtomicU32 = AtomicU32::new(0);
+/// Router, world and a member, connected.
+struct Bench(Namespaces);
 
-fn ip(args: &str) {
-    let words = args.split_whitespace();
-    let done = Command::new("ip").args(words).output().unwrap();
-    let error = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "ip {args}: {error}");
-}
+impl std::ops::Deref for Bench {
+    type Target = Namespaces;
 
-/// Namespaces of one test, gone with it.
-struct Bench(String);
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        for name in ["router", "world", "member"] {
-            let name = self.full(name);
-            let _ = Command::new("ip").args(["netns", "del", &name]).status();
-        }
+    fn deref(&self) -> &Namespaces {
+        &self.0
     }
 }
 
 impl Bench {
-    /// A router, the world outside, and a member. `None` without root.
+    /// `None` without root.
     fn new() -> Option<Bench> {
-        if !nix::unistd::geteuid().is_root() {
-            println!("skipped: it needs root to make namespaces");
-            return None;
-        }
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let bench = Bench(format!("mn{}-{number}", std::process::id()));
-        let [router, world, member] = ["router", "world", "member"].map(|name| bench.full(name));
-        for name in [&router, &world, &member] {
-            ip(&format!("netns add {name}"));
-            ip(&format!("-n {name} link set lo up"));
-        }
-        for (here, there, name) in [("public", &world, "out"), ("trunk.100", &member, "v100")] {
-            ip(&format!(
-                "-n {router} link add {here} type veth peer name {name} netns {there}"
-            ));
-        }
-        for (namespace, link, address) in [
-            (&router, "public", "198.51.100.2/24"),
-            (&world, "out", "198.51.100.1/24"),
-            (&member, "v100", "10.77.100.2/24"),
+        let spaces = Namespaces::new(&["member"])?;
+        let (router, member) = (spaces.full("router"), spaces.full("member"));
+        for args in [
+            format!("-n {router} link add trunk.100 type veth peer name v100 netns {member}"),
+            format!("-n {member} addr add 10.77.100.2/24 dev v100"),
+            format!("-n {member} link set v100 up"),
         ] {
-            ip(&format!("-n {namespace} addr add {address} dev {link}"));
-            ip(&format!("-n {namespace} link set {link} up"));
+            ip(&args);
         }
-        Some(bench)
-    }
-
-    fn full(&self, name: &str) -> String {
-        format!("{}-{name}", self.0)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        format!("/run/netns/{}", self.full(name)).into()
-    }
-
-    fn space(&self, name: &str) -> Namespace {
-        Namespace::open(&self.path(name)).unwrap()
+        Some(Bench(spaces))
     }
 
     /// Runs `work` in the router's namespace: in the appliance, that is the endpoint's own.

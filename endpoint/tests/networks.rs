@@ -2,20 +2,20 @@
 //! Needs root, `ip` and `nft`; says so and passes where there is none.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod namespaces;
+
 use endpoint::networks::{
     dns::{Directory, Server},
-    router::{Protocol, Published, Router, RouterNetwork, namespace::Namespace},
+    router::{Protocol, Published, Router, RouterNetwork},
 };
+use namespaces::{Namespaces, ip};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use std::{
     io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -28,65 +28,22 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What is not let through is given so long.
 const NOTHING: Duration = Duration::from_millis(700);
 
-static NUMBER: AtomicU32 = AtomicU32::new(0);
+/// Router, world and members, connected.
+struct Bench(Namespaces);
 
-/// Namespaces of one test, gone with it.
-struct Bench {
-    prefix: String,
-    names: Vec<&'static str>,
-}
+impl std::ops::Deref for Bench {
+    type Target = Namespaces;
 
-impl Drop for Bench {
-    fn drop(&mut self) {
-        for name in &self.names {
-            let _ = Command::new("ip")
-                .args(["netns", "del", &self.full(name)])
-                .status();
-        }
+    fn deref(&self) -> &Namespaces {
+        &self.0
     }
 }
 
-fn ip(args: &str) {
-    let done = Command::new("ip")
-        .args(args.split_whitespace())
-        .output()
-        .unwrap();
-    assert!(
-        done.status.success(),
-        "ip {args}: {}",
-        String::from_utf8_lossy(&done.stderr)
-    );
-}
-
 impl Bench {
-    /// A router, a world outside, and members `a` (VLAN 100), `b` (101) and `c` (102, internal).
-    /// `None` without root.
+    /// With members `a` (VLAN 100), `b` (101) and `c` (102, internal). `None` without root.
     fn new() -> Option<Bench> {
-        if !nix::unistd::geteuid().is_root() {
-            println!("skipped: it needs root to make namespaces");
-            return None;
-        }
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let names = vec!["router", "world", "a", "b", "c"];
-        let bench = Bench {
-            prefix: format!("mt{}-{number}", std::process::id()),
-            names,
-        };
-        for name in &bench.names {
-            ip(&format!("netns add {}", bench.full(name)));
-            ip(&format!("-n {} link set lo up", bench.full(name)));
-        }
-        let [router, world] = ["router", "world"].map(|n| bench.full(n));
-        ip(&format!(
-            "-n {router} link add public type veth peer name out netns {world}"
-        ));
-        for (namespace, link, address) in [
-            (&router, "public", "198.51.100.2/24"),
-            (&world, "out", "198.51.100.1/24"),
-        ] {
-            ip(&format!("-n {namespace} addr add {address} dev {link}"));
-            ip(&format!("-n {namespace} link set {link} up"));
-        }
+        let bench = Bench(Namespaces::new(&["a", "b", "c"])?);
+        let router = bench.full("router");
         for (name, vlan) in [("a", 100), ("b", 101), ("c", 102)] {
             let member = bench.full(name);
             // Not every kernel has VLANs: a cable for each.
@@ -106,18 +63,6 @@ impl Bench {
             ));
         }
         Some(bench)
-    }
-
-    fn full(&self, name: &str) -> String {
-        format!("{}-{name}", self.prefix)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        format!("/run/netns/{}", self.full(name)).into()
-    }
-
-    fn space(&self, name: &str) -> Namespace {
-        Namespace::open(&self.path(name)).unwrap()
     }
 
     async fn router(&self) -> Router {
@@ -541,13 +486,12 @@ async fn ports_at_ipv6_lead_to_members_that_have_it_and_one_at_an_address_is_at_
 
 /// Has the world be a machine that holds ports for the router, as beside hostsim, with a client of its own.
 async fn machine(bench: &mut Bench, folder: &Path) -> PathBuf {
-    bench.names.push("client");
+    bench.0.add("client");
     let (world, client, router) = (
         bench.full("world"),
         bench.full("client"),
         bench.full("router"),
     );
-    ip(&format!("netns add {client}"));
     ip(&format!(
         "-n {world} link add lan type veth peer name lan netns {client}"
     ));
