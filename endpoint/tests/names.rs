@@ -33,20 +33,9 @@ const AGAIN: Duration = Duration::from_secs(10);
 const GATEWAY: &str = "10.77.100.1:53";
 const OUTSIDE: &str = "198.51.100.1";
 
-/// Router, world and a member, connected.
-struct Bench(Namespaces);
-
-impl std::ops::Deref for Bench {
-    type Target = Namespaces;
-
-    fn deref(&self) -> &Namespaces {
-        &self.0
-    }
-}
-
-impl Bench {
-    /// `None` without root.
-    fn new() -> Option<Bench> {
+impl Namespaces {
+    /// A member, with a cable to the router. `None` without root.
+    fn connected() -> Option<Namespaces> {
         let spaces = Namespaces::new(&["member"])?;
         let (router, member) = (spaces.full("router"), spaces.full("member"));
         for args in [
@@ -56,7 +45,7 @@ impl Bench {
         ] {
             ip(&args);
         }
-        Some(Bench(spaces))
+        Some(spaces)
     }
 
     /// Runs `work` in the router's namespace: in the appliance, that is the endpoint's own.
@@ -211,7 +200,7 @@ fn answer(question: &Message, from: SocketAddr, tcp: bool, asked: &Asked) -> Opt
 }
 
 /// The name server outside.
-async fn outside(bench: &Bench) -> Asked {
+async fn outside(bench: &Namespaces) -> Asked {
     let bind = || {
         let at = (OUTSIDE, 53);
         let (udp, tcp) = (
@@ -266,7 +255,9 @@ fn names_of(asked: &Asked) -> Vec<String> {
 
 #[test]
 fn a_member_gets_names_of_the_world_outside_and_its_own_stay_inside() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Namespaces::connected() else {
+        return;
+    };
     bench.as_endpoint(async {
         let asked = outside(&bench).await;
         let _serving = bench.serve().await;
@@ -290,7 +281,9 @@ fn a_member_gets_names_of_the_world_outside_and_its_own_stay_inside() {
 
 #[test]
 fn a_member_is_told_of_a_failure_where_no_good_answer_comes_from_outside() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Namespaces::connected() else {
+        return;
+    };
     bench.as_endpoint(async {
         let asked = outside(&bench).await;
         let _serving = bench.serve().await;

@@ -28,21 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What is not let through is given so long.
 const NOTHING: Duration = Duration::from_millis(700);
 
-/// Router, world and members, connected.
-struct Bench(Namespaces);
-
-impl std::ops::Deref for Bench {
-    type Target = Namespaces;
-
-    fn deref(&self) -> &Namespaces {
-        &self.0
-    }
-}
-
-impl Bench {
+impl Namespaces {
     /// With members `a` (VLAN 100), `b` (101) and `c` (102, internal). `None` without root.
-    fn new() -> Option<Bench> {
-        let bench = Bench(Namespaces::new(&["a", "b", "c"])?);
+    fn connected() -> Option<Namespaces> {
+        let bench = Namespaces::new(&["a", "b", "c"])?;
         let router = bench.full("router");
         for (name, vlan) in [("a", 100), ("b", 101), ("c", 102)] {
             let member = bench.full(name);
@@ -187,7 +176,9 @@ fn published(host_port: u16, target: &str) -> Published {
 #[tokio::test]
 async fn members_reach_the_world_with_the_endpoint_s_address_and_those_of_an_internal_network_do_not()
  {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Namespaces::connected() else {
+        return;
+    };
     let router = bench.router().await;
     router.apply(&all(), &[]).await.unwrap();
     bench.serve("world", 80).await;
@@ -207,7 +198,9 @@ async fn members_reach_the_world_with_the_endpoint_s_address_and_those_of_an_int
 
 #[tokio::test]
 async fn networks_must_not_reach_each_other() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Namespaces::connected() else {
+        return;
+    };
     let router = bench.router().await;
     router.apply(&all(), &[]).await.unwrap();
     bench.serve("b", 80).await;
@@ -236,7 +229,9 @@ async fn networks_must_not_reach_each_other() {
 
 #[tokio::test]
 async fn a_published_port_is_reached_from_outside_from_other_networks_and_from_its_own() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Namespaces::connected() else {
+        return;
+    };
     let router = bench.router().await;
     let ports = [published(8080, "10.77.100.2")];
     router.apply(&all(), &ports).await.unwrap();
@@ -268,7 +263,7 @@ fn sctp_init(chunk: u8, from: u16, to: u16) -> Vec<u8> {
 }
 
 /// All packets of SCTP that come to a namespace. The kernels of test machines have no SCTP of their own, and answer none.
-async fn sctp_socket(bench: &Bench, name: &str) -> UdpSocket {
+async fn sctp_socket(bench: &Namespaces, name: &str) -> UdpSocket {
     let open = || {
         let socket = socket(
             AddressFamily::Inet,
@@ -298,7 +293,9 @@ async fn sctp_heard(socket: &UdpSocket) -> Option<(String, u16, u16)> {
 
 #[tokio::test]
 async fn a_published_port_of_sctp_is_translated_both_ways_and_no_other_one_is() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Namespaces::connected() else {
+        return;
+    };
     let router = bench.router().await;
     let mut port = published(8080, "10.77.100.2");
     port.protocol = Protocol::Sctp;
@@ -322,7 +319,9 @@ async fn a_published_port_of_sctp_is_translated_both_ways_and_no_other_one_is() 
 
 #[tokio::test]
 async fn connections_go_on_while_rules_change_and_after_the_endpoint_s_end() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Namespaces::connected() else {
+        return;
+    };
     let router = bench.router().await;
     let ports = [published(8080, "10.77.100.2")];
     router.apply(&all(), &ports).await.unwrap();
@@ -352,7 +351,9 @@ async fn connections_go_on_while_rules_change_and_after_the_endpoint_s_end() {
 
 #[tokio::test]
 async fn addresses_go_with_their_network() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Namespaces::connected() else {
+        return;
+    };
     let router = bench.router().await;
     router.apply(&all(), &[]).await.unwrap();
     assert!(bench.pings("a", "10.77.100.1").await);
@@ -394,7 +395,7 @@ impl Directory for Names {
 /// A question about `web`'s address; the last four bytes of the answer are it.
 const QUESTION: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03web\0\0\x01\0\x01";
 
-async fn resolve(bench: &Bench, name: &str, server: &str) -> Option<Vec<u8>> {
+async fn resolve(bench: &Namespaces, name: &str, server: &str) -> Option<Vec<u8>> {
     let server: SocketAddr = format!("{server}:53").parse().unwrap();
     let socket = bench
         .space(name)
@@ -419,7 +420,9 @@ async fn resolve(bench: &Bench, name: &str, server: &str) -> Option<Vec<u8>> {
 
 #[tokio::test]
 async fn the_name_server_answers_its_own_network_only() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Namespaces::connected() else {
+        return;
+    };
     let router = bench.router().await;
     router.apply(&all(), &[]).await.unwrap();
     let server = Server::new(router.namespace().clone(), Arc::new(Names));
@@ -446,7 +449,9 @@ async fn the_name_server_answers_its_own_network_only() {
 
 #[tokio::test]
 async fn ports_at_ipv6_lead_to_members_that_have_it_and_one_at_an_address_is_at_no_other() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Namespaces::connected() else {
+        return;
+    };
     let (router_name, world) = (bench.full("router"), bench.full("world"));
     for (namespace, link, address) in [
         (&router_name, "public", "2001:db8::2/64"),
@@ -485,8 +490,8 @@ async fn ports_at_ipv6_lead_to_members_that_have_it_and_one_at_an_address_is_at_
 }
 
 /// Has the world be a machine that holds ports for the router, as beside hostsim, with a client of its own.
-async fn machine(bench: &mut Bench, folder: &Path) -> PathBuf {
-    bench.0.add("client");
+async fn machine(bench: &mut Namespaces, folder: &Path) -> PathBuf {
+    bench.add("client");
     let (world, client, router) = (
         bench.full("world"),
         bench.full("client"),
@@ -534,7 +539,7 @@ async fn machine(bench: &mut Bench, folder: &Path) -> PathBuf {
 
 #[tokio::test]
 async fn a_client_of_the_machine_is_seen_by_its_own_address_and_the_machine_itself_is_not() {
-    let Some(mut bench) = Bench::new() else {
+    let Some(mut bench) = Namespaces::connected() else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
